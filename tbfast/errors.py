@@ -1,0 +1,32 @@
+"""Errors say who is to blame; each carries the wire code to send, if there is one.
+
+Third-party exceptions are translated to these at the codec or store door.
+"""
+
+
+class TbfastError(Exception):
+    """Base of every error tbfast raises on purpose.
+
+    ``code`` is the protocol's own code to answer with (MQTT reason, HTTP status, CoAP code),
+    or None where the protocol has none.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class PeerError(TbfastError):
+    """The other side broke the protocol or sent content we refuse; it alone is affected."""
+
+
+class LocalError(TbfastError):
+    """We, or our configuration, are wrong; the message says what to change."""
+
+
+class ResourceError(TbfastError):
+    """A bound was reached (memory, descriptors, rate); trying later may work."""
+
+
+class StoreError(TbfastError):
+    """The disk or the store failed or is damaged; nothing may be acknowledged."""

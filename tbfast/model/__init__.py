@@ -1,0 +1,1 @@
+"""Frozen value types shared by every room; no behaviour beyond their own invariants."""
