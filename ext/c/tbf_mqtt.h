@@ -133,14 +133,24 @@ bool tbf_mqtt_is_topic(tbf_span s);
 
 /* --- properties (version 5) --------------------------------------------------------------- */
 
-typedef enum { TBF_PROP_NUMBER, TBF_PROP_TEXT, TBF_PROP_BINARY, TBF_PROP_PAIR } tbf_prop_kind;
+/* How a property is written; its identifier decides (MQTT 5 table 2-4). */
+typedef enum {
+    TBF_FORM_NONE = 0, /* no such property */
+    TBF_FORM_BYTE,
+    TBF_FORM_TWO,
+    TBF_FORM_FOUR,
+    TBF_FORM_VARIABLE,
+    TBF_FORM_TEXT,
+    TBF_FORM_BINARY,
+    TBF_FORM_PAIR
+} tbf_form;
+tbf_form tbf_mqtt_property_form(uint8_t id);
 
 typedef struct {
     uint8_t id;
-    tbf_prop_kind kind;
-    uint32_t number;
-    tbf_span text;  /* TEXT, BINARY; name of a PAIR */
-    tbf_span value; /* value of a PAIR */
+    uint32_t number; /* BYTE, TWO, FOUR, VARIABLE */
+    tbf_span text;   /* TEXT, BINARY; name of a PAIR */
+    tbf_span value;  /* value of a PAIR */
 } tbf_property;
 
 #define TBF_MQTT_WILL 0u /* "packet type" of the will properties inside CONNECT */

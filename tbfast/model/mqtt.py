@@ -1,7 +1,7 @@
 """MQTT control packets as values, the same for 3.1, 3.1.1 and 5 (MQTT 5 chapter 3).
 
 A field the version does not have keeps its default.  Where a packet has no properties (MQTT 5: an
-empty block) ``properties`` is None.
+empty block) ``properties`` is None.  Packets hold no cycles, so the collector need not see them.
 """
 
 from enum import IntEnum
@@ -57,7 +57,7 @@ class ReasonCode(IntEnum):
     WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED = 0xA2
 
 
-class Properties(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Properties(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Every MQTT 5 property (2.2.2.2); None or empty means absent.  Times are in seconds."""
 
     payload_format_indicator: int | None = None
@@ -89,7 +89,7 @@ class Properties(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shared_subscription_available: int | None = None
 
 
-class Will(msgspec.Struct, frozen=True):
+class Will(msgspec.Struct, frozen=True, gc=False):
     """What a server publishes when the connection ends without DISCONNECT (MQTT 5 3.1.3)."""
 
     topic: str
@@ -99,7 +99,7 @@ class Will(msgspec.Struct, frozen=True):
     properties: Properties | None = None
 
 
-class Connect(msgspec.Struct, frozen=True):
+class Connect(msgspec.Struct, frozen=True, gc=False):
     """``protocol_version``: 3 (MQTT 3.1), 4 (3.1.1) or 5.  ``keep_alive`` in seconds, 0 = off."""
 
     protocol_version: int
@@ -111,8 +111,15 @@ class Connect(msgspec.Struct, frozen=True):
     will: Will | None = None
     properties: Properties | None = None
 
+    def __repr__(self) -> str:
+        """Without user name and password: on this API the user name is the access token."""
+        return (
+            f"Connect(protocol_version={self.protocol_version}, client_id={self.client_id!r}, "
+            f"clean_start={self.clean_start}, keep_alive={self.keep_alive})"
+        )
 
-class Connack(msgspec.Struct, frozen=True):
+
+class Connack(msgspec.Struct, frozen=True, gc=False):
     """``reason_code`` is the return code 0..5 before MQTT 5."""
 
     session_present: bool
@@ -120,7 +127,7 @@ class Connack(msgspec.Struct, frozen=True):
     properties: Properties | None = None
 
 
-class Publish(msgspec.Struct, frozen=True):
+class Publish(msgspec.Struct, frozen=True, gc=False):
     """``packet_id`` is None exactly on QoS 0; ``topic`` may be empty on MQTT 5 (topic alias)."""
 
     topic: str
@@ -132,31 +139,31 @@ class Publish(msgspec.Struct, frozen=True):
     properties: Properties | None = None
 
 
-class Puback(msgspec.Struct, frozen=True):
+class Puback(msgspec.Struct, frozen=True, gc=False):
     packet_id: int
     reason_code: int = 0
     properties: Properties | None = None
 
 
-class Pubrec(msgspec.Struct, frozen=True):
+class Pubrec(msgspec.Struct, frozen=True, gc=False):
     packet_id: int
     reason_code: int = 0
     properties: Properties | None = None
 
 
-class Pubrel(msgspec.Struct, frozen=True):
+class Pubrel(msgspec.Struct, frozen=True, gc=False):
     packet_id: int
     reason_code: int = 0
     properties: Properties | None = None
 
 
-class Pubcomp(msgspec.Struct, frozen=True):
+class Pubcomp(msgspec.Struct, frozen=True, gc=False):
     packet_id: int
     reason_code: int = 0
     properties: Properties | None = None
 
 
-class Subscription(msgspec.Struct, frozen=True):
+class Subscription(msgspec.Struct, frozen=True, gc=False):
     """One entry of SUBSCRIBE; all but ``filter`` and ``qos`` are MQTT 5's (3.8.3.1)."""
 
     filter: str
@@ -166,13 +173,13 @@ class Subscription(msgspec.Struct, frozen=True):
     retain_handling: int = 0
 
 
-class Subscribe(msgspec.Struct, frozen=True):
+class Subscribe(msgspec.Struct, frozen=True, gc=False):
     packet_id: int
     subscriptions: tuple[Subscription, ...]
     properties: Properties | None = None
 
 
-class Suback(msgspec.Struct, frozen=True):
+class Suback(msgspec.Struct, frozen=True, gc=False):
     """``reason_codes`` in the order of the request; before MQTT 5: 0, 1, 2 or 0x80."""
 
     packet_id: int
@@ -180,13 +187,13 @@ class Suback(msgspec.Struct, frozen=True):
     properties: Properties | None = None
 
 
-class Unsubscribe(msgspec.Struct, frozen=True):
+class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
     packet_id: int
     filters: tuple[str, ...]
     properties: Properties | None = None
 
 
-class Unsuback(msgspec.Struct, frozen=True):
+class Unsuback(msgspec.Struct, frozen=True, gc=False):
     """``reason_codes`` is empty before MQTT 5."""
 
     packet_id: int
@@ -194,20 +201,20 @@ class Unsuback(msgspec.Struct, frozen=True):
     properties: Properties | None = None
 
 
-class Pingreq(msgspec.Struct, frozen=True):
+class Pingreq(msgspec.Struct, frozen=True, gc=False):
     pass
 
 
-class Pingresp(msgspec.Struct, frozen=True):
+class Pingresp(msgspec.Struct, frozen=True, gc=False):
     pass
 
 
-class Disconnect(msgspec.Struct, frozen=True):
+class Disconnect(msgspec.Struct, frozen=True, gc=False):
     reason_code: int = 0
     properties: Properties | None = None
 
 
-class Auth(msgspec.Struct, frozen=True):
+class Auth(msgspec.Struct, frozen=True, gc=False):
     reason_code: int = 0
     properties: Properties | None = None
 
