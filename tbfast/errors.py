@@ -30,3 +30,15 @@ class ResourceError(TbfastError):
 
 class StoreError(TbfastError):
     """The disk or the store failed or is damaged; nothing may be acknowledged."""
+
+
+class Conflict(LocalError):
+    """A unique name is taken, or the entity changed since the caller read it."""
+
+
+class NotFound(LocalError):
+    """The thing named does not exist."""
+
+
+class StoreBusy(LocalError):
+    """Another process has the store open."""
