@@ -27,7 +27,6 @@ from tbfast.store import rocks
 
 FORMAT_VERSION: Final = 1
 WRITE_BUFFER_BYTES: Final = 32 << 20  # trimmed before it is flushed, a block is written once
-CACHE_BYTES: Final = 8 << 20  # replay reads each block once
 BLOCK_DEFS_OFFSET: Final = 80
 MARK: Final = struct.Struct("<4sIQI")  # magic, epoch, sequence, crc32 of what precedes
 MARK_MAGIC: Final = b"TBJM"
@@ -74,15 +73,9 @@ class Journal:
     def __init__(self, path: Path, journal_id: int) -> None:
         self.path = path
         self.journal_id = journal_id
-        path.parent.mkdir(parents=True, exist_ok=True)
-        opts = rocks.options(
-            write_buffer_bytes=WRITE_BUFFER_BYTES, cache=rocks.cache(CACHE_BYTES)
+        self._db = rocks.open_families(
+            path, ("default", "meta"), write_buffer_bytes=WRITE_BUFFER_BYTES
         )
-        meta_opts = rocks.options(write_buffer_bytes=1 << 20, cache=rocks.cache(1 << 20))
-        try:
-            self._db = Rdict(str(path), opts, {"default": opts, "meta": meta_opts})
-        except Exception as error:
-            raise rocks.translate(error, path) from error
         self._meta = self._db.get_column_family("meta")
         self._meta_handle = self._db.get_column_family_handle("meta")
         self._write_options = WriteOptions()
@@ -142,11 +135,9 @@ class Journal:
     def _start_epoch(self) -> int:
         stored = self._meta.get(b"e")
         epoch = (struct.unpack("<I", stored)[0] if stored else 0) + 1
-        try:
+        with rocks.translated(self.path):
             self._meta.put(b"e", struct.pack("<I", epoch))
             self._db.flush_wal(True)
-        except Exception as error:
-            raise rocks.translate(error, self.path) from error
         return int(epoch)
 
     def append(self, group: Group) -> None:
@@ -166,19 +157,15 @@ class Journal:
                 value[BLOCK_DEFS_OFFSET : BLOCK_DEFS_OFFSET + defs_n],
                 self._meta_handle,
             )
-        try:
+        with rocks.translated(self.path):
             self._db.write(batch, self._write_options)
-        except Exception as error:
-            raise rocks.translate(error, self.path) from error
         self.written = position
         self.written_keys = max(self.written_keys, group.last_key)
 
     def sync(self) -> None:
         """Makes everything written before this call durable.  Runs without the GIL."""
-        try:
+        with rocks.translated(self.path):
             self._db.flush_wal(True)
-        except Exception as error:
-            raise rocks.translate(error, self.path) from error
 
     def mark(self, position: Position) -> None:
         """Remembers in the second place that blocks up to `position` are synced."""
@@ -221,10 +208,8 @@ class Journal:
                     b"k" + struct.pack(">II", definitions.epoch, definitions.first),
                     self._meta_handle,
                 )
-        try:
+        with rocks.translated(self.path):
             self._db.write(batch)
-        except Exception as error:
-            raise rocks.translate(error, self.path) from error
         self.trimmed = upto
 
     def disk_bytes(self) -> int:

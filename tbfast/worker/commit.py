@@ -16,9 +16,8 @@ from typing import Protocol
 
 from tbfast import limits
 from tbfast._ext.ingest import Group, Ingest
-from tbfast.errors import StoreError
+from tbfast.errors import StoreError, StoreFull, StoreStall
 from tbfast.store.journal import Journal, Position
-from tbfast.store.rocks import StoreFull, StoreStall
 
 log = logging.getLogger("tbfast.commit")
 
