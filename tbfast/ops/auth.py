@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-CredentialsType = Literal["ACCESS_TOKEN", "MQTT_BASIC", "X509_CERTIFICATE"]
+from tbfast.model.auth import Presented, StoredCredentials
 
 
 class BasicSecret(msgspec.Struct, frozen=True, rename="camel"):
@@ -15,25 +15,6 @@ class BasicSecret(msgspec.Struct, frozen=True, rename="camel"):
     client_id: str | None = None
     user_name: str | None = None
     password: str | None = None
-
-
-class StoredCredentials(msgspec.Struct, frozen=True):
-    """What the registry knows under a credentials id; `value` only for MQTT_BASIC."""
-
-    credentials_id: str
-    type: CredentialsType
-    device: int
-    device_name: str
-    transport: str = "DEFAULT"
-    value: str = ""
-
-
-class Presented(msgspec.Struct, frozen=True):
-    """What a CONNECT presents; None = the flag was not set."""
-
-    client_id: str
-    user_name: str | None
-    password: bytes | None
 
 
 Lookup = Callable[[str], StoredCredentials | None]

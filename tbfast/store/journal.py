@@ -91,7 +91,7 @@ class Journal:
             self.close()
             raise
         self.written = Position(self.epoch, 0)
-        self.synced = Position(self.epoch, 0)
+        self.durable = Position(self.epoch, 0)
         self.written_keys = 0
 
     def _check_format(self) -> None:
@@ -172,18 +172,20 @@ class Journal:
         head = MARK.pack(MARK_MAGIC, position.epoch, position.seq, 0)[:-4]
         os.pwrite(self._mark_fd, head + struct.pack("<I", zlib.crc32(head)), 0)
 
-    def read(self, after: Position, upto: Position, max_bytes: int) -> list[bytes]:
+    def read(
+        self, after: Position, upto: Position, max_bytes: int
+    ) -> list[tuple[Position, bytes]]:
         """Blocks after one position up to another (inclusive), at most max_bytes but at least one."""
-        blocks: list[bytes] = []
+        blocks: list[tuple[Position, bytes]] = []
         total = 0
         it = self._db.iter()
         it.seek(block_key(Position(after.epoch, after.seq + 1)))
         end = block_key(upto)
-        while it.valid() and it.key() <= end:
+        while it.valid() and (key := it.key()) <= end:
             value = it.value()
             if blocks and total + len(value) > max_bytes:
                 break
-            blocks.append(value)
+            blocks.append((Position(*KEY.unpack(key)), value))
             total += len(value)
             it.next()
         return blocks

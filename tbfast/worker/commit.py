@@ -44,7 +44,8 @@ class CommitMetrics(Protocol):
 class Committer:
     """Commits the groups of one worker.
 
-    on_durable(group) is called for each group in order, before its answers are sent.
+    on_durable(group, previous durable position) is called for each block in order, before its
+    answers are sent.
     on_broken(error) is called once if a sync fails: nothing can be promised any more, the process
     must end (a failed fdatasync may have dropped the dirty pages; trying again would lie).
     """
@@ -58,7 +59,7 @@ class Committer:
         metrics: CommitMetrics,
         *,
         disk: bool,
-        on_durable: Callable[[Group], None],
+        on_durable: Callable[[Group, Position], None],
         on_broken: Callable[[StoreError], None],
         max_journal_bytes: int = limits.JOURNAL_MAX_BYTES,
     ) -> None:
@@ -211,8 +212,9 @@ class Committer:
             group = self._unsynced.popleft()
             self._inflight_bytes -= group.held_bytes
             if group.value is not None:
-                self._journal.synced = Position(self._journal.epoch, group.seq)
-                self._on_durable(group)
+                previous = self._journal.durable
+                self._journal.durable = Position(self._journal.epoch, group.seq)
+                self._on_durable(group, previous)
             self._metrics.committed(group, now - group.opened_ns / 1e9)
             self._answers.complete(group)
             self._ingest.recycle(group)
@@ -221,7 +223,7 @@ class Committer:
 
     def _background_sync(self) -> None:
         """Once a second: syncs what "process" left behind, and moves the high-water mark."""
-        position = self._journal.written if not self._disk else self._journal.synced
+        position = self._journal.written if not self._disk else self._journal.durable
         self.journal_bytes = self._journal.disk_bytes()
         self._jobs.put(lambda: self._mark_in_thread(position))
         self._mark_timer = self._loop.call_later(MARK_INTERVAL_S, self._background_sync)
@@ -265,6 +267,6 @@ class Committer:
             self._timer.cancel()
         self._jobs.put(None)
         self._thread.join()
-        if self._journal.synced.seq and not self._broken:
+        if self._journal.durable.seq and not self._broken:
             self._journal.sync()
             self._journal.mark(self._journal.written)

@@ -185,6 +185,10 @@ cdef class Ingest:
             self.sessions[slot].hot = False
             self.sessions[slot].awaiting = 0
 
+    def generation(self, uint32_t slot):
+        """Current generation of a slot."""
+        return self.sessions[slot].generation
+
     def cool(self, uint32_t slot):
         """Takes the session off the hot path: the engine sees every packet; answers still go out."""
         if slot < self.capacity:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tbfast.ops.auth import Presented, StoredCredentials
+from tbfast.model.auth import Presented, StoredCredentials
 
 
 class Authenticate(msgspec.Struct, frozen=True):

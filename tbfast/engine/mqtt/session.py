@@ -30,7 +30,7 @@ from tbfast.engine.mqtt.topics import FILTERS, Route, route
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
 from tbfast.model.mqtt import ReasonCode as Code
-from tbfast.ops.auth import Presented, StoredCredentials
+from tbfast.model.auth import Presented, StoredCredentials
 
 PUBACK = 4
 PUBREC = 5
