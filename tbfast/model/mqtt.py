@@ -4,7 +4,9 @@ A field the version does not have keeps its default.  Where a packet has no prop
 empty block) ``properties`` is None.  Packets hold no cycles, so the collector need not see them.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Final
 
 import msgspec
 
@@ -87,6 +89,38 @@ class Properties(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     wildcard_subscription_available: int | None = None
     subscription_identifier_available: int | None = None
     shared_subscription_available: int | None = None
+
+
+PROPERTY_FIELDS: Final[Mapping[int, str]] = {
+    1: "payload_format_indicator",
+    2: "message_expiry_interval",
+    3: "content_type",
+    8: "response_topic",
+    9: "correlation_data",
+    11: "subscription_identifiers",
+    17: "session_expiry_interval",
+    18: "assigned_client_identifier",
+    19: "server_keep_alive",
+    21: "authentication_method",
+    22: "authentication_data",
+    23: "request_problem_information",
+    24: "will_delay_interval",
+    25: "request_response_information",
+    26: "response_information",
+    28: "server_reference",
+    31: "reason_string",
+    33: "receive_maximum",
+    34: "topic_alias_maximum",
+    35: "topic_alias",
+    36: "maximum_qos",
+    37: "retain_available",
+    38: "user_properties",
+    39: "maximum_packet_size",
+    40: "wildcard_subscription_available",
+    41: "subscription_identifier_available",
+    42: "shared_subscription_available",
+}
+"""Property identifier to field of Properties."""
 
 
 class Will(msgspec.Struct, frozen=True, gc=False):
@@ -236,3 +270,22 @@ Packet = (
     | Disconnect
     | Auth
 )
+
+PACKET_TYPES: Final[tuple[type[Packet], ...]] = (
+    Connect,
+    Connack,
+    Publish,
+    Puback,
+    Pubrec,
+    Pubrel,
+    Pubcomp,
+    Subscribe,
+    Suback,
+    Unsubscribe,
+    Unsuback,
+    Pingreq,
+    Pingresp,
+    Disconnect,
+    Auth,
+)
+"""Index + 1 is the control packet type of the fixed header (MQTT 5 2.1.2)."""

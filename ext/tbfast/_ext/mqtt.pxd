@@ -129,3 +129,5 @@ cdef extern from "tbf_mqtt.h" nogil:
     tbf_status tbf_mqtt_put_filter(uint8_t *out, size_t cap, size_t *n, uint8_t type,
                                    const tbf_subscription *entry)
     tbf_status tbf_mqtt_put_property(uint8_t *out, size_t cap, size_t *n, const tbf_property *entry)
+
+cdef uint8_t checked_level(object version) except 255
