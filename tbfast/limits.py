@@ -70,3 +70,11 @@ LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted
 LOG_PEER_BYTES: Final = 64  # bytes of peer data shown, escaped
+
+# Registry and its REST interface
+REGISTRY_CHANGES: Final = 100_000  # entries of the change log; older readers start afresh
+REGISTRY_NAME_CHARS: Final = 255  # longest device name, label, type or credentials id
+REGISTRY_INFO_BYTES: Final = 65_536  # additionalInfo of one device, encoded
+REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
+REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched
+REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remembers
