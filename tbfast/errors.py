@@ -42,3 +42,11 @@ class NotFound(LocalError):
 
 class StoreBusy(LocalError):
     """Another process has the store open."""
+
+
+class StoreFull(StoreError):
+    """No space left, or a byte limit reached: writing resumes by itself when there is space."""
+
+
+class StoreStall(StoreError):
+    """The store asks writers to slow down; the same write succeeds a little later."""

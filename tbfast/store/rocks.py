@@ -15,7 +15,7 @@ from rocksdict import (
     Rdict,
 )
 
-from tbfast.errors import StoreBusy, StoreError
+from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall
 
 
 def options(*, write_buffer_bytes: int, cache: Cache) -> Options:
@@ -59,7 +59,7 @@ def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: in
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn what RocksDB and the file system raise into StoreBusy or StoreError."""
+    """Turn what RocksDB and the file system raise into StoreError or one of its kinds."""
     try:
         yield
     except OSError as error:
@@ -68,6 +68,12 @@ def translated(path: Path) -> Iterator[None]:
         text = str(error)
         if "/LOCK: " in text:
             raise StoreBusy(f"another process has the store at {path} open") from error
+        if "No space left" in text:
+            raise StoreFull(
+                f"no space left for the store at {path}; free space and writing resumes by itself"
+            ) from error
+        if "Write stall" in text:
+            raise StoreStall(f"the store at {path} asks writers to wait") from error
         if text.startswith("Corruption"):
             raise StoreError(
                 f"the store at {path} is damaged ({text}); keep a copy of that directory and "
