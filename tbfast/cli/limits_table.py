@@ -1,14 +1,15 @@
 """The table of limits, read from the source of `tbfast.limits` so that it cannot be out of date."""
 
+import ast
 import inspect
-import re
+import io
+import tokenize
 from typing import Final
 
 import msgspec
 
 from tbfast import limits
 
-_ROW: Final = re.compile(r"([A-Z][A-Z0-9_]*): Final = [^#]+?(?:  # (.*))?$")
 _UNITS: Final = {"_BYTES": "bytes", "_MS": "ms", "_CHARS": "characters", "_PER_SECOND": "1/s"}
 
 
@@ -23,14 +24,22 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 def rows() -> list[Limit]:
-    """All limits in the order of the source."""
+    """All limits in the order of the source; a comment in the first column begins a group."""
+    source = inspect.getsource(limits)
+    headings: list[tuple[int, str]] = []
+    reasons: list[tuple[int, str]] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            line, column = token.start
+            (reasons if column else headings).append((line, token.string.lstrip("# ")))
+
     found: list[Limit] = []
-    group = ""
-    for line in inspect.getsource(limits).splitlines():
-        if line.startswith("# "):
-            group = line[2:]
-        elif match := _ROW.match(line):
-            name = match[1]
-            unit = next((u for end, u in _UNITS.items() if name.endswith(end)), "")
-            found.append(Limit(group, name, getattr(limits, name), unit, match[2] or ""))
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        name, first, last = node.target.id, node.lineno, node.end_lineno or node.lineno
+        unit = next((u for end, u in _UNITS.items() if name.endswith(end)), "")
+        group = next((text for line, text in reversed(headings) if line < first), "")
+        reason = " ".join(text for line, text in reasons if first <= line <= last)
+        found.append(Limit(group, name, getattr(limits, name), unit, reason))
     return found

@@ -13,8 +13,7 @@ from tbfast.control.registry import DeviceQuery, Registry
 from tbfast.control.services import SeriesReader
 from tbfast.errors import NotFound, StoreBusy
 from tbfast.model.device import Device, DeviceRecord
-from tbfast.store.paths import registry_path
-from tbfast.store.series_reader import open_offline
+from tbfast.store.registry import DIRECTORY
 
 _PAGE_SIZE = 1_000
 
@@ -25,7 +24,7 @@ def open_store(data_dir: Path) -> "Offline":
     """Open the registry; raises Unreachable when a process has it that does not answer."""
     runner = asyncio.Runner()
     try:
-        registry = runner.run(Registry.open(registry_path(data_dir)))
+        registry = runner.run(Registry.open(data_dir / DIRECTORY))
     except StoreBusy as error:
         runner.close()
         raise Unreachable(
@@ -87,6 +86,8 @@ class Offline:
         limit: int,
     ) -> bytes:
         """From journals and sealed series."""
+        from tbfast.store.series_reader import open_offline
+
         number = self._run(self._registry.device(device.id)).number
         reader: SeriesReader = open_offline(self._data_dir)
         return self._run(

@@ -1,4 +1,4 @@
-"""Printing for people (a table on a terminal), for pipes (tab-separated) and for programs (JSON)."""
+"""Printing for people (a table on a terminal), for pipes (tabs) and for programs (JSON)."""
 
 import sys
 from collections.abc import Iterable, Sequence

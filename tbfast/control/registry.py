@@ -90,7 +90,7 @@ class Registry:
 
     @classmethod
     async def open(cls, path: Path) -> "Registry":
-        """Open the registry below ``path``; the first opening makes the default profile."""
+        """Open ``<data_dir>/registry``; the first opening makes the default profile."""
         registry = cls(RegistryStore(path))
         try:
             if await registry.profile_by_name(DEFAULT_PROFILE_NAME) is None:
@@ -349,7 +349,9 @@ class Registry:
                 )
             )
         except Conflict as error:
-            raise await self._explained(error, record.device.id, name_key, credentials_key)
+            raise await self._explained(
+                error, record.device.id, name_key, credentials_key
+            ) from error
 
     async def _explained(
         self, error: Conflict, device_id: str, name_key: str, credentials_key: str

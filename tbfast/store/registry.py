@@ -23,10 +23,11 @@ from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
 from tbfast import limits
 from tbfast.errors import Conflict, StoreError, TbfastError
 from tbfast.model.device import Change, ChangeKind, ChangeOp
-from tbfast.store import families
+from tbfast.store import rocks
 
 Kind = Literal["device", "device_profile"]
 
+DIRECTORY: Final = "registry"  # below the data directory
 STORE_FORMAT: Final = 1
 _VALUE_FORMAT: Final = b"\x01"
 _FAMILIES: Final = ("device", "device_profile", "unique", "number", "change", "meta")
@@ -76,7 +77,7 @@ class RegistryStore:
     def __init__(self, path: Path) -> None:
         """Open or create; raises StoreBusy, StoreError, also when a newer tbfast wrote it."""
         self._path = path
-        self._db = families.open_families(path, _FAMILIES, write_buffer_bytes=_WRITE_BUFFER_BYTES)
+        self._db = rocks.open_families(path, _FAMILIES, write_buffer_bytes=_WRITE_BUFFER_BYTES)
         try:
             self._families: dict[str, Rdict] = {
                 name: self._db.get_column_family(name) for name in _FAMILIES
@@ -128,7 +129,7 @@ class RegistryStore:
     async def scan(self, kind: Kind, after: str, limit: int) -> list[Entity]:
         """At most ``limit`` entities with ids greater than ``after``, in id order."""
         found: list[Entity] = []
-        with families.translated(self._path):
+        with rocks.translated(self._path):
             rows = self._families[kind].items(from_key=after.encode() + b"\0")
             for _key, raw in rows:
                 found.append(self._decoded(raw, Entity))
@@ -141,7 +142,7 @@ class RegistryStore:
         oldest = max(0, self._state.revision - limits.REGISTRY_CHANGES)
         if revision < oldest or revision > self._state.revision:
             return None
-        with families.translated(self._path):
+        with rocks.translated(self._path):
             rows = self._families["change"].values(from_key=_u64(revision + 1))
             return [self._decoded(raw, Change) for raw in rows]
 
@@ -263,7 +264,7 @@ class RegistryStore:
         self._syncing = None
 
     def _flush(self) -> None:
-        with families.translated(self._path):
+        with rocks.translated(self._path):
             self._db.flush_wal(True)
 
     def _open_state(self) -> _State:
@@ -293,7 +294,7 @@ class RegistryStore:
         return None if raw is None else self._decoded(raw, tuple[Kind, str])
 
     def _get(self, family: str, key: bytes) -> bytes | None:
-        with families.translated(self._path):
+        with rocks.translated(self._path):
             raw: bytes | None = self._families[family].get(key)
         return raw
 
@@ -301,7 +302,7 @@ class RegistryStore:
         batch.put(key, _VALUE_FORMAT + msgspec.msgpack.encode(value), self._handles[family])
 
     def _write(self, batch: WriteBatch) -> None:
-        with families.translated(self._path):
+        with rocks.translated(self._path):
             self._db.write(batch, self._write_options)
 
     def _decoded(self, raw: bytes, type_: type[T]) -> T:

@@ -54,9 +54,9 @@ class NodeRoutes:
         return Response(body, media_type="application/json")
 
     async def tail(self, request: Request) -> Response:
-        """GET /api/tail?device=ID-or-name: lines {"device":name,"id":..,"ts":..,"key":..,"value":..}.
+        """GET /api/tail?device=X: lines {"device":name,"id":..,"ts":..,"key":..,"value":..}.
 
-        ``device`` may be repeated; without it every device is followed.
+        X is an id or a name; ``device`` may be repeated; without it every device is followed.
         """
         wanted = request.query_params.getlist("device")
         numbers = frozenset([(await self._named(text)).number for text in wanted])
