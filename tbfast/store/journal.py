@@ -90,8 +90,8 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        self.written = Position(self.epoch, 0)
-        self.durable = Position(self.epoch, 0)
+        self.written = self.last()
+        self.durable = self.written
         self.written_keys = 0
 
     def _check_format(self) -> None:
