@@ -30,3 +30,23 @@ class ResourceError(TbfastError):
 
 class StoreError(TbfastError):
     """The disk or the store failed or is damaged; nothing may be acknowledged."""
+
+
+class Conflict(LocalError):
+    """A unique name is taken, or the entity changed since the caller read it."""
+
+
+class NotFound(LocalError):
+    """The thing named does not exist."""
+
+
+class StoreBusy(LocalError):
+    """Another process has the store open."""
+
+
+class StoreFull(StoreError):
+    """No space left, or a byte limit reached: writing resumes by itself when there is space."""
+
+
+class StoreStall(StoreError):
+    """The store asks writers to slow down; the same write succeeds a little later."""

@@ -25,7 +25,8 @@ typedef enum {
     TBF_EREJECT = 4,    /* grammar is fine, the content is refused (MQTT: 0x99) */
     TBF_ENOSPACE = 5,   /* the caller's output buffer is too small: grow it and call again */
     TBF_ECORRUPT = 6,   /* stored bytes fail their checksum or their own structure */
-    TBF_EVERSION = 7    /* stored bytes are of a format version this build does not know */
+    TBF_EVERSION = 7,   /* stored bytes are of a format version this build does not know */
+    TBF_EPROTOCOL = 8   /* the peer speaks another protocol, or a version of it we do not know */
 } tbf_status;
 
 #define TBF_LIKELY(x) __builtin_expect(!!(x), 1)

@@ -1,0 +1,92 @@
+# Open batch, commit groups and session slots; shared by the reactor and the TLS adapter.
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from tbfast._ext.batch cimport Batch, tbf_batch, tbf_span, tbf_status
+
+cdef extern from "tbf_json.h" nogil:
+    ctypedef struct tbf_json_opts:
+        uint32_t max_depth
+        uint32_t max_keys
+        uint32_t max_string
+        bint type_cast
+        uint32_t max_plain
+    ctypedef struct tbf_json_result:
+        uint32_t records
+        uint32_t points
+        uint32_t bad_utf8
+        size_t error_at
+        const char *error
+    tbf_status tbf_json_telemetry(tbf_batch *b, uint64_t device, int64_t now_ms, tbf_span payload,
+                                  const tbf_json_opts *opts, tbf_json_result *result)
+
+cdef extern from "tbf_walk.h" nogil:
+    ctypedef struct tbf_owed:
+        uint32_t next
+        uint32_t read_us
+        uint16_t packet_id
+        uint8_t type
+    ctypedef struct tbf_touched:
+        uint32_t slot
+        uint32_t generation
+        uint32_t first
+        uint32_t last
+        uint32_t count
+    ctypedef struct tbf_group:
+        uint64_t serial
+        tbf_owed *acks
+        uint32_t ack_count
+        uint32_t ack_cap
+        tbf_touched *touched
+        uint32_t touched_count
+        uint32_t touched_cap
+        uint64_t messages
+        uint64_t bad_utf8
+    ctypedef struct tbf_session:
+        uint64_t device
+        uint64_t group
+        uint32_t touched_at
+        uint32_t generation
+        uint32_t awaiting
+        uint8_t version
+        bint hot
+        int64_t active_ms
+    ctypedef enum tbf_walk_end:
+        TBF_WALK_DONE
+        TBF_WALK_UNUSUAL
+        TBF_WALK_GROW
+        TBF_WALK_GROUP_FULL
+    ctypedef struct tbf_walk_context:
+        tbf_batch *batch
+        tbf_group *group
+        const tbf_json_opts *json
+        size_t max_remaining
+        size_t rows_limit
+        int64_t wall_ms
+        int64_t mono_ms
+        uint32_t read_us
+    tbf_status tbf_group_note(tbf_group *g, tbf_session *s, uint32_t slot, uint8_t ack_type,
+                              uint16_t packet_id, uint32_t read_us)
+    tbf_walk_end tbf_walk(const tbf_walk_context *c, tbf_session *s, uint32_t slot,
+                          const uint8_t *p, size_t n, size_t *used)
+
+cdef class Group:
+    cdef tbf_group g
+    cdef public int64_t opened_ns
+    cdef public object value
+    cdef public uint64_t seq
+    cdef public uint32_t last_key
+    cdef public uint64_t points, held_bytes, dropped_records
+    cdef int grow(self) except -1
+
+cdef class Ingest:
+    cdef readonly Batch batch
+    cdef readonly Group group
+    cdef list _spare
+    cdef uint64_t _serial
+    cdef tbf_session *sessions
+    cdef readonly uint32_t capacity
+    cdef tbf_json_opts json
+    cdef tbf_walk_context context
+    cdef int set_time(self, int64_t wall_ms, int64_t mono_ns) except -1
+    cdef int grow(self) except -1
+    cdef int ensure_slot(self, uint32_t slot) except -1

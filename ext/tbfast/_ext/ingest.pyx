@@ -1,0 +1,292 @@
+"""Rows and acknowledgement tokens of one worker: the open batch, commit groups, session slots.
+
+No sockets and no clock here: time comes in, bytes come in, groups go out.  A group becomes a
+journal block (`take`); whoever commits it hands it back to the adapter that sends the answers.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memset
+
+from tbfast import limits
+from tbfast._ext.batch cimport TBF_ENOSPACE, TBF_OK, tbf_batch_clear
+from tbfast.errors import PeerError
+
+cdef enum:
+    CLOCK_SLACK_MS = 5000  # a clock stepping back by less is bridged (promises: clock jumps)
+
+cdef class Group:
+    """One commit group: answers owed for its messages, and its block once it is framed."""
+
+    def __cinit__(self):
+        self.g.ack_cap = 1024
+        self.g.touched_cap = 256
+        self.g.acks = <tbf_owed *>malloc(self.g.ack_cap * sizeof(tbf_owed))
+        self.g.touched = <tbf_touched *>malloc(self.g.touched_cap * sizeof(tbf_touched))
+        if self.g.acks == NULL or self.g.touched == NULL:
+            raise MemoryError("no memory for a commit group")
+
+    def __dealloc__(self):
+        free(self.g.acks)
+        free(self.g.touched)
+
+    cdef int grow(self) except -1:
+        cdef void *more
+        if self.g.ack_count == self.g.ack_cap:
+            more = realloc(self.g.acks, 2 * self.g.ack_cap * sizeof(tbf_owed))
+            if more == NULL:
+                raise MemoryError("no memory for a commit group")
+            self.g.acks = <tbf_owed *>more
+            self.g.ack_cap *= 2
+        if self.g.touched_count == self.g.touched_cap:
+            more = realloc(self.g.touched, 2 * self.g.touched_cap * sizeof(tbf_touched))
+            if more == NULL:
+                raise MemoryError("no memory for a commit group")
+            self.g.touched = <tbf_touched *>more
+            self.g.touched_cap *= 2
+        return 0
+
+    @property
+    def messages(self):
+        """PUBLISHes in the group, all QoS levels."""
+        return self.g.messages
+
+    @property
+    def owed(self):
+        """Messages of the group that wait for an answer."""
+        return self.g.ack_count
+
+    @property
+    def bad_utf8(self):
+        """Sequences in payloads that were replaced by U+FFFD."""
+        return self.g.bad_utf8
+
+    @property
+    def empty(self):
+        """Whether no message came into the group at all."""
+        return self.g.messages == 0
+
+    def answers(self):
+        """[(slot, generation, [(packet type, packet identifier), ...]), ...]: for tests and slow adapters."""
+        cdef uint32_t i, index
+        out = []
+        for i in range(self.g.touched_count):
+            owed = []
+            index = self.g.touched[i].first
+            while index:
+                owed.append((self.g.acks[index - 1].type, self.g.acks[index - 1].packet_id))
+                index = self.g.acks[index - 1].next
+            out.append((self.g.touched[i].slot, self.g.touched[i].generation, owed))
+        return out
+
+
+cdef class Ingest:
+    """Turns payloads into rows of the open batch and notes who waits for the commit.
+
+    rows_limit: bytes of rows that close a group.  The other arguments are the JSON bounds of
+    hostile-input section 2 and ThingsBoard's JSON settings.
+    """
+
+    def __cinit__(self, *, size_t max_remaining=limits.MQTT_MAX_REMAINING_BYTES,
+                  size_t rows_limit=limits.BATCH_GROUP_BYTES, bint type_cast=True,
+                  uint32_t max_string=0, uint32_t max_depth=limits.JSON_MAX_DEPTH,
+                  uint32_t max_keys=limits.JSON_MAX_KEYS,
+                  uint32_t keys_per_epoch=limits.KEYS_PER_EPOCH):
+        self.batch = Batch(keys_per_epoch)
+        self._spare = []
+        self.capacity = 64
+        self.sessions = <tbf_session *>calloc(self.capacity, sizeof(tbf_session))
+        if self.sessions == NULL:
+            raise MemoryError("no memory for sessions")
+        self.json.max_depth = max_depth
+        self.json.max_keys = max_keys
+        self.json.max_string = max_string
+        self.json.type_cast = type_cast
+        self.json.max_plain = limits.JSON_MAX_PLAIN_DIGITS
+        self.context.batch = &self.batch.b
+        self.context.json = &self.json
+        self.context.max_remaining = max_remaining
+        self.context.rows_limit = rows_limit
+        self._serial = 0
+        self.group = None
+        self._open_group(0)
+
+    def __dealloc__(self):
+        free(self.sessions)
+
+    def _open_group(self, int64_t opened_ns):
+        cdef Group group = self._spare.pop() if self._spare else Group()
+        self._serial += 1
+        group.g.serial = self._serial
+        group.g.ack_count = group.g.touched_count = 0
+        group.g.messages = group.g.bad_utf8 = 0
+        group.opened_ns = opened_ns
+        group.value = None
+        self.group = group
+        self.context.group = &group.g
+
+    cdef int set_time(self, int64_t wall_ms, int64_t mono_ns) except -1:
+        # Server time never runs backwards within a small step; a larger one is a new truth.
+        if wall_ms < self.context.wall_ms <= wall_ms + CLOCK_SLACK_MS:
+            wall_ms = self.context.wall_ms
+        if self.group.g.messages == 0:
+            self.group.opened_ns = mono_ns
+            tbf_batch_clear(&self.batch.b, wall_ms)
+        self.context.wall_ms = wall_ms
+        self.context.mono_ms = mono_ns // 1000000
+        self.context.read_us = <uint32_t>((mono_ns - self.group.opened_ns) // 1000)
+        return 0
+
+    cdef int grow(self) except -1:
+        """More room for the group's arrays if they are full, else for rows."""
+        if (self.group.g.ack_count == self.group.g.ack_cap
+                or self.group.g.touched_count == self.group.g.touched_cap):
+            self.group.grow()
+        else:
+            self.batch.grow()
+        return 0
+
+    cdef int ensure_slot(self, uint32_t slot) except -1:
+        cdef uint32_t capacity = self.capacity
+        cdef tbf_session *more
+        while slot >= capacity:
+            capacity *= 2
+        if capacity != self.capacity:
+            more = <tbf_session *>realloc(self.sessions, capacity * sizeof(tbf_session))
+            if more == NULL:
+                raise MemoryError("no memory for sessions")
+            memset(more + self.capacity, 0, (capacity - self.capacity) * sizeof(tbf_session))
+            self.sessions = more
+            self.capacity = capacity
+        return 0
+
+    def at(self, int64_t wall_ms, int64_t mono_ns):
+        """Sets the time of the messages that follow: server time and monotonic read time."""
+        self.set_time(wall_ms, mono_ns)
+
+    def open(self, uint32_t slot, uint64_t device, uint8_t version, bint hot=True):
+        """Binds a slot to an accepted session; returns its generation."""
+        cdef tbf_session *s
+        self.ensure_slot(slot)
+        s = &self.sessions[slot]
+        s.generation += 1
+        s.device = device
+        s.version = version
+        s.hot = hot
+        s.awaiting = 0
+        s.group = 0
+        s.active_ms = self.context.mono_ms
+        return s.generation
+
+    def close(self, uint32_t slot):
+        """Ends the session of a slot; answers it still waits for are dropped, its rows are not."""
+        if slot < self.capacity:
+            self.sessions[slot].generation += 1
+            self.sessions[slot].hot = False
+            self.sessions[slot].awaiting = 0
+
+    def generation(self, uint32_t slot):
+        """Current generation of a slot."""
+        return self.sessions[slot].generation
+
+    def cool(self, uint32_t slot):
+        """Takes the session off the hot path: the engine sees every packet; answers still go out."""
+        if slot < self.capacity:
+            self.sessions[slot].hot = False
+
+    @property
+    def wall_ms(self):
+        """Server time given to records without their own."""
+        return self.context.wall_ms
+
+    def awaiting(self, uint32_t slot):
+        """Messages of the slot's session that wait for a commit."""
+        return self.sessions[slot].awaiting if slot < self.capacity else 0
+
+    def active_ms(self, uint32_t slot):
+        """Monotonic time of the last message accepted on the hot path."""
+        return self.sessions[slot].active_ms if slot < self.capacity else 0
+
+    def walk(self, uint32_t slot, data):
+        """Takes the run of plain PUBLISHes at the front of data; returns (bytes used, group full)."""
+        cdef Py_buffer view
+        cdef size_t used = 0, total = 0
+        cdef tbf_walk_end end = TBF_WALK_GROW
+        if slot >= self.capacity or not self.sessions[slot].hot:
+            return 0, False
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            while end == TBF_WALK_GROW:
+                with nogil:
+                    end = tbf_walk(&self.context, &self.sessions[slot], slot,
+                                   <const uint8_t *>view.buf + total,
+                                   <size_t>view.len - total, &used)
+                total += used
+                if end == TBF_WALK_GROW:
+                    self.grow()
+        finally:
+            PyBuffer_Release(&view)
+        return total, end == TBF_WALK_GROUP_FULL
+
+    def append_json(self, uint64_t device, data):
+        """Rows of one telemetry payload; returns (records, points).
+
+        PeerError (0x99) when it is refused: nothing of it is in the batch then.
+        """
+        cdef Py_buffer view
+        cdef tbf_span payload
+        cdef tbf_json_result result
+        cdef tbf_status status = TBF_ENOSPACE
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            payload.p = <const uint8_t *>view.buf
+            payload.n = <size_t>view.len
+            while status == TBF_ENOSPACE:
+                status = tbf_json_telemetry(&self.batch.b, device, self.context.wall_ms, payload,
+                                            &self.json, &result)
+                if status == TBF_ENOSPACE:
+                    self.batch.grow()
+        finally:
+            PyBuffer_Release(&view)
+        if status != TBF_OK:
+            raise PeerError(result.error.decode("ascii"), code=0x99)
+        self.group.g.bad_utf8 += result.bad_utf8
+        return result.records, result.points
+
+    def note(self, uint32_t slot, uint8_t ack_type, uint16_t packet_id):
+        """The slot's session owes `ack_type` for packet_id once the open group is durable (0: none)."""
+        self.ensure_slot(slot)
+        while tbf_group_note(&self.group.g, &self.sessions[slot], slot, ack_type, packet_id,
+                             self.context.read_us) != TBF_OK:
+            self.group.grow()
+        self.sessions[slot].active_ms = self.context.mono_ms
+
+    def take(self, uint32_t journal_id, uint32_t epoch, uint64_t seq, int64_t commit_ms,
+             uint32_t first_key):
+        """Closes the open group and frames its rows; a new one is open afterwards.
+
+        first_key: lowest key number whose definition is not durable yet.  `value` of the result is
+        the block, or None when the group holds messages but no rows.
+        """
+        cdef Group group = self.group
+        group.seq = seq
+        group.last_key = self.batch.k.count
+        group.points = self.batch.b.point_count
+        group.dropped_records = self.batch.b.dropped_records
+        group.held_bytes = self.batch.b.len + group.g.ack_count * sizeof(tbf_owed)
+        if self.batch.b.record_count:
+            group.value = self.batch.to_block(journal_id, epoch, seq, commit_ms, first_key)
+        tbf_batch_clear(&self.batch.b, self.context.wall_ms)
+        self._open_group(0)
+        return group
+
+    def recycle(self, Group group):
+        """Gives back a group whose answers have been sent."""
+        group.value = None
+        if len(self._spare) < 8 and group.g.ack_cap <= 65536:
+            self._spare.append(group)
+
+    @property
+    def rows_bytes(self):
+        """Bytes of rows in the open group."""
+        return self.batch.b.len

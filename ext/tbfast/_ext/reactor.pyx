@@ -1,0 +1,687 @@
+"""Plain TCP adapter for MQTT: a private epoll bridged into the event loop by one `add_reader`.
+
+Why not transports: with one message per read, a loop transport costs a fifth of the CPU and 1.4 KB
+an idle connection; here a turn of the loop is one Python call however many sockets are ready, and
+a connection that the store cannot keep up with is simply not read.
+
+Who owns what: the reactor owns descriptors, partial frames and unsent output; `Ingest` owns rows
+and answers owed; the handler (tbfast.net.mqtt) owns the session engines and decides everything
+that is not a plain telemetry PUBLISH.  All calls happen on the loop's thread.
+"""
+
+cimport cython
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, memset
+
+import socket
+
+from tbfast import limits
+
+from tbfast._ext.batch cimport TBF_MORE, TBF_OK, tbf_span, tbf_status
+from tbfast._ext.ingest cimport (
+    TBF_WALK_DONE,
+    TBF_WALK_GROUP_FULL,
+    TBF_WALK_GROW,
+    Group,
+    Ingest,
+    tbf_owed,
+    tbf_session,
+    tbf_touched,
+    tbf_walk,
+    tbf_walk_end,
+)
+from tbfast._ext.metrics cimport Slot
+
+cdef extern from "tbf_mqtt.h" nogil:
+    ctypedef struct tbf_frame:
+        size_t total
+    tbf_status tbf_mqtt_frame(const uint8_t *p, size_t n, size_t max_remaining, tbf_frame *out)
+    size_t tbf_mqtt_put_ack(uint8_t *out, uint8_t type, uint16_t packet_id)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
+    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
+
+cdef extern from "<sys/socket.h>" nogil:
+    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC
+    ssize_t recv(int fd, void *buf, size_t n, int flags)
+    ssize_t send(int fd, const void *buf, size_t n, int flags)
+    int shutdown(int fd, int how)
+    int setsockopt(int fd, int level, int name, const void *value, unsigned int n)
+    int accept4(int fd, void *address, void *n, int flags)
+
+cdef extern from "<netinet/in.h>" nogil:
+    int IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    int TCP_NODELAY
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_REALTIME, CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec *out)
+
+cdef enum:
+    READ_BYTES = 262144        # one read of a socket
+    PRESSED_READ_BYTES = 4096  # the same while the store is behind
+    EVENTS = 512               # sockets served per turn
+    ACCEPTS = 256              # connections accepted per turn
+    SCRATCH_BYTES = 65536      # answers gathered for one send
+
+cdef enum conn_state:
+    FREE = 0
+    OPEN = 1
+    DRAINING = 2   # no more input is acted on; closes when the output is gone
+    LINGERING = 3  # our side is shut; input is discarded until the peer closes or the deadline
+
+cdef struct conn:
+    int fd
+    uint32_t generation
+    uint32_t in_len
+    uint32_t in_cap
+    uint32_t out_off
+    uint32_t out_len
+    uint32_t out_cap
+    uint8_t state
+    bint held       # input waits in `inp` until the store has caught up
+    bint dead       # a send failed; closed at the end of the call
+    bint in_on      # interest registered with epoll
+    bint out_on
+    uint8_t *inp
+    uint8_t *out
+    int64_t progress_ms  # when unsent output last moved
+    int64_t deadline_ms
+    int64_t read_ms
+
+cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
+cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
+cdef int64_t WRITE_TIMEOUT_MS = limits.WRITE_TIMEOUT_MS
+
+cdef inline void unsent_to_front(conn *c) noexcept nogil:
+    """Moves unsent output to the front of its buffer."""
+    memmove(c.out, c.out + c.out_off, c.out_len)
+    c.out_off = 0
+
+cdef inline int64_t now_ns(int clock) noexcept nogil:
+    cdef timespec t
+    clock_gettime(clock, &t)
+    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+
+@cython.final
+cdef class Reactor:
+    """Sockets of one worker's plain MQTT listener.
+
+    handler methods, called with the connection's slot: ``opened``, ``received(slot, view)`` with
+    one complete packet (or the bytes that cannot be one; the view is valid during the call only),
+    ``timed_out``, ``drained`` (no answer is owed any more), ``refused`` (rows were not stored),
+    ``closed(slot, reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
+    ``accept_paused``.
+    """
+
+    cdef Ingest ingest
+    cdef Slot metrics
+    cdef conn *conns
+    cdef uint32_t capacity
+    cdef list free_slots
+    cdef int epfd, listen_fd
+    cdef bint listening, accept_paused
+    cdef readonly bint pressed
+    cdef uint8_t *rbuf
+    cdef uint8_t *scratch
+    cdef epoll_event *events
+    cdef set held_slots
+    cdef size_t max_remaining, linger_ms
+    cdef object handler
+    cdef int ack_histogram
+    cdef readonly uint32_t connections
+    cdef readonly int64_t mono_ms, wall_ms
+    cdef public uint32_t max_connections
+
+    def __cinit__(self, Ingest ingest, handler, Slot metrics, int ack_histogram, *,
+                  size_t max_remaining=limits.MQTT_MAX_REMAINING_BYTES,
+                  size_t linger_ms=limits.MQTT_CLOSE_TIMEOUT_MS, uint32_t max_connections=1 << 20):
+        self.ingest = ingest
+        self.handler = handler
+        self.metrics = metrics
+        self.ack_histogram = ack_histogram
+        self.max_remaining = max_remaining
+        self.linger_ms = linger_ms
+        self.max_connections = max_connections
+        self.listen_fd = -1
+        self.free_slots = []
+        self.held_slots = set()
+        self.capacity = 0
+        self.epfd = epoll_create1(EPOLL_CLOEXEC)
+        if self.epfd < 0:
+            raise OSError(errno, "epoll_create1 failed")
+        # A partial frame (at most max_remaining and its header) stands before what is read next.
+        self.rbuf = <uint8_t *>malloc(READ_BYTES + max_remaining + 8)
+        self.scratch = <uint8_t *>malloc(SCRATCH_BYTES)
+        self.events = <epoll_event *>malloc(EVENTS * sizeof(epoll_event))
+        if self.rbuf == NULL or self.scratch == NULL or self.events == NULL:
+            raise MemoryError("no memory for the reactor")
+        self._tick()
+
+    def __dealloc__(self):
+        cdef uint32_t slot
+        for slot in range(self.capacity):
+            if self.conns[slot].state != FREE:
+                close(self.conns[slot].fd)
+                free(self.conns[slot].inp)
+                free(self.conns[slot].out)
+        free(self.conns)
+        free(self.rbuf)
+        free(self.scratch)
+        free(self.events)
+        if self.epfd >= 0:
+            close(self.epfd)
+
+    def fileno(self):
+        """Descriptor to watch for reading; call `ready` when it is."""
+        return self.epfd
+
+    # --- listening and accepting -------------------------------------------------------------
+
+    def listen(self, int fd):
+        """Starts accepting from a listening, non-blocking socket that the caller keeps open."""
+        self.listen_fd = fd
+        self._watch_listener(True)
+
+    def stop_listening(self):
+        """Accepts no more; established connections go on."""
+        if self.listen_fd >= 0:
+            self._watch_listener(False)
+            self.listen_fd = -1
+
+    cdef int _watch_listener(self, bint on) except -1:
+        cdef epoll_event ev
+        if on == self.listening:
+            return 0
+        ev.events = EPOLLIN
+        ev.data.u64 = <uint64_t>-1
+        if epoll_ctl(self.epfd, EPOLL_CTL_ADD if on else EPOLL_CTL_DEL, self.listen_fd, &ev) < 0:
+            raise OSError(errno, "cannot watch the listening socket")
+        self.listening = on
+        return 0
+
+    cdef int _accept(self) except -1:
+        cdef int fd, one = 1, i
+        for i in range(ACCEPTS):
+            if self.connections >= self.max_connections:
+                self._pause_accept()
+                return 0
+            with nogil:
+                fd = accept4(self.listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == EAGAIN:
+                    return 0
+                if errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+                    self._pause_accept()
+                    return 0
+                continue  # the peer gave up between its SYN and our accept
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+            self._add(fd)
+        return 0
+
+    cdef int _pause_accept(self) except -1:
+        """Out of descriptors: the backlog waits until the next sweep tries again."""
+        self._watch_listener(False)
+        self.accept_paused = True
+        self.handler.accept_paused()
+        return 0
+
+    cdef int _add(self, int fd) except -1:
+        cdef uint32_t slot
+        cdef conn *c
+        cdef epoll_event ev
+        if not self.free_slots:
+            self._more_slots()
+        slot = self.free_slots.pop()
+        self.ingest.ensure_slot(slot)
+        c = &self.conns[slot]
+        c.fd = fd
+        c.generation += 1
+        c.state = OPEN
+        c.in_len = c.in_cap = c.out_off = c.out_len = c.out_cap = 0
+        c.inp = c.out = NULL
+        c.held = c.dead = c.out_on = False
+        c.in_on = True
+        c.deadline_ms = 0
+        c.read_ms = self.mono_ms
+        ev.events = EPOLLIN
+        ev.data.u64 = <uint64_t>c.generation << 32 | slot
+        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &ev) < 0:
+            c.state = FREE
+            close(fd)
+            self.free_slots.append(slot)
+            return 0
+        self.connections += 1
+        self.handler.opened(slot)
+        return 0
+
+    cdef int _more_slots(self) except -1:
+        cdef uint32_t capacity = self.capacity * 2 if self.capacity else 64
+        cdef uint32_t slot
+        cdef conn *more = <conn *>realloc(self.conns, capacity * sizeof(conn))
+        if more == NULL:
+            raise MemoryError("no memory for connections")
+        memset(more + self.capacity, 0, (capacity - self.capacity) * sizeof(conn))
+        self.conns = more
+        for slot in range(capacity - 1, self.capacity - 1, -1):
+            self.free_slots.append(slot)
+            if slot == 0:
+                break
+        self.capacity = capacity
+        return 0
+
+    # --- one turn of the loop ----------------------------------------------------------------
+
+    cdef int _tick(self) except -1:
+        cdef int64_t mono = now_ns(CLOCK_MONOTONIC)
+        self.mono_ms = mono // 1000000
+        self.ingest.set_time(now_ns(CLOCK_REALTIME) // 1000000, mono)
+        self.wall_ms = self.ingest.context.wall_ms
+        return 0
+
+    def ready(self):
+        """Serves every ready socket once."""
+        cdef int n, i
+        cdef uint32_t slot, generation, what
+        with nogil:
+            n = epoll_wait(self.epfd, self.events, EVENTS, 0)
+        self._tick()
+        for i in range(n):
+            if self.events[i].data.u64 == <uint64_t>-1:
+                if self.listening:
+                    self._accept()
+                continue
+            slot = <uint32_t>(self.events[i].data.u64 & 0xFFFFFFFF)
+            generation = <uint32_t>(self.events[i].data.u64 >> 32)
+            what = self.events[i].events
+            if what & EPOLLOUT and self._is(slot, generation):
+                self._flush(slot)
+            if what & (EPOLLIN | EPOLLHUP | EPOLLERR) and self._is(slot, generation):
+                self._read(slot)
+        if self.ingest.group.g.messages:
+            self.handler.turn_ended()
+
+    cdef inline bint _is(self, uint32_t slot, uint32_t generation) noexcept:
+        return (slot < self.capacity and self.conns[slot].state != FREE
+                and self.conns[slot].generation == generation)
+
+    cdef int _read(self, uint32_t slot) except -1:
+        cdef conn *c = &self.conns[slot]
+        cdef size_t kept = c.in_len
+        cdef size_t room = PRESSED_READ_BYTES if self.pressed else READ_BYTES
+        cdef ssize_t n
+        if c.held:  # only an error or hang-up brings us here: the input must not be touched
+            self._lost(slot)
+            return 0
+        with nogil:
+            if kept:
+                memcpy(self.rbuf, c.inp, kept)
+            n = recv(c.fd, self.rbuf + kept, room, MSG_DONTWAIT)
+        if n < 0:
+            if errno != EAGAIN and errno != EINTR:
+                self._lost(slot)
+            return 0
+        if n == 0:
+            self._lost(slot)
+            return 0
+        if c.state != OPEN:
+            return 0  # lingering: discard
+        c.read_ms = self.mono_ms
+        c.in_len = 0
+        return self._process(slot, self.rbuf, kept + <size_t>n)
+
+    cdef int _process(self, uint32_t slot, uint8_t *p, size_t n) except -1:
+        """Acts on every complete packet at p and keeps what is left."""
+        cdef uint32_t generation = self.conns[slot].generation
+        cdef size_t at = 0, used, total
+        cdef tbf_walk_end end
+        cdef tbf_frame frame
+        cdef tbf_status status
+        while at < n:
+            if self.pressed and (p[at] & 0xF0) == 0x30 and self.ingest.sessions[slot].hot:
+                self._hold(slot)
+                break
+            if self.ingest.sessions[slot].hot:
+                with nogil:
+                    end = tbf_walk(&self.ingest.context, &self.ingest.sessions[slot], slot,
+                                   p + at, n - at, &used)
+                at += used
+                if end == TBF_WALK_GROW:
+                    self.ingest.grow()
+                    continue
+                if end == TBF_WALK_GROUP_FULL:
+                    self.handler.group_full()
+                    self._tick()
+                    if not self._is(slot, generation) or self.conns[slot].state != OPEN:
+                        return 0
+                    continue
+                if end == TBF_WALK_DONE:
+                    break
+            status = tbf_mqtt_frame(p + at, n - at, self.max_remaining, &frame)
+            if status == TBF_MORE:
+                break
+            # What cannot be a packet goes to the engine as well: it names the error and closes.
+            total = frame.total if status == TBF_OK else n - at
+            self.handler.received(
+                slot, PyMemoryView_FromMemory(<char *>p + at, <Py_ssize_t>total, 0x100))
+            at += total
+            if not self._is(slot, generation) or self.conns[slot].state != OPEN:
+                return 0
+        return self._keep(slot, p + at, n - at)
+
+    cdef int _keep(self, uint32_t slot, const uint8_t *p, size_t n) except -1:
+        """Copies unconsumed input aside; memory follows bytes received, never bytes announced."""
+        cdef conn *c = &self.conns[slot]
+        cdef uint8_t *more
+        if n == 0:
+            free(c.inp)
+            c.inp = NULL
+            c.in_len = c.in_cap = 0
+            return 0
+        if n > c.in_cap:
+            more = <uint8_t *>realloc(c.inp, n)
+            if more == NULL:
+                raise MemoryError("no memory for a partial packet")
+            c.inp = more
+            c.in_cap = <uint32_t>n
+        memcpy(c.inp, p, n)
+        c.in_len = <uint32_t>n
+        return 0
+
+    # --- back-pressure -----------------------------------------------------------------------
+
+    cdef int _hold(self, uint32_t slot) except -1:
+        cdef conn *c = &self.conns[slot]
+        c.held = True
+        self.held_slots.add(slot)
+        self._interest(slot)
+        return 0
+
+    def press(self, bint on):
+        """on: the bound of rows that are not durable is reached; publishers are not read until off.
+
+        Held input is taken up by `resume`, which the handler calls from a loop turn of its own:
+        this method may be running inside the processing of another connection.
+        """
+        self.pressed = on
+        if not on and self.held_slots:
+            self.handler.resume_later()
+
+    def resume(self):
+        """Processes the input of held connections until the bound is reached again."""
+        cdef uint32_t slot
+        cdef conn *c
+        self._tick()
+        while self.held_slots and not self.pressed:
+            slot = self.held_slots.pop()
+            c = &self.conns[slot]
+            c.held = False
+            self._interest(slot)
+            memcpy(self.rbuf, c.inp, c.in_len)
+            self._process(slot, self.rbuf, c.in_len)
+        if self.ingest.group.g.messages:
+            self.handler.turn_ended()
+
+    # --- output ------------------------------------------------------------------------------
+
+    cdef int _interest(self, uint32_t slot) except -1:
+        """Brings epoll's interest in line with the connection's state."""
+        cdef conn *c = &self.conns[slot]
+        cdef bint want_in = (c.state == LINGERING or c.state == OPEN) and not c.held \
+            and c.out_len <= OUTBOUND_PAUSE_BYTES
+        cdef bint want_out = c.out_len > 0
+        cdef epoll_event ev
+        if want_in == c.in_on and want_out == c.out_on:
+            return 0
+        ev.events = (EPOLLIN if want_in else 0) | (EPOLLOUT if want_out else 0)
+        ev.data.u64 = <uint64_t>c.generation << 32 | slot
+        if epoll_ctl(self.epfd, EPOLL_CTL_MOD, c.fd, &ev) < 0:
+            raise OSError(errno, "epoll_ctl failed")
+        c.in_on = want_in
+        c.out_on = want_out
+        return 0
+
+    cdef bint _send(self, conn *c, const uint8_t *p, size_t n) noexcept nogil:
+        """Sends or queues; False = the connection is lost or over its outbound bound."""
+        cdef ssize_t sent = 0
+        cdef uint8_t *more
+        cdef size_t cap
+        if c.out_len == 0:
+            sent = send(c.fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    return False
+                sent = 0
+            if <size_t>sent == n:
+                return True
+            c.progress_ms = self.mono_ms
+            c.out_off = 0
+        n -= <size_t>sent
+        p += sent
+        if c.out_len + n > OUTBOUND_BYTES:
+            return False
+        if c.out_off and c.out_off + c.out_len + n > c.out_cap:
+            unsent_to_front(c)
+        if c.out_len + n > c.out_cap:
+            cap = c.out_len + n + 1024
+            more = <uint8_t *>realloc(c.out, cap)
+            if more == NULL:
+                return False
+            c.out = more
+            c.out_cap = <uint32_t>cap
+        memcpy(c.out + c.out_off + c.out_len, p, n)
+        c.out_len += <uint32_t>n
+        return True
+
+    def send(self, uint32_t slot, bytes data):
+        """Sends bytes to the peer, queueing what its window does not take (bounded)."""
+        cdef conn *c = &self.conns[slot]
+        if slot >= self.capacity or c.state not in (OPEN, DRAINING):
+            return
+        if not self._send(c, <const uint8_t *><const char *>data, <size_t>len(data)):
+            self._lost(slot, "slow_consumer" if c.out_len else "lost")
+            return
+        self._interest(slot)
+
+    cdef int _flush(self, uint32_t slot) except -1:
+        cdef conn *c = &self.conns[slot]
+        cdef ssize_t sent
+        if c.out_len:
+            sent = send(c.fd, c.out + c.out_off, c.out_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    self._lost(slot)
+                return 0
+            c.out_off += <uint32_t>sent
+            c.out_len -= <uint32_t>sent
+            c.progress_ms = self.mono_ms
+        if c.out_len == 0:
+            free(c.out)
+            c.out = NULL
+            c.out_off = c.out_cap = 0
+            if c.state == DRAINING:
+                return self._linger(slot)
+        return self._interest(slot)
+
+    # --- commits -----------------------------------------------------------------------------
+
+    def complete(self, Group group):
+        """The group is durable: sends every answer it owes, one send per connection."""
+        cdef uint32_t i, index, slot, n
+        cdef tbf_touched *t
+        cdef tbf_owed *ack
+        cdef tbf_session *s
+        cdef conn *c
+        cdef bint ok
+        cdef int64_t now = now_ns(CLOCK_MONOTONIC)
+        cdef uint32_t now_us = <uint32_t>((now - group.opened_ns) // 1000)
+        cdef list quiet = [], lost = []
+        self.mono_ms = now // 1000000
+        for i in range(group.g.touched_count):
+            t = &group.g.touched[i]
+            slot = t.slot
+            s = &self.ingest.sessions[slot]
+            if t.count == 0 or s.generation != t.generation or slot >= self.capacity:
+                continue
+            c = &self.conns[slot]
+            if c.state != OPEN and c.state != DRAINING:
+                continue
+            with nogil:
+                ok = True
+                index = t.first
+                n = 0
+                while index and ok:
+                    ack = &group.g.acks[index - 1]
+                    self.metrics.observe(self.ack_histogram,
+                                         <uint64_t>(now_us - ack.read_us) * 1000)
+                    n += <uint32_t>tbf_mqtt_put_ack(self.scratch + n, ack.type, ack.packet_id)
+                    index = ack.next
+                    if index == 0 or n > SCRATCH_BYTES - 8:
+                        ok = self._send(c, self.scratch, n)
+                        n = 0
+            s.awaiting -= t.count
+            if not ok:
+                lost.append(slot)
+                continue
+            if c.out_len:
+                self._interest(slot)
+            if s.awaiting == 0 and not s.hot:
+                quiet.append(slot)
+        for slot in lost:
+            self._lost(slot, "slow_consumer" if self.conns[slot].out_len else "lost")
+        for slot in quiet:
+            self.handler.drained(slot)
+
+    def fail(self, Group group):
+        """The group was not stored: no answer; sessions that wait for one hear it from the handler."""
+        cdef uint32_t i
+        cdef tbf_touched *t
+        for i in range(group.g.touched_count):
+            t = &group.g.touched[i]
+            if t.count and self.ingest.sessions[t.slot].generation == t.generation:
+                self.ingest.sessions[t.slot].awaiting -= t.count
+                self.handler.refused(t.slot)
+
+    # --- the end of a connection -------------------------------------------------------------
+
+    def finish(self, uint32_t slot):
+        """Acts on no more input; closes once the output is sent."""
+        cdef conn *c = &self.conns[slot]
+        if slot >= self.capacity or c.state != OPEN:
+            return
+        c.state = DRAINING
+        c.held = False
+        self.held_slots.discard(slot)
+        c.deadline_ms = self.mono_ms + <int64_t>self.linger_ms
+        free(c.inp)
+        c.inp = NULL
+        c.in_len = c.in_cap = 0
+        if c.out_len == 0:
+            self._linger(slot)
+        else:
+            self._interest(slot)
+
+    cdef int _linger(self, uint32_t slot) except -1:
+        """Shuts our side and discards input until the peer closes: a close with unread input sends
+        RST, which can overtake and destroy the last packet we sent."""
+        cdef conn *c = &self.conns[slot]
+        c.state = LINGERING
+        shutdown(c.fd, SHUT_WR)
+        self.ingest.close(slot)
+        self.handler.closed(slot, "finished")
+        return self._interest(slot)
+
+    def abort(self, uint32_t slot):
+        """Closes at once; unsent output is dropped."""
+        if slot < self.capacity and self.conns[slot].state != FREE:
+            self._lost(slot, "aborted")
+
+    cdef int _lost(self, uint32_t slot, str reason="lost") except -1:
+        cdef conn *c = &self.conns[slot]
+        cdef bint told = c.state == LINGERING
+        close(c.fd)
+        free(c.inp)
+        free(c.out)
+        c.inp = c.out = NULL
+        c.fd = -1
+        c.state = FREE
+        self.connections -= 1
+        self.held_slots.discard(slot)
+        self.free_slots.append(slot)
+        if not told:
+            self.ingest.close(slot)
+            self.handler.closed(slot, reason)
+        return 0
+
+    # --- time --------------------------------------------------------------------------------
+
+    def set_deadline(self, uint32_t slot, int64_t mono_ms):
+        """When to call `timed_out`; 0 = never.  Checked by `sweep`."""
+        if slot < self.capacity and self.conns[slot].state == OPEN:
+            self.conns[slot].deadline_ms = mono_ms
+
+    def read_ms(self, uint32_t slot):
+        """Monotonic time of the last bytes from the peer."""
+        return self.conns[slot].read_ms if slot < self.capacity else 0
+
+    def sweep(self):
+        """Finds expired deadlines and stuck writers; called a few times a second."""
+        cdef uint32_t slot
+        cdef conn *c
+        self._tick()
+        if self.accept_paused and self.listen_fd >= 0 and self.connections < self.max_connections:
+            self.accept_paused = False
+            self._watch_listener(True)
+        for slot in range(self.capacity):
+            c = &self.conns[slot]
+            if c.state == FREE:
+                continue
+            if c.out_len and self.mono_ms - c.progress_ms > WRITE_TIMEOUT_MS:
+                self._lost(slot, "slow_consumer")
+            elif c.deadline_ms and c.deadline_ms <= self.mono_ms:
+                c.deadline_ms = 0
+                if c.state == OPEN:
+                    self.handler.timed_out(slot)
+                else:
+                    self._lost(slot, "finished")
+
+    def peer(self, uint32_t slot):
+        """Address of the peer, for logs and limits: "192.0.2.1:50000"."""
+        if slot >= self.capacity or self.conns[slot].state == FREE:
+            return "-"
+        sock = socket.socket(fileno=self.conns[slot].fd)
+        try:
+            host, port = sock.getpeername()[:2]
+            return f"{host}:{port}"
+        except OSError:
+            return "-"
+        finally:
+            sock.detach()
+
+    def close_all(self):
+        """Closes every connection at once (the end of a stop)."""
+        cdef uint32_t slot
+        for slot in range(self.capacity):
+            if self.conns[slot].state != FREE:
+                self._lost(slot, "stopped")

@@ -1,0 +1,457 @@
+"""Reading rows back: one block reader for the controller, the command line and the tests.
+
+`RangeScan` gathers the points of one device from blocks fed in arrival order, journal by journal,
+and writes them as JSON; `Rows` iterates a block row by row.  A block that fails its checksum
+raises StoreError: damage is never silent.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free
+from libc.stdint cimport INT64_MAX, INT64_MIN
+from libc.stdlib cimport free, malloc, qsort, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from tbfast.errors import StoreError
+
+from tbfast._ext.batch cimport (
+    TBF_BYTES,
+    TBF_DECIMAL,
+    TBF_DOUBLE,
+    TBF_EVERSION,
+    TBF_FALSE,
+    TBF_INT64,
+    TBF_JSON,
+    TBF_MORE,
+    TBF_OK,
+    TBF_STRING,
+    TBF_TRUE,
+)
+
+cdef extern from "Python.h":
+    char *PyOS_double_to_string(double val, char code, int precision, int flags, int *ptype)
+    int Py_DTSF_ADD_DOT_0
+
+cdef extern from "tbf_out.h" nogil:
+    const size_t TBF_OUT_NUMBER
+    size_t tbf_out_string_bound(size_t n)
+    size_t tbf_out_string(uint8_t *out, tbf_span utf8)
+    size_t tbf_out_int64(uint8_t *out, int64_t v)
+    size_t tbf_out_base64(uint8_t *out, tbf_span bytes)
+
+TYPE_NAMES = ("int64", "double", "bool", "bool", "string", "json", "bytes", "decimal")
+
+cdef class Text:
+    """A growing buffer of JSON text."""
+
+    def __cinit__(self):
+        self.cap = 1024
+        self.buf = <uint8_t *>malloc(self.cap)
+        if self.buf == NULL:
+            raise MemoryError("no memory for an answer")
+
+    def __dealloc__(self):
+        free(self.buf)
+
+    cdef int room(self, size_t n) except -1:
+        cdef uint8_t *more
+        cdef size_t cap = self.cap
+        if self.cap - self.len >= n:
+            return 0
+        while cap - self.len < n:
+            cap *= 2
+        more = <uint8_t *>realloc(self.buf, cap)
+        if more == NULL:
+            raise MemoryError("no memory for an answer")
+        self.buf = more
+        self.cap = cap
+        return 0
+
+    cdef int raw(self, const uint8_t *p, size_t n) except -1:
+        self.room(n)
+        memcpy(self.buf + self.len, p, n)
+        self.len += n
+        return 0
+
+    cdef int string(self, tbf_span utf8) except -1:
+        self.room(tbf_out_string_bound(utf8.n))
+        self.len += tbf_out_string(self.buf + self.len, utf8)
+        return 0
+
+    cdef int int64(self, int64_t v) except -1:
+        self.room(TBF_OUT_NUMBER)
+        self.len += tbf_out_int64(self.buf + self.len, v)
+        return 0
+
+    cdef int value(self, const tbf_point *point) except -1:
+        """One value in its JSON type: decimals with the digits they came with."""
+        cdef char *text
+        if point.type == TBF_INT64:
+            self.int64(point.i64)
+        elif point.type == TBF_DECIMAL:
+            self.room(TBF_OUT_NUMBER)
+            self.len += tbf_decimal_text(self.buf + self.len, point.i64, point.scale)
+        elif point.type == TBF_DOUBLE:
+            text = PyOS_double_to_string(point.f64, c"r", 0, Py_DTSF_ADD_DOT_0, NULL)
+            if text == NULL:
+                raise MemoryError("no memory for a number")
+            try:
+                self.raw(<const uint8_t *>text, len(text))
+            finally:
+                PyMem_Free(text)
+        elif point.type == TBF_TRUE:
+            self.raw(b"true", 4)
+        elif point.type == TBF_FALSE:
+            self.raw(b"false", 5)
+        elif point.type == TBF_STRING:
+            self.string(point.bytes)
+        elif point.type == TBF_JSON:
+            self.raw(point.bytes.p, point.bytes.n)
+        else:
+            self.room(4 * (point.bytes.n // 3 + 1) + 2)
+            self.len += tbf_out_base64(self.buf + self.len, point.bytes)
+        return 0
+
+    cdef bytes to_bytes(self):
+        return PyBytes_FromStringAndSize(<char *>self.buf, <Py_ssize_t>self.len)
+
+
+cdef int open_block(const uint8_t *p, size_t n, tbf_block *out) except -1:
+    cdef tbf_span span
+    cdef tbf_status status
+    span.p = p
+    span.n = n
+    status = tbf_block_open(span, out)
+    if status == TBF_EVERSION:
+        raise StoreError("journal block of a newer format: start the newer version")
+    if status != TBF_OK:
+        raise StoreError("journal block is damaged (checksum or structure)")
+    return 0
+
+
+def block_info(const uint8_t[::1] data not None):
+    """Header of a block as a dict; StoreError if it is damaged."""
+    cdef tbf_block block
+    open_block(&data[0] if data.shape[0] else NULL, <size_t>data.shape[0], &block)
+    return {
+        "journal_id": block.journal_id, "epoch": block.epoch, "seq": block.seq,
+        "commit_ms": block.commit_ms, "base_ms": block.base_ms, "min_ts": block.min_ts,
+        "max_ts": block.max_ts, "records": block.record_count, "points": block.point_count,
+        "first_key": block.first_key, "defs_bytes": block.defs.n, "rows_bytes": block.rows.n,
+    }
+
+
+def split_definitions(const uint8_t[::1] defs not None):
+    """Names of a definitions section, in order of their numbers."""
+    cdef tbf_span at, name
+    cdef tbf_status status
+    names = []
+    at.p = &defs[0] if defs.shape[0] else NULL
+    at.n = <size_t>defs.shape[0]
+    while (status := tbf_next_def(&at, &name)) == TBF_OK:
+        names.append((<char *>name.p)[:name.n])
+    if status != TBF_MORE:
+        raise StoreError("key definitions are damaged")
+    return names
+
+
+cdef bytes point_text(const tbf_point *point):
+    cdef Text text = Text()
+    text.value(point)
+    return text.to_bytes()
+
+
+def rows(const uint8_t[::1] data not None, keys, devices=None):
+    """Rows of a block in arrival order: [(device, kind, ts_ms, name, type name, JSON text), ...].
+
+    keys: {number: name bytes} of the block's epoch, updated with the block's own definitions.
+    devices: numbers to keep, None = all.  Dead points are left out.
+    """
+    cdef tbf_block block
+    cdef tbf_record record
+    cdef tbf_point point
+    cdef tbf_status status
+    cdef uint32_t number
+    open_block(&data[0] if data.shape[0] else NULL, <size_t>data.shape[0], &block)
+    number = block.first_key
+    for name in split_definitions(
+        <const uint8_t[:block.defs.n]>block.defs.p if block.defs.n else b""
+    ):
+        keys[number] = name
+        number += 1
+    out = []
+    while (status := tbf_next_record(&block.rows, block.base_ms, &record)) == TBF_OK:
+        if devices is not None and record.device not in devices:
+            continue
+        while (status := tbf_next_point(&record.points, &point)) == TBF_OK:
+            if point.dead:
+                continue
+            name = keys[point.key] if point.key else (<char *>point.name.p)[:point.name.n]
+            out.append((record.device, <int>record.kind, record.ts_ms, name.decode(),
+                        TYPE_NAMES[<int>point.type], point_text(&point)))
+        if status != TBF_MORE:
+            raise StoreError("journal block does not parse")
+    if status != TBF_MORE:
+        raise StoreError("journal block does not parse")
+    return out
+
+
+cdef struct hit:
+    int64_t ts
+    int64_t commit_ms
+    uint64_t arrival     # journal number in the high bits, then a counter
+    int64_t i64
+    double f64
+    uint8_t *bytes       # owned
+    uint32_t n
+    uint32_t column
+    uint8_t type
+    uint8_t scale
+
+cdef int by_newest(const void *a, const void *b) noexcept nogil:
+    """Column, then newest time, then latest arrival first."""
+    cdef const hit *x = <const hit *>a
+    cdef const hit *y = <const hit *>b
+    if x.column != y.column:
+        return -1 if x.column < y.column else 1
+    if x.ts != y.ts:
+        return -1 if x.ts > y.ts else 1
+    if x.commit_ms != y.commit_ms:
+        return -1 if x.commit_ms > y.commit_ms else 1
+    return -1 if x.arrival > y.arrival else (1 if x.arrival < y.arrival else 0)
+
+cdef int by_oldest(const void *a, const void *b) noexcept nogil:
+    """Column, then oldest time, then latest arrival first."""
+    cdef const hit *x = <const hit *>a
+    cdef const hit *y = <const hit *>b
+    if x.column != y.column or x.ts == y.ts:
+        return by_newest(a, b)
+    return -1 if x.ts < y.ts else 1
+
+
+cdef class RangeScan:
+    """Points of one device with start_ms <= ts < end_ms, at most `limit` per key.
+
+    keys: names wanted, None = all.  kind: 0 telemetry, 1 client attributes.  Of points with the
+    same key and time the one that arrived last wins.  Memory stays proportional to what the answer
+    may hold: hits beyond that are sorted and cut while scanning.
+    """
+
+    cdef uint64_t device
+    cdef int kind
+    cdef int64_t start_ms, end_ms
+    cdef bint bounded_end
+    cdef uint64_t limit
+    cdef bint ascending
+    cdef dict columns          # name bytes -> column
+    cdef list names
+    cdef bint all_keys
+    cdef hit *hits
+    cdef size_t count, cap, compact_at
+    cdef uint64_t arrival
+    cdef uint32_t *key_map     # key number -> column + 1, of the current epoch
+    cdef size_t key_map_len
+    cdef readonly uint64_t blocks, skipped
+
+    def __cinit__(self, uint64_t device, keys, *, start_ms=None, end_ms=None, uint64_t limit=100,
+                  bint ascending=False, int kind=0):
+        self.device = device
+        self.kind = kind
+        self.start_ms = INT64_MIN if start_ms is None else start_ms
+        self.bounded_end = end_ms is not None
+        self.end_ms = INT64_MAX if end_ms is None else end_ms
+        self.limit = limit
+        self.ascending = ascending
+        self.columns = {}
+        self.names = []
+        self.all_keys = keys is None
+        for name in keys or ():
+            self._column(name.encode() if isinstance(name, str) else name)
+        self.cap = 256
+        self.hits = <hit *>malloc(self.cap * sizeof(hit))
+        if self.hits == NULL:
+            raise MemoryError("no memory for a read")
+        self.compact_at = 65536
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.count):
+            free(self.hits[i].bytes)
+        free(self.hits)
+        free(self.key_map)
+
+    def _column(self, name):
+        column = self.columns.get(name)
+        if column is None:
+            column = self.columns[name] = len(self.names)
+            self.names.append(name)
+        return column
+
+    def epoch(self, definitions):
+        """Starts an epoch of a journal with its key table: [(first number, defs bytes), ...]."""
+        free(self.key_map)
+        self.key_map = NULL
+        self.key_map_len = 0
+        for first, defs in definitions:
+            self._define(first, split_definitions(defs))
+
+    def _define(self, uint32_t first, names):
+        cdef uint32_t *more
+        cdef size_t wanted = first + len(names)
+        if wanted > self.key_map_len:
+            more = <uint32_t *>realloc(self.key_map, wanted * sizeof(uint32_t))
+            if more == NULL:
+                raise MemoryError("no memory for a key table")
+            memset(more + self.key_map_len, 0, (wanted - self.key_map_len) * sizeof(uint32_t))
+            self.key_map = more
+            self.key_map_len = wanted
+        for i, name in enumerate(names):
+            if self.all_keys or name in self.columns:
+                self.key_map[first + i] = self._column(name) + 1
+
+    def feed(self, const uint8_t[::1] data not None):
+        """The next block in arrival order of its journal."""
+        cdef tbf_block block
+        cdef tbf_record record
+        cdef tbf_point point
+        cdef tbf_status status = TBF_OK
+        cdef uint32_t column
+        open_block(&data[0] if data.shape[0] else NULL, <size_t>data.shape[0], &block)
+        self.blocks += 1
+        if block.defs.n:
+            self._define(block.first_key,
+                         split_definitions(<const uint8_t[:block.defs.n]>block.defs.p))
+        if block.max_ts < self.start_ms or (self.bounded_end and block.min_ts >= self.end_ms):
+            self.skipped += 1
+            return
+        while True:
+            with nogil:
+                status = self._next_record(&block, &record)
+            if status != TBF_OK:
+                break
+            while (status := tbf_next_point(&record.points, &point)) == TBF_OK:
+                if point.dead:
+                    continue
+                if point.key:
+                    column = self.key_map[point.key] if point.key < self.key_map_len else 0
+                else:
+                    name = (<char *>point.name.p)[:point.name.n]
+                    column = (self._column(name) + 1
+                              if self.all_keys or name in self.columns else 0)
+                if column:
+                    self._add(&block, &record, &point, column - 1)
+            if status != TBF_MORE:
+                break
+        if status != TBF_MORE:
+            raise StoreError("journal block does not parse")
+        if self.count >= self.compact_at:
+            self._compact()
+
+    cdef tbf_status _next_record(self, tbf_block *block, tbf_record *record) noexcept nogil:
+        """The next record of the device inside the range."""
+        cdef tbf_status status
+        while True:
+            status = tbf_next_record(&block.rows, block.base_ms, record)
+            if status != TBF_OK:
+                return status
+            if (record.device == self.device and <int>record.kind == self.kind
+                    and record.ts_ms >= self.start_ms
+                    and (not self.bounded_end or record.ts_ms < self.end_ms)):
+                return TBF_OK
+
+    cdef int _add(self, tbf_block *block, tbf_record *record, tbf_point *point,
+                  uint32_t column) except -1:
+        cdef hit *more
+        cdef hit *h
+        if self.count == self.cap:
+            more = <hit *>realloc(self.hits, 2 * self.cap * sizeof(hit))
+            if more == NULL:
+                raise MemoryError("no memory for a read")
+            self.hits = more
+            self.cap *= 2
+        h = &self.hits[self.count]
+        h.ts = record.ts_ms
+        h.commit_ms = block.commit_ms
+        self.arrival += 1
+        h.arrival = <uint64_t>block.journal_id << 40 | self.arrival
+        h.i64 = point.i64
+        h.f64 = point.f64
+        h.type = <uint8_t>point.type
+        h.scale = point.scale
+        h.column = column
+        h.bytes = NULL
+        h.n = 0
+        if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
+            h.n = <uint32_t>point.bytes.n
+            h.bytes = <uint8_t *>malloc(h.n + 1)
+            if h.bytes == NULL:
+                raise MemoryError("no memory for a read")
+            memcpy(h.bytes, point.bytes.p, h.n)
+        self.count += 1
+        return 0
+
+    cdef int _compact(self) except -1:
+        """Sorts, keeps the winner of each time, cuts each column at the limit."""
+        cdef size_t i, kept = 0
+        cdef uint64_t in_column = 0
+        cdef hit *h
+        cdef hit *last
+        qsort(self.hits, self.count, sizeof(hit), by_oldest if self.ascending else by_newest)
+        for i in range(self.count):
+            h = &self.hits[i]
+            last = &self.hits[kept - 1] if kept else NULL
+            if last != NULL and last.column != h.column:
+                in_column = 0
+            if in_column >= self.limit or (
+                last != NULL and last.column == h.column and last.ts == h.ts
+            ):
+                free(h.bytes)
+                continue
+            self.hits[kept] = h[0]
+            kept += 1
+            in_column += 1
+        self.count = kept
+        self.compact_at = 2 * kept + 65536
+        return 0
+
+    def to_json(self):
+        """{"key":[{"ts":...,"value":...},...],...}: keys in order of first mention, values typed."""
+        cdef Text text = Text()
+        cdef tbf_span name
+        cdef tbf_point point
+        cdef size_t i
+        cdef int64_t column = -1
+        cdef hit *h
+        self._compact()
+        text.raw(b"{", 1)
+        for i in range(self.count):
+            h = &self.hits[i]
+            if h.column != column:
+                if column >= 0:
+                    text.raw(b"],", 2)
+                column = h.column
+                raw_name = self.names[column]
+                name.p = <const uint8_t *><const char *>raw_name
+                name.n = <size_t>len(raw_name)
+                text.string(name)
+                text.raw(b":[", 2)
+            else:
+                text.raw(b",", 1)
+            text.raw(b'{"ts":', 6)
+            text.int64(h.ts)
+            text.raw(b',"value":', 9)
+            point.type = <tbf_type>h.type
+            point.scale = h.scale
+            point.i64 = h.i64
+            point.f64 = h.f64
+            point.bytes.p = h.bytes
+            point.bytes.n = h.n
+            text.value(&point)
+            text.raw(b"}", 1)
+        text.raw(b"]}" if column >= 0 else b"}", 2 if column >= 0 else 1)
+        return text.to_bytes()
+
+    def key_names(self):
+        """Names that had at least one point in what was fed (with limit >= 1)."""
+        cdef size_t i
+        self._compact()
+        return sorted({self.names[self.hits[i].column].decode() for i in range(self.count)})

@@ -1,0 +1,412 @@
+"""The controller's tail: blocks in, latest value of every series and last activity of every device.
+
+Series records are 48 bytes in one array, found through an open-addressing index; a million series
+cost about 56 MB.  The newest time wins; at equal times the last arrival does.  Strings above
+`STRING_BYTES` in all are not kept here: `latest` names such keys so that the caller reads them
+from the journals.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcmp, memcpy
+
+import os
+
+from tbfast.errors import StoreError
+
+from tbfast._ext.batch cimport (
+    TBF_BYTES,
+    TBF_ECORRUPT,
+    TBF_JSON,
+    TBF_KIND_TELEMETRY,
+    TBF_MORE,
+    TBF_OK,
+    TBF_STRING,
+    tbf_hash,
+    tbf_span,
+    tbf_status,
+    tbf_type,
+)
+from tbfast._ext.series cimport (
+    Text,
+    open_block,
+    tbf_block,
+    tbf_next_def,
+    tbf_next_point,
+    tbf_next_record,
+    tbf_point,
+    tbf_record,
+)
+
+cdef enum:
+    STRING_BYTES = 67108864  # latest strings kept in memory, all series together
+
+cdef struct series:
+    uint64_t device
+    int64_t ts
+    int64_t value        # int64, mantissa, bits of a double, or pointer to bytes
+    uint32_t key         # the tail's own key number
+    uint32_t n           # length of bytes
+    uint32_t next        # index + 1 of the device's next series
+    uint8_t type
+    uint8_t scale
+    bint elsewhere       # the value is too large to be kept here
+
+cdef struct device:
+    uint64_t number
+    int64_t activity_ms  # commit time of its last record
+    uint32_t first       # index + 1 of its newest series
+    uint32_t count
+
+cdef struct key_name:
+    uint32_t off
+    uint32_t n
+
+cdef uint64_t mix(uint64_t a, uint64_t b) noexcept nogil:
+    cdef uint64_t h = (a ^ 0x9E3779B97F4A7C15ULL) * 0xBF58476D1CE4E5B9ULL
+    h = (h ^ (h >> 31) ^ b) * 0x94D049BB133111EBULL
+    return h ^ (h >> 29)
+
+
+cdef class KeyMap:
+    """Key numbers of one journal epoch -> the tail's own."""
+
+    cdef uint32_t *map
+    cdef size_t len
+
+    def __dealloc__(self):
+        free(self.map)
+
+    cdef int set(self, size_t number, uint32_t key) except -1:
+        cdef uint32_t *more
+        cdef size_t wanted, i
+        if number >= self.len:
+            wanted = 2 * number + 16
+            more = <uint32_t *>realloc(self.map, wanted * sizeof(uint32_t))
+            if more == NULL:
+                raise MemoryError("no memory for a key table")
+            for i in range(self.len, wanted):
+                more[i] = 0
+            self.map = more
+            self.len = wanted
+        self.map[number] = key
+        return 0
+
+
+cdef class Tail:
+    """State that follows the journals; all calls on one thread."""
+
+    cdef series *all
+    cdef uint32_t count, cap
+    cdef uint32_t *index
+    cdef uint32_t index_mask
+    cdef device *devices
+    cdef uint32_t device_count, device_cap
+    cdef uint32_t *device_index
+    cdef uint32_t device_mask
+    cdef uint64_t seed[2]
+    cdef dict keys            # name -> own number (from 1)
+    cdef list names
+    cdef dict maps            # (journal, epoch) -> KeyMap
+    cdef size_t string_bytes
+    cdef readonly uint64_t points
+
+    def __cinit__(self):
+        random = os.urandom(16)
+        self.seed[0] = int.from_bytes(random[:8], "little")
+        self.seed[1] = int.from_bytes(random[8:], "little")
+        self.keys = {}
+        self.names = [b""]
+        self.maps = {}
+        self.cap = 1024
+        self.index_mask = 4095
+        self.device_cap = 256
+        self.device_mask = 1023
+        self.all = <series *>malloc(self.cap * sizeof(series))
+        self.index = <uint32_t *>calloc(self.index_mask + 1, sizeof(uint32_t))
+        self.devices = <device *>malloc(self.device_cap * sizeof(device))
+        self.device_index = <uint32_t *>calloc(self.device_mask + 1, sizeof(uint32_t))
+        if not (self.all and self.index and self.devices and self.device_index):
+            raise MemoryError("no memory for the tail")
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.count):
+            self._drop_bytes(&self.all[i])
+        free(self.all)
+        free(self.index)
+        free(self.devices)
+        free(self.device_index)
+
+    cdef inline void _drop_bytes(self, series *s) noexcept nogil:
+        if s.type >= 4 and s.type <= 6 and not s.elsewhere:
+            self.string_bytes -= s.n
+            free(<void *>s.value)
+            s.value = 0
+
+    # --- keys ----------------------------------------------------------------------------
+
+    def define(self, uint32_t journal, uint32_t epoch, uint32_t first, names):
+        """Key definitions of one journal epoch: numbers count up from `first`."""
+        cdef KeyMap known = self.maps.get((journal, epoch))
+        if known is None:
+            known = self.maps[(journal, epoch)] = KeyMap()
+        for i, name in enumerate(names):
+            known.set(first + i, self._intern(name))
+
+    def forget_epochs(self, uint32_t journal, uint32_t before):
+        """Drops key tables of epochs that have no blocks any more."""
+        for known in [k for k in self.maps if k[0] == journal and k[1] < before]:
+            del self.maps[known]
+
+    cdef uint32_t _intern(self, bytes name) except 0:
+        number = self.keys.get(name)
+        if number is None:
+            number = self.keys[name] = len(self.names)
+            self.names.append(name)
+        return number
+
+    # --- blocks in -----------------------------------------------------------------------
+
+    def apply(self, const uint8_t[::1] data not None):
+        """Takes one block in; returns (journal, epoch, sequence, points, commit time ms)."""
+        cdef tbf_block block
+        cdef tbf_span at, name
+        cdef KeyMap known
+        cdef uint32_t number
+        cdef tbf_status status
+        open_block(&data[0] if data.shape[0] else NULL, <size_t>data.shape[0], &block)
+        self._reserve(block.point_count, block.record_count)
+        at = block.defs
+        number = block.first_key
+        known = self.maps.get((block.journal_id, block.epoch))
+        if known is None:
+            known = self.maps[(block.journal_id, block.epoch)] = KeyMap()
+        while (status := tbf_next_def(&at, &name)) == TBF_OK:
+            known.set(number, self._intern((<char *>name.p)[:name.n]))
+            number += 1
+        if status == TBF_MORE:
+            status = self._rows(&block, known)
+        if status != TBF_MORE:
+            raise StoreError("journal block does not parse")
+        return block.journal_id, block.epoch, block.seq, block.point_count, block.commit_ms
+
+    cdef tbf_status _rows(self, tbf_block *block, KeyMap known) except *:
+        cdef tbf_record record
+        cdef tbf_point point
+        cdef tbf_status status
+        cdef device *d
+        cdef uint32_t key
+        while (status := tbf_next_record(&block.rows, block.base_ms, &record)) == TBF_OK:
+            if record.kind != TBF_KIND_TELEMETRY:
+                continue
+            d = self._device(record.device)
+            if d == NULL:
+                return TBF_ECORRUPT
+            if block.commit_ms > d.activity_ms:
+                d.activity_ms = block.commit_ms
+            while (status := tbf_next_point(&record.points, &point)) == TBF_OK:
+                if point.dead:
+                    continue
+                if point.key == 0:
+                    key = self._intern((<char *>point.name.p)[:point.name.n])
+                elif point.key < known.len and known.map[point.key]:
+                    key = known.map[point.key]
+                else:
+                    raise StoreError("journal block uses a key that nothing defines")
+                self.points += 1
+                self._put(d, record.ts_ms, key, &point)
+            if status != TBF_MORE:
+                return status
+        return status
+
+    cdef int _reserve(self, size_t points, size_t records) except -1:
+        """Room for as many new series and devices as a block can bring."""
+        cdef void *more
+        cdef uint32_t i, mask
+        cdef uint64_t h
+        if self.count + points > self.cap:
+            while self.count + points > self.cap:
+                self.cap *= 2
+            more = realloc(self.all, self.cap * sizeof(series))
+            if more == NULL:
+                raise MemoryError("no memory for the tail")
+            self.all = <series *>more
+        if 2 * (self.count + points) > self.index_mask:
+            mask = self.index_mask
+            while 2 * (self.count + points) > mask:
+                mask = 2 * mask + 1
+            free(self.index)
+            self.index = <uint32_t *>calloc(<size_t>mask + 1, sizeof(uint32_t))
+            if self.index == NULL:
+                raise MemoryError("no memory for the tail")
+            self.index_mask = mask
+            for i in range(self.count):
+                h = mix(self.all[i].device ^ self.seed[0], self.all[i].key) & mask
+                while self.index[h]:
+                    h = (h + 1) & mask
+                self.index[h] = i + 1
+        if self.device_count + records > self.device_cap:
+            while self.device_count + records > self.device_cap:
+                self.device_cap *= 2
+            more = realloc(self.devices, self.device_cap * sizeof(device))
+            if more == NULL:
+                raise MemoryError("no memory for the tail")
+            self.devices = <device *>more
+        if 2 * (self.device_count + records) > self.device_mask:
+            mask = self.device_mask
+            while 2 * (self.device_count + records) > mask:
+                mask = 2 * mask + 1
+            free(self.device_index)
+            self.device_index = <uint32_t *>calloc(<size_t>mask + 1, sizeof(uint32_t))
+            if self.device_index == NULL:
+                raise MemoryError("no memory for the tail")
+            self.device_mask = mask
+            for i in range(self.device_count):
+                h = mix(self.devices[i].number, self.seed[0]) & mask
+                while self.device_index[h]:
+                    h = (h + 1) & mask
+                self.device_index[h] = i + 1
+        return 0
+
+    cdef device *_find_device(self, uint64_t number) noexcept nogil:
+        cdef uint64_t h = mix(number, self.seed[0]) & self.device_mask
+        while self.device_index[h]:
+            if self.devices[self.device_index[h] - 1].number == number:
+                return &self.devices[self.device_index[h] - 1]
+            h = (h + 1) & self.device_mask
+        return NULL
+
+    cdef device *_device(self, uint64_t number) noexcept nogil:
+        cdef device *d = self._find_device(number)
+        cdef uint64_t h
+        if d != NULL:
+            return d
+        if self.device_count == self.device_cap:
+            return NULL  # more records than the header announced
+        h = mix(number, self.seed[0]) & self.device_mask
+        while self.device_index[h]:
+            h = (h + 1) & self.device_mask
+        d = &self.devices[self.device_count]
+        self.device_count += 1
+        self.device_index[h] = self.device_count
+        d.number = number
+        d.activity_ms = 0
+        d.first = d.count = 0
+        return d
+
+    cdef int _put(self, device *d, int64_t ts, uint32_t key, const tbf_point *point) except -1:
+        cdef uint64_t h = mix(d.number ^ self.seed[0], key) & self.index_mask
+        cdef series *s
+        while self.index[h]:
+            s = &self.all[self.index[h] - 1]
+            if s.device == d.number and s.key == key:
+                if ts < s.ts:
+                    return 0
+                self._drop_bytes(s)
+                self._store(s, ts, point)
+                return 0
+            h = (h + 1) & self.index_mask
+        if self.count == self.cap:
+            raise StoreError("journal block holds more points than it announced")
+        s = &self.all[self.count]
+        self.count += 1
+        self.index[h] = self.count
+        s.device = d.number
+        s.key = key
+        s.next = d.first
+        d.first = self.count
+        d.count += 1
+        self._store(s, ts, point)
+        return 0
+
+    cdef int _store(self, series *s, int64_t ts, const tbf_point *point) except -1:
+        cdef void *copy
+        s.ts = ts
+        s.type = <uint8_t>point.type
+        s.scale = point.scale
+        s.n = 0
+        s.elsewhere = False
+        if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
+            s.n = <uint32_t>point.bytes.n
+            s.value = 0
+            if self.string_bytes + s.n > STRING_BYTES:
+                s.elsewhere = True
+                return 0
+            copy = malloc(<size_t>s.n + 1)
+            if copy == NULL:
+                s.elsewhere = True
+                raise MemoryError("no memory for a latest value")
+            memcpy(copy, point.bytes.p, s.n)
+            s.value = <int64_t>copy
+            self.string_bytes += s.n
+        elif point.type == 1:
+            memcpy(&s.value, &point.f64, sizeof(double))
+        else:
+            s.value = point.i64
+        return 0
+
+    # --- reads ---------------------------------------------------------------------------
+
+    @property
+    def series(self):
+        """Number of series seen."""
+        return self.count
+
+    def activity_ms(self, uint64_t number):
+        """Commit time of the device's last record, 0 = none."""
+        cdef device *d = self._find_device(number)
+        return d.activity_ms if d != NULL else 0
+
+    def key_names(self, uint64_t number):
+        """Telemetry keys of a device, sorted."""
+        cdef device *d = self._find_device(number)
+        cdef uint32_t i
+        names = []
+        if d != NULL:
+            i = d.first
+            while i:
+                names.append(self.names[self.all[i - 1].key].decode())
+                i = self.all[i - 1].next
+        return sorted(names)
+
+    def latest(self, uint64_t number, keys=None):
+        """(JSON {"key":[{"ts":..,"value":..}],...} without the closing brace, keys kept elsewhere)."""
+        cdef device *d = self._find_device(number)
+        cdef Text text = Text()
+        cdef tbf_point point
+        cdef tbf_span name
+        cdef series *s
+        cdef uint32_t i
+        cdef bint first = True
+        wanted = None if keys is None else {key.encode() for key in keys}
+        elsewhere = []
+        text.raw(b"{", 1)
+        i = d.first if d != NULL else 0
+        while i:
+            s = &self.all[i - 1]
+            i = s.next
+            raw_name = self.names[s.key]
+            if wanted is not None and raw_name not in wanted:
+                continue
+            if s.elsewhere:
+                elsewhere.append(raw_name.decode())
+                continue
+            if not first:
+                text.raw(b",", 1)
+            first = False
+            name.p = <const uint8_t *><const char *>raw_name
+            name.n = <size_t>len(raw_name)
+            text.string(name)
+            text.raw(b':[{"ts":', 8)
+            text.int64(s.ts)
+            text.raw(b',"value":', 9)
+            point.type = <tbf_type>s.type
+            point.scale = s.scale
+            point.i64 = s.value
+            memcpy(&point.f64, &s.value, sizeof(double))
+            point.bytes.p = <const uint8_t *>s.value
+            point.bytes.n = s.n
+            text.value(&point)
+            text.raw(b"}]", 2)
+        return text.to_bytes(), elsewhere

@@ -1,0 +1,3 @@
+from tbfast.model.mqtt import Packet
+
+def encode(packet: Packet, version: int) -> bytes: ...

@@ -1,0 +1,386 @@
+"""The configuration tree and where each value came from.
+
+Sources, weakest first: default, TOML file, ThingsBoard's own environment name, ``TBFAST_*``
+environment, flag. An unknown key is an error that names the nearest known one. A setting that
+ThingsBoard has keeps its path and unit; our own carry the unit in the name. The documented table
+and ``tbfast config`` are generated from this module.
+"""
+
+import argparse
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from tbfast import limits
+from tbfast.errors import LocalError
+
+ENV_PREFIX: Final = "TBFAST_"
+CONFIG_ENV: Final = "TBFAST_CONFIG"
+# Read by the build and by the test suite; never settings.
+_NOT_SETTINGS: Final = {CONFIG_ENV, "TBFAST_SANITIZE", "TBFAST_EXT", "TBFAST_WERROR"}
+_TEST_PREFIX: Final = "TBFAST_TEST_"
+_ALL_ADDRESSES: Final = "0.0.0.0"  # a device server listens everywhere, as ThingsBoard
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+class ConfigError(LocalError):
+    """A setting is unknown or has a value we cannot use; the message names it and its source."""
+
+
+class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """MQTT listener and sessions (MQTT spec 1.1)."""
+
+    bind_port: Annotated[
+        Port,
+        Meta(
+            description="TCP port for MQTT; 0 picks a free one",
+            extra={"alias": "MQTT_BIND_PORT", "flag": "--mqtt-port"},
+        ),
+    ] = 1883
+    bind_address: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="address MQTT listens on; `host` if not set",
+            extra={"alias": "MQTT_BIND_ADDRESS", "follows": "host"},
+        ),
+    ] = _ALL_ADDRESSES
+    max_payload_size: Annotated[
+        int,
+        Meta(
+            ge=128,
+            le=16_777_216,
+            description="bytes of a whole packet after its length field; longer ones end the "
+            "connection",
+            extra={"alias": "NETTY_MAX_PAYLOAD_SIZE"},
+        ),
+    ] = limits.MQTT_MAX_REMAINING_BYTES
+    keep_alive_factor: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=100.0,
+            description="close after this many keep-alive intervals of silence; 0 = never, "
+            "as ThingsBoard; 1.5 = the MQTT standard",
+        ),
+    ] = 0.0
+    disconnect_timeout: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=60_000,
+            description="ms to wait for outstanding acknowledgements before closing",
+            extra={"alias": "MQTT_DISCONNECT_TIMEOUT"},
+        ),
+    ] = limits.MQTT_CLOSE_TIMEOUT_MS
+
+
+class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """HTTP listener (HTTP spec 6)."""
+
+    bind_port: Annotated[
+        Port,
+        Meta(
+            description="TCP port for HTTP; 0 picks a free one",
+            extra={"alias": "HTTP_BIND_PORT", "flag": "--http-port"},
+        ),
+    ] = 8080
+    bind_address: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="address HTTP listens on; `host` if not set",
+            extra={"alias": "HTTP_BIND_ADDRESS", "follows": "host"},
+        ),
+    ] = _ALL_ADDRESSES
+
+
+class Json(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How JSON telemetry becomes typed values (MQTT spec 3.3)."""
+
+    type_cast_enabled: Annotated[
+        bool,
+        Meta(
+            description='store the string "42" as the number 42, as ThingsBoard',
+            extra={"alias": "JSON_TYPE_CAST_ENABLED"},
+        ),
+    ] = True
+    max_string_value_length: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="longest string value in characters; 0 = no limit but the packet's",
+            extra={"alias": "JSON_MAX_STRING_VALUE_LENGTH"},
+        ),
+    ] = 0
+
+
+class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rules for sessions of every protocol (MQTT spec 8.5)."""
+
+    inactivity_timeout: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            description="ms without activity after which a session is closed",
+            extra={"alias": "TB_TRANSPORT_SESSIONS_INACTIVITY_TIMEOUT"},
+        ),
+    ] = limits.MQTT_IDLE_TIMEOUT_MS
+
+
+class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The workers' journals."""
+
+    max_bytes: Annotated[
+        int,
+        Meta(
+            ge=67_108_864,
+            description="bytes on disk per worker's journal; beyond it telemetry is refused",
+        ),
+    ] = limits.JOURNAL_MAX_BYTES
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written to standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="least severe line written: debug, info, warning or error"),
+    ] = "info"
+    format: Annotated[
+        Literal["text", "json"], Meta(description="text for people, json for collectors")
+    ] = "text"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything an operator can set."""
+
+    data_dir: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="directory of everything stored; created if missing",
+            extra={"flag": "--data-dir"},
+        ),
+    ] = "./tbfast-data"
+    workers: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description="ingest processes; 0 = processor cores - 1, at least 1",
+            extra={"flag": "--workers"},
+        ),
+    ] = 0
+    durability: Annotated[
+        Literal["disk", "process"],
+        Meta(
+            description="what an acknowledgement survives: disk = power loss, "
+            "process = kill -9 but not power loss",
+            extra={"flag": "--durability"},
+        ),
+    ] = "disk"
+    host: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="address all listeners bind to unless they have their own",
+            extra={"flag": "--host"},
+        ),
+    ] = _ALL_ADDRESSES
+    mqtt: Mqtt = Mqtt()
+    http: Http = Http()
+    json: Json = Json()
+    sessions: Sessions = Sessions()
+    journal: Journal = Journal()
+    log: Log = Log()
+
+    def worker_count(self, cores: int) -> int:
+        """Number of ingest processes on a machine with ``cores`` processor cores."""
+        return self.workers or max(1, cores - 1)
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One leaf of the tree, as documented."""
+
+    path: str
+    type: Any
+    default: Any
+    description: str
+    env: str
+    alias: str | None
+    flag: str | None
+    follows: str | None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The configuration and, per path, a few words on where its value came from."""
+
+    config: Config
+    origins: dict[str, str]
+
+
+def _leaves(struct: type[msgspec.Struct], prefix: str) -> list[Setting]:
+    hints = get_type_hints(struct, include_extras=True)
+    found: list[Setting] = []
+    for field in msgspec.structs.fields(struct):
+        path = prefix + field.name
+        hint = hints[field.name]
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            found += _leaves(hint, path + ".")
+            continue
+        metas = [meta for meta in get_args(hint)[1:] if isinstance(meta, Meta)]
+        extra: dict[str, str] = {}
+        for meta in metas:
+            extra |= meta.extra or {}
+        found.append(
+            Setting(
+                path=path,
+                type=hint,
+                default=field.default,
+                description=next(meta.description for meta in metas if meta.description),
+                env=ENV_PREFIX + path.upper().replace(".", "__"),
+                alias=extra.get("alias"),
+                flag=extra.get("flag"),
+                follows=extra.get("follows"),
+            )
+        )
+    return found
+
+
+SETTINGS: Final[dict[str, Setting]] = {s.path: s for s in _leaves(Config, "")}
+
+
+def value_of(config: Config, path: str) -> Any:
+    """The value at a dotted path of the tree."""
+    value: Any = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and a flag for every setting that has one; all default to "not given"."""
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"TOML file with settings (environment: {CONFIG_ENV})"
+    )
+    for setting in SETTINGS.values():
+        if setting.flag is None:
+            continue
+        parser.add_argument(
+            setting.flag,
+            dest=setting.path,
+            metavar=_metavar(setting.type),
+            help=f"{setting.description} (default: {setting.default})",
+        )
+
+
+def load(
+    args: argparse.Namespace | None = None, environ: Mapping[str, str] | None = None
+) -> Loaded:
+    """Merge all sources; raises ConfigError for an unknown key or an unusable value.
+
+    ``args`` comes from a parser prepared by `add_config_flags`; missing attributes count as
+    "not given". ``environ`` is the process environment unless given.
+    """
+    env = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(SETTINGS, "default")
+
+    file = getattr(args, "config", None) or env.get(CONFIG_ENV)
+    if file:
+        for path, value in _read_file(Path(file)).items():
+            values[path] = _converted(SETTINGS[path], value, f"{path} in {file}", strict=True)
+            origins[path] = f"file {file}"
+    for name, setting in _environment(env):
+        values[setting.path] = _converted(setting, env[name], name, strict=False)
+        origins[setting.path] = f"environment {name}"
+    for setting in SETTINGS.values():
+        given = getattr(args, setting.path, None)
+        if setting.flag is not None and given is not None:
+            values[setting.path] = _converted(setting, given, setting.flag, strict=False)
+            origins[setting.path] = f"flag {setting.flag}"
+    for setting in SETTINGS.values():
+        if setting.follows in values and setting.path not in values:
+            values[setting.path] = values[setting.follows]
+            origins[setting.path] = f"{setting.follows}, {origins[setting.follows]}"
+    return Loaded(msgspec.convert(_nested(values), Config), origins)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return _flat(tree, "", str(path))
+
+
+def _flat(tree: dict[str, Any], prefix: str, source: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = prefix + name
+        if path in SETTINGS:
+            found[path] = value
+        elif isinstance(value, dict) and any(p.startswith(path + ".") for p in SETTINGS):
+            found |= _flat(value, path + ".", source)
+        else:
+            raise _unknown(path, SETTINGS, source)
+    return found
+
+
+def _environment(env: Mapping[str, str]) -> list[tuple[str, Setting]]:
+    """Variables that name a setting, ThingsBoard's names first so that ours overwrite them."""
+    ours = {s.env: s for s in SETTINGS.values()}
+    theirs = {s.alias: s for s in SETTINGS.values() if s.alias}
+    for name in env:
+        if not name.startswith(ENV_PREFIX) or name.startswith(_TEST_PREFIX):
+            continue
+        if name not in ours and name not in _NOT_SETTINGS:
+            raise _unknown(name, ours, "the environment")
+    return [
+        (name, setting)
+        for table in (theirs, ours)
+        for name, setting in table.items()
+        if name in env
+    ]
+
+
+def _unknown(name: str, known: Mapping[str, Setting], source: str) -> ConfigError:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return ConfigError(f"unknown setting {name} in {source}; did you mean {nearest}?")
+
+
+def _converted(setting: Setting, value: Any, source: str, *, strict: bool) -> Any:
+    try:
+        return msgspec.convert(value, setting.type, strict=strict)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source} = {value!r}: {error} ({setting.description})") from error
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        *parents, name = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return tree
+
+
+def _metavar(hint: Any) -> str:
+    bare = hint
+    while get_origin(bare) is Annotated:
+        bare = get_args(bare)[0]
+    if get_origin(bare) is Literal:
+        return "|".join(get_args(bare))
+    return "N" if bare is int else "TEXT"

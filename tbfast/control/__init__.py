@@ -1,0 +1,1 @@
+"""The controller: everything that must have exactly one value, and what people read of it."""

@@ -1,0 +1,82 @@
+"""What a name, a token and a version must look like (REST spec 1.1, 3 and 4)."""
+
+import secrets
+import string
+from typing import Any, Final
+
+import msgspec
+
+from tbfast import limits
+from tbfast.errors import Conflict, LocalError
+
+TOKEN_CHARS: Final = 20
+_TOKEN_ALPHABET: Final = string.ascii_letters + string.digits
+
+
+class InvalidEntity(LocalError):
+    """A device, label or token breaks a rule; the message says which."""
+
+
+class UniqueConflict(Conflict):
+    """A name or token belongs to another device (a stale version is a plain Conflict)."""
+
+
+def random_token() -> str:
+    """Twenty random alphanumeric characters (REST spec 3, rule 4)."""
+    return "".join(secrets.choice(_TOKEN_ALPHABET) for _ in range(TOKEN_CHARS))
+
+
+def check_version(given: int | None, present: int) -> None:
+    """Raise Conflict unless the caller saw the present version, or does not care (None)."""
+    if given is not None and given != present:
+        raise Conflict(f"version {given} is stale, the present one is {present}; read it again")
+
+
+def encodable(text: str) -> bool:
+    """Whether the text is Unicode that UTF-8 can carry (no lone surrogates)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def checked(what: str, text: str) -> str:
+    """A name that can be stored, shown on a terminal and sent by a device (REST spec 4)."""
+    if not text.strip():
+        raise InvalidEntity(f"The {what} should be specified!")
+    if len(text) > limits.REGISTRY_NAME_CHARS:
+        raise InvalidEntity(f"The {what} is longer than {limits.REGISTRY_NAME_CHARS} characters")
+    if not encodable(text) or any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise InvalidEntity(f"The {what} may hold no control characters")
+    return text
+
+
+def checked_label(label: str | None) -> str | None:
+    """A label is optional; one that is given obeys the rules of names."""
+    return label if not label else checked("device label", label)
+
+
+def checked_info(info: dict[str, Any] | None) -> dict[str, Any] | None:
+    """additionalInfo is free but bounded in size and depth; integers have 64 bits."""
+    if info is None:
+        return None
+    level: list[Any] = [info]
+    for _ in range(limits.REGISTRY_INFO_DEPTH):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            break
+    else:
+        raise InvalidEntity(f"additionalInfo is deeper than {limits.REGISTRY_INFO_DEPTH} levels")
+    try:
+        size = len(msgspec.msgpack.encode(info))
+    except OverflowError as error:
+        raise InvalidEntity("additionalInfo holds an integer of more than 64 bits") from error
+    if size > limits.REGISTRY_INFO_BYTES:
+        raise InvalidEntity(f"additionalInfo is longer than {limits.REGISTRY_INFO_BYTES} bytes")
+    return info
+
+
+def _children(node: Any) -> list[Any]:
+    values = node.values() if isinstance(node, dict) else node
+    return [value for value in values if isinstance(value, dict | list)]

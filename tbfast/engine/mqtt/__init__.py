@@ -1,0 +1,1 @@
+"""The MQTT session: everything about a device connection but sockets and storage."""

@@ -1,0 +1,590 @@
+"""One MQTT connection as a state machine without I/O.
+
+States and what ends them (MQTT spec 1.2 - 1.9):
+
+    NEW             bytes until a CONNECT; other packets wait in the early queue
+    AUTHENTICATING  the host is looking the device up; packets wait in the early queue
+    OPEN            accepted; plain telemetry may bypass this object (tbf_walk.h)
+    CLOSING         a close was decided; answers for messages accepted earlier still go out
+    CLOSED          nothing is acted on
+
+The acknowledgement of a stored message never starts here: it is noted in the sink's open commit
+group and leaves when that group is durable.
+"""
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Protocol
+
+import msgspec
+
+from tbfast import limits
+from tbfast.codec import mqtt as codec
+from tbfast.engine.mqtt.effects import (
+    Abort,
+    Authenticate,
+    Effect,
+    Finish,
+    Refused,
+    SessionOpened,
+)
+from tbfast.engine.mqtt.topics import FILTERS, Route, route
+from tbfast.errors import PeerError
+from tbfast.model import mqtt as m
+from tbfast.model.mqtt import ReasonCode as Code
+from tbfast.model.auth import Presented, StoredCredentials
+
+CONNECT = 1
+PUBACK = 4
+PUBREC = 5
+
+
+class Sink(Protocol):
+    """The ingest path as a session sees it: tbfast._ext.ingest.Ingest."""
+
+    def open(self, slot: int, device: int, version: int, hot: bool = True) -> int: ...
+    def cool(self, slot: int) -> None: ...
+    def awaiting(self, slot: int) -> int: ...
+    def active_ms(self, slot: int) -> int: ...
+    def append_json(self, device: int, data: bytes) -> tuple[int, int]: ...
+    def note(self, slot: int, ack_type: int, packet_id: int) -> None: ...
+
+
+class Settings:
+    """What the configuration says about sessions; shared by all of them."""
+
+    __slots__ = (
+        "close_timeout_ms",
+        "connect_timeout_ms",
+        "idle_timeout_ms",
+        "keep_alive_factor",
+        "max_remaining",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_remaining: int = limits.MQTT_MAX_REMAINING_BYTES,
+        close_timeout_ms: int = limits.MQTT_CLOSE_TIMEOUT_MS,
+        connect_timeout_ms: int = limits.MQTT_CONNECT_TIMEOUT_MS,
+        idle_timeout_ms: int = limits.MQTT_IDLE_TIMEOUT_MS,
+        keep_alive_factor: float = 0.0,
+    ) -> None:
+        self.max_remaining = max_remaining
+        self.close_timeout_ms = close_timeout_ms
+        self.connect_timeout_ms = connect_timeout_ms
+        self.idle_timeout_ms = idle_timeout_ms
+        self.keep_alive_factor = keep_alive_factor
+
+
+class State(Enum):
+    NEW = auto()
+    AUTHENTICATING = auto()
+    OPEN = auto()
+    CLOSING = auto()
+    CLOSED = auto()
+
+
+# A v3 CONNACK code for each v5 reason we refuse with (MQTT spec 1.6).
+_V3_CONNACK = {
+    Code.CLIENT_IDENTIFIER_NOT_VALID: 2,
+    Code.SERVER_UNAVAILABLE: 3,
+    Code.CONNECTION_RATE_EXCEEDED: 3,
+}
+_NOT_AUTHORIZED_V3 = 5
+
+
+class MqttSession:
+    """The engine of one connection in `slot` of the sink.
+
+    All times are monotonic milliseconds.  `new_client_id` supplies random client identifiers for
+    MQTT 5 clients that have none (announced, used for nothing).
+    """
+
+    __slots__ = (
+        "_aliases",
+        "_connect",
+        "_deadline",
+        "_early",
+        "_early_bytes",
+        "_effects",
+        "_keep_alive_ms",
+        "_last_ms",
+        "_new_client_id",
+        "_out",
+        "_partial",
+        "_peer_max_packet",
+        "_problem_information",
+        "_qos2",
+        "_settings",
+        "_sink",
+        "_subscriptions",
+        "_why",
+        "credentials",
+        "slot",
+        "state",
+        "version",
+    )
+
+    def __init__(
+        self,
+        slot: int,
+        sink: Sink,
+        settings: Settings,
+        new_client_id: Callable[[], str],
+        now: int,
+    ) -> None:
+        self.slot = slot
+        self.state = State.NEW
+        self.version = 0
+        self.credentials: StoredCredentials | None = None
+        self._sink = sink
+        self._settings = settings
+        self._new_client_id = new_client_id
+        self._partial = b""
+        self._out: list[bytes] = []
+        self._effects: list[Effect] = []
+        self._early: list[bytes] | None = None
+        self._early_bytes = 0
+        self._connect: m.Connect | None = None
+        self._deadline = now + settings.connect_timeout_ms
+        self._last_ms = now
+        self._keep_alive_ms = 0
+        self._aliases: dict[int, str] | None = None
+        self._qos2: bytearray | None = None
+        self._subscriptions: set[str] | None = None
+        self._peer_max_packet = 0
+        self._problem_information = True
+        self._why: tuple[Code, str] | None = None
+
+    # --- pulls -------------------------------------------------------------------------------
+
+    def output(self) -> bytes:
+        """Bytes to send now."""
+        if not self._out:
+            return b""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def effects(self) -> list[Effect]:
+        """Effects since the last call, in order."""
+        if not self._effects:
+            return []
+        effects, self._effects = self._effects, []
+        return effects
+
+    def deadline(self) -> int:
+        """When `timeout` wants to be called; 0 = never."""
+        return self._deadline
+
+    # --- input -------------------------------------------------------------------------------
+
+    def receive(self, view: bytes | memoryview, now: int) -> None:
+        """Bytes from the peer, split anywhere."""
+        data = self._partial + bytes(view)
+        at = 0
+        while self.state not in (State.CLOSING, State.CLOSED):
+            rest = memoryview(data)[at:]
+            try:
+                length = codec.frame_length(rest, self._settings.max_remaining)
+            except PeerError as error:
+                self._malformed(error)
+                break
+            if length == 0:
+                break
+            self.receive_packet(rest[:length], now)
+            at += length
+        self._partial = data[at:]
+
+    def receive_packet(self, packet: bytes | memoryview, now: int) -> None:
+        """One complete packet, or bytes that cannot become one; cheaper than `receive`."""
+        if self.state in (State.CLOSING, State.CLOSED):
+            return
+        try:
+            codec.frame_length(packet, self._settings.max_remaining)
+            first = self.state is State.NEW and packet[0] >> 4 == CONNECT
+            if self.state is not State.OPEN and not first:
+                self._queue_early(packet)
+                return
+            decoded = codec.decode(packet, self.version or 4)
+        except PeerError as error:
+            self._malformed(error)
+            return
+        self._last_ms = now
+        _HANDLERS[type(decoded)](self, decoded, now)
+
+    def _queue_early(self, packet: bytes | memoryview) -> None:
+        """Keeps a packet until the CONNECT is accepted."""
+        if self._early is None:
+            self._early = []
+        self._early_bytes += len(packet)
+        if (
+            len(self._early) >= limits.MQTT_EARLY_PACKETS
+            or self._early_bytes > limits.MQTT_EARLY_BYTES
+        ):
+            self._refused("early_queue", "too many packets before CONNACK")
+            self._close(Code.QUOTA_EXCEEDED, "too many packets before CONNACK")
+            return
+        self._early.append(bytes(packet))
+
+    def _malformed(self, error: PeerError) -> None:
+        if isinstance(error, codec.PacketTooLarge):
+            reason = "too_big"
+        else:
+            reason = "protocol" if isinstance(error, codec.UnsupportedProtocol) else "malformed"
+        self._refused(reason, str(error))
+        if self.state is State.NEW:
+            self._abort()  # no CONNECT was accepted: no CONNACK, no DISCONNECT (1.2)
+        else:
+            self._close(Code.MALFORMED_PACKET, str(error))
+
+    def timeout(self, now: int) -> None:
+        """The deadline has passed."""
+        if self.state in (State.NEW, State.AUTHENTICATING):
+            self._refused("timeout", "no accepted CONNECT in time")
+            self._abort()
+        elif self.state is State.OPEN:
+            last = max(self._last_ms, self._sink.active_ms(self.slot))
+            self._deadline = last + self._idle_ms()
+            if self._deadline <= now:
+                self._refused("timeout", "no activity")
+                self._close(Code.MAXIMUM_CONNECT_TIME, "inactivity timeout")
+        elif self.state is State.CLOSING:
+            self._finish()
+
+    def _idle_ms(self) -> int:
+        idle = self._settings.idle_timeout_ms
+        return min(idle, self._keep_alive_ms) if self._keep_alive_ms else idle
+
+    # --- CONNECT -----------------------------------------------------------------------------
+
+    def _on_connect(self, packet: m.Connect, now: int) -> None:
+        if self.state is not State.NEW:
+            self._refused("protocol", "second CONNECT")
+            self._close(Code.PROTOCOL_ERROR, "second CONNECT")
+            return
+        self.version = packet.protocol_version
+        self._connect = packet
+        if self._settings.keep_alive_factor and packet.keep_alive:
+            self._keep_alive_ms = int(packet.keep_alive * 1000 * self._settings.keep_alive_factor)
+        properties = packet.properties
+        if properties is not None:
+            self._peer_max_packet = properties.maximum_packet_size or 0
+            self._problem_information = properties.request_problem_information != 0
+        if packet.client_id == "provision" or packet.username == "provision":
+            self._refused("auth", "provisioning over MQTT is not served by this version")
+            self._refuse_connect(Code.SERVER_UNAVAILABLE, "provisioning is not available")
+            return
+        self.state = State.AUTHENTICATING
+        self._effects.append(
+            Authenticate(Presented(packet.client_id, packet.username, packet.password))
+        )
+
+    def authenticated(self, credentials: StoredCredentials | None, now: int) -> None:
+        """The host's answer to Authenticate; None = no credentials accept this client."""
+        if self.state is not State.AUTHENTICATING:
+            return
+        connect = self._connect
+        assert connect is not None
+        if credentials is None:
+            self._refused("auth", "unknown or wrong credentials")
+            self._refuse_connect(_refusal_code(connect), "credentials are not known")
+            return
+        if credentials.transport not in ("DEFAULT", "MQTT"):
+            self._refused("auth", "the device's profile is for another transport")
+            self._refuse_connect(
+                Code.SERVER_UNAVAILABLE, "the device profile is not for MQTT devices"
+            )
+            return
+        self.state = State.OPEN
+        self.credentials = credentials
+        self._connect = None
+        self._last_ms = now
+        self._deadline = now + self._idle_ms()
+        self._sink.open(self.slot, credentials.device, self.version, True)
+        self._effects.append(SessionOpened(credentials))
+        self._send(
+            m.Connack(
+                session_present=False, reason_code=0, properties=self._connack_properties(connect)
+            )
+        )
+        early, self._early, self._early_bytes = self._early, None, 0
+        for frame in early or ():
+            self.receive_packet(frame, now)
+
+    def auth_unavailable(self, now: int) -> None:
+        """Nobody could be asked who this is: "try later"."""
+        if self.state is State.AUTHENTICATING:
+            self._refused("auth", "credentials could not be looked up")
+            self._refuse_connect(Code.SERVER_UNAVAILABLE, "credentials cannot be checked now")
+
+    def _connack_properties(self, connect: m.Connect) -> m.Properties | None:
+        if self.version < 5:
+            return None
+        expiry = connect.properties.session_expiry_interval if connect.properties else None
+        return m.Properties(
+            receive_maximum=limits.MQTT_RECEIVE_MAXIMUM,
+            maximum_packet_size=self._settings.max_remaining + 4,
+            topic_alias_maximum=limits.MQTT_TOPIC_ALIAS_MAXIMUM,
+            assigned_client_identifier=None if connect.client_id else self._new_client_id(),
+            session_expiry_interval=0 if expiry else None,
+        )
+
+    def _refuse_connect(self, code: Code, reason: str) -> None:
+        v3 = _V3_CONNACK.get(code, _NOT_AUTHORIZED_V3)
+        if self.version == 5:
+            self._send(
+                m.Connack(
+                    session_present=False, reason_code=code, properties=self._reason(reason)
+                )
+            )
+        else:
+            self._send(m.Connack(session_present=False, reason_code=v3))
+        self._finish(disconnect=False)
+
+    # --- PUBLISH and its answers -------------------------------------------------------------
+
+    def _on_publish(self, packet: m.Publish, now: int) -> None:
+        topic = packet.topic
+        if self.version == 5:
+            resolved = self._resolve_alias(packet)
+            if resolved is None:
+                self._refused("topic", "topic alias is not set")
+                self._answer(packet, Code.TOPIC_NAME_INVALID, "topic alias is not set")
+                return
+            topic = resolved
+        if packet.qos == 2 and self._is_repeat(packet.packet_id or 0):
+            # Stored before; PUBREC again, after whatever group still holds it.
+            self._sink.note(self.slot, PUBREC, packet.packet_id or 0)
+            return
+        where = route(topic)
+        if where is Route.TELEMETRY:
+            self._post_telemetry(packet)
+        elif where is Route.TELEMETRY_PROTOBUF:
+            self._reject(packet, "the device profile has no Protobuf schema")
+        elif where is Route.GATEWAY:
+            self._refused("topic", "gateway topic from a device that is not a gateway")
+        elif where is Route.UNSUPPORTED:
+            self._refused("topic", "this part of the device API is not served by this version")
+            self._answer(packet, Code.TOPIC_NAME_INVALID, "not served by this version")
+        else:
+            self._refused("topic", "unknown topic")
+            self._answer(packet, Code.TOPIC_NAME_INVALID, "unknown topic")
+
+    def _resolve_alias(self, packet: m.Publish) -> str | None:
+        """The packet's topic, through its alias if it has one; None = an alias that is not set."""
+        alias = packet.properties.topic_alias if packet.properties else None
+        if packet.topic:
+            if alias is not None and 1 <= alias <= limits.MQTT_TOPIC_ALIAS_MAXIMUM:
+                if self._aliases is None:
+                    self._aliases = {}
+                kept = sum(len(t) for a, t in self._aliases.items() if a != alias)
+                if kept + len(packet.topic) <= limits.MQTT_TOPIC_ALIAS_BYTES:
+                    self._aliases[alias] = packet.topic
+            return packet.topic
+        return None if alias is None or self._aliases is None else self._aliases.get(alias)
+
+    def _is_repeat(self, packet_id: int) -> bool:
+        """Whether this QoS 2 identifier still waits for its PUBREL."""
+        seen = self._qos2
+        return seen is not None and bool(seen[packet_id >> 3] & (1 << (packet_id & 7)))
+
+    def _post_telemetry(self, packet: m.Publish) -> None:
+        assert self.credentials is not None
+        try:
+            self._sink.append_json(self.credentials.device, packet.payload)
+        except PeerError as error:
+            self._reject(packet, str(error))
+            return
+        if packet.qos == 2:
+            self._remember(packet.packet_id or 0)
+        ack = (0, PUBACK, PUBREC)[packet.qos]
+        self._sink.note(self.slot, ack, packet.packet_id or 0)
+
+    def _remember(self, packet_id: int) -> None:
+        if self._qos2 is None:
+            self._qos2 = bytearray(8192)
+        self._qos2[packet_id >> 3] |= 1 << (packet_id & 7)
+
+    def _reject(self, packet: m.Publish, why: str) -> None:
+        """REJECT of the spec's vocabulary: v5 is told, v3 is closed."""
+        self._refused("payload", why)
+        if packet.qos > 0 and self.version == 5:
+            self._answer(packet, Code.PAYLOAD_FORMAT_INVALID, why)
+        else:
+            self._close(Code.PAYLOAD_FORMAT_INVALID, why)
+
+    def _answer(self, packet: m.Publish, code: Code, why: str) -> None:
+        """ACK(code) of the spec's vocabulary: nothing was stored, so nothing is waited for."""
+        if packet.qos == 0 or packet.packet_id is None:
+            return
+        v5 = self.version == 5
+        answer = m.Puback if packet.qos == 1 else m.Pubrec
+        if packet.qos == 2 and not v5:
+            self._remember(packet.packet_id)  # a v3 PUBREC cannot refuse: the exchange goes on
+        self._send(
+            answer(
+                packet_id=packet.packet_id,
+                reason_code=code if v5 else 0,
+                properties=self._reason(why) if v5 else None,
+            )
+        )
+
+    def _on_pubrel(self, packet: m.Pubrel, now: int) -> None:
+        known = self._is_repeat(packet.packet_id)
+        if known:
+            assert self._qos2 is not None
+            self._qos2[packet.packet_id >> 3] &= ~(1 << (packet.packet_id & 7)) & 0xFF
+        unknown = Code.PACKET_IDENTIFIER_NOT_FOUND if self.version == 5 else 0
+        self._send(m.Pubcomp(packet_id=packet.packet_id, reason_code=0 if known else unknown))
+
+    def failed(self, now: int) -> None:
+        """A message of this session was not stored: no acknowledgement, the connection ends.
+
+        Real clients take any PUBACK, and silence on an open connection, as delivered.
+        """
+        self._refused("store", "the store refuses writes")
+        self._close(Code.QUOTA_EXCEEDED, "the store refuses writes; try again later")
+
+    # --- SUBSCRIBE, UNSUBSCRIBE, the rest ----------------------------------------------------
+
+    def _on_subscribe(self, packet: m.Subscribe, now: int) -> None:
+        codes: list[int] = []
+        for index, wanted in enumerate(packet.subscriptions):
+            codes.append(self._subscribe_one(index, wanted))
+        self._send(m.Suback(packet_id=packet.packet_id, reason_codes=tuple(codes)))
+
+    def _subscribe_one(self, index: int, wanted: m.Subscription) -> int:
+        held = self._subscriptions
+        full = held is not None and len(held) >= limits.MQTT_SUBSCRIPTIONS
+        if index >= limits.MQTT_FILTERS_PER_SUBSCRIBE or (
+            full and held is not None and wanted.filter not in held
+        ):
+            return Code.QUOTA_EXCEEDED if self.version == 5 else 0x80
+        if wanted.filter not in FILTERS:
+            return Code.TOPIC_FILTER_INVALID if self.version == 5 else 0x80
+        if held is None:
+            held = self._subscriptions = set()
+        held.add(wanted.filter)
+        return min(wanted.qos, 1)
+
+    def _on_unsubscribe(self, packet: m.Unsubscribe, now: int) -> None:
+        held = self._subscriptions or set()
+        codes = []
+        for wanted in packet.filters:
+            codes.append(0 if wanted in held else int(Code.NO_SUBSCRIPTION_EXISTED))
+            held.discard(wanted)
+        self._send(
+            m.Unsuback(
+                packet_id=packet.packet_id,
+                reason_codes=tuple(codes) if self.version == 5 else (),
+            )
+        )
+
+    def _on_pingreq(self, packet: m.Pingreq, now: int) -> None:
+        self._send(m.Pingresp())
+
+    def _on_disconnect(self, packet: m.Disconnect, now: int) -> None:
+        """The client leaves; its rows stay, answers it still waits for would never be read."""
+        self._finish(disconnect=False)
+
+    def _ignore(self, packet: object, now: int) -> None:
+        """Packets only a server sends, and acknowledgements of what we never sent (1.2)."""
+
+    # --- closing -----------------------------------------------------------------------------
+
+    def shutdown(self, code: Code, reason: str, now: int) -> None:
+        """The server ends this session (takeover, device removed, stop)."""
+        if self.state is State.OPEN:
+            self._close(code, reason, now)
+        elif self.state in (State.NEW, State.AUTHENTICATING):
+            self._abort()
+
+    def drained(self, now: int) -> None:
+        """No answer is owed any more."""
+        if self.state is State.CLOSING:
+            self._finish()
+
+    def _close(self, code: Code, reason: str, now: int | None = None) -> None:
+        """CLOSE of the spec's vocabulary, after the answers of messages accepted earlier."""
+        if self.state in (State.CLOSING, State.CLOSED):
+            return
+        accepted = self.state is State.OPEN
+        self.state = State.CLOSING
+        self._why = (code, reason)
+        self._sink.cool(self.slot)
+        if accepted and self._sink.awaiting(self.slot):
+            self._deadline = (now or self._last_ms) + self._settings.close_timeout_ms
+        else:
+            self._finish(disconnect=accepted)
+
+    def _finish(self, *, disconnect: bool = True) -> None:
+        if disconnect and self.version == 5 and self._why is not None:
+            code, reason = self._why
+            self._send(m.Disconnect(reason_code=code, properties=self._reason(reason)))
+        self.state = State.CLOSED
+        self._deadline = 0
+        self._forget()
+        self._effects.append(Finish())
+
+    def _abort(self) -> None:
+        self.state = State.CLOSED
+        self._deadline = 0
+        self._forget()
+        self._effects.append(Abort())
+
+    def _forget(self) -> None:
+        self._early = None
+        self._connect = None
+        self._aliases = None
+        self._qos2 = None
+        self._subscriptions = None
+
+    # --- small things ------------------------------------------------------------------------
+
+    def _refused(self, reason: str, detail: str) -> None:
+        self._effects.append(Refused(reason, detail))
+
+    def _reason(self, text: str) -> m.Properties | None:
+        return m.Properties(reason_string=text) if self._problem_information else None
+
+    def _send(self, packet: m.Packet) -> None:
+        data = codec.encode(packet, self.version)
+        if self._peer_max_packet and len(data) > self._peer_max_packet:
+            properties = getattr(packet, "properties", None)
+            if properties is None or properties.reason_string is None:
+                return  # larger than the client takes: dropped (MQTT 5 3.1.2.11.4)
+            self._send(_without_reason(packet))
+            return
+        self._out.append(data)
+
+
+def _without_reason(packet: m.Packet) -> m.Packet:
+    return msgspec.structs.replace(packet, properties=None)
+
+
+def _refusal_code(connect: m.Connect) -> Code:
+    """Why nothing matched (MQTT spec 1.6)."""
+    if connect.username is not None or connect.password is not None:
+        return Code.BAD_USER_NAME_OR_PASSWORD
+    return Code.CLIENT_IDENTIFIER_NOT_VALID if connect.client_id.strip() else Code.NOT_AUTHORIZED
+
+
+_HANDLERS: dict[type, Callable[..., None]] = {
+    m.Connect: MqttSession._on_connect,
+    m.Publish: MqttSession._on_publish,
+    m.Pubrel: MqttSession._on_pubrel,
+    m.Subscribe: MqttSession._on_subscribe,
+    m.Unsubscribe: MqttSession._on_unsubscribe,
+    m.Pingreq: MqttSession._on_pingreq,
+    m.Disconnect: MqttSession._on_disconnect,
+    m.Connack: MqttSession._ignore,
+    m.Puback: MqttSession._ignore,
+    m.Pubrec: MqttSession._ignore,
+    m.Pubcomp: MqttSession._ignore,
+    m.Suback: MqttSession._ignore,
+    m.Unsuback: MqttSession._ignore,
+    m.Pingresp: MqttSession._ignore,
+    m.Auth: MqttSession._ignore,
+}

@@ -1,0 +1,1 @@
+"""How processes of a node talk: msgspec messages and raw blocks over a Unix stream socket."""

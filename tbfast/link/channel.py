@@ -1,0 +1,117 @@
+"""Framing of the link: u32 little-endian length, one kind byte, body.
+
+Kind 0 is a msgpack message, kind 1 a journal block as it is.  Output is bounded by the protocol
+above (byte credit for blocks, one answer per request for the rest).
+"""
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import msgspec
+
+from tbfast import limits
+from tbfast.link.messages import Message
+
+log = logging.getLogger("tbfast.link")
+
+_HEAD: Final = struct.Struct("<IB")
+_MESSAGE: Final = 0
+_BLOCK: Final = 1
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+
+class Peer(Protocol):
+    """What an end of the link does with what arrives."""
+
+    def channel_opened(self, channel: "Channel") -> None: ...
+    def message(self, channel: "Channel", message: Message) -> None: ...
+    def block(self, channel: "Channel", block: bytes) -> None: ...
+    def channel_closed(self, channel: "Channel") -> None: ...
+
+
+class Channel(asyncio.Protocol):
+    """One end of a link connection."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._transport: asyncio.Transport | None = None
+        self._pending = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._peer.channel_opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._peer.channel_closed(self)
+
+    @property
+    def open(self) -> bool:
+        """Whether the other side can still be reached."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, message: Message) -> None:
+        """Sends a message; nothing happens when the link is down (its state is rebuilt on Hello)."""
+        if self._transport is not None:
+            body = _encoder.encode(message)
+            self._transport.write(_HEAD.pack(len(body) + 1, _MESSAGE) + body)
+
+    def send_block(self, block: bytes) -> None:
+        """Sends a journal block."""
+        if self._transport is not None:
+            self._transport.writelines((_HEAD.pack(len(block) + 1, _BLOCK), block))
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        pending = self._pending
+        if pending:
+            pending += data
+            used = self._frames(memoryview(bytes(pending)))
+            del pending[:used]
+        else:
+            used = self._frames(memoryview(data))
+            pending += memoryview(data)[used:]
+
+    def _frames(self, view: memoryview) -> int:
+        at = 0
+        while len(view) - at >= _HEAD.size:
+            length, kind = _HEAD.unpack_from(view, at)
+            if not 1 <= length <= limits.LINK_FRAME_BYTES or kind > _BLOCK:
+                log.error("link frame is damaged; closing the link")
+                self.close()
+                return len(view)
+            if len(view) - at < length + 4:
+                break
+            body = view[at + _HEAD.size : at + 4 + length]
+            at += 4 + length
+            if kind == _BLOCK:
+                self._peer.block(self, bytes(body))
+            else:
+                self._peer.message(self, _decoder.decode(body))
+        return at
+
+
+async def connect(path: str, peer: Peer, *, stopping: Callable[[], bool]) -> None:
+    """Keeps a link to the socket at `path` until `stopping`, reconnecting with back-off."""
+    loop = asyncio.get_running_loop()
+    delay = 0.02
+    while not stopping():
+        try:
+            transport, channel = await loop.create_unix_connection(lambda: Channel(peer), path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 0.5)
+            continue
+        delay = 0.02
+        while channel.open and not stopping():
+            await asyncio.sleep(0.05)
+        transport.close()

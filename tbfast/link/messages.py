@@ -1,0 +1,141 @@
+"""Messages of the link, version 1.
+
+A worker connects, says `Hello`, sends a `KeyTable` for every key definition its journal holds, and
+gets `Welcome` with the position after which the controller wants blocks.  From then on blocks
+flow while there is credit; everything else is small and flows both ways.
+"""
+
+import msgspec
+
+from tbfast.model.auth import StoredCredentials
+
+LINK_VERSION = 1
+
+
+class OpenSession(msgspec.Struct, array_like=True, frozen=True):
+    """A device session on a worker.  `at_ms`: Unix time of its accepted CONNECT."""
+
+    device: int
+    slot: int
+    generation: int
+    at_ms: int
+
+
+class Hello(msgspec.Struct, array_like=True, tag=1, frozen=True):
+    """First message of a worker; `revision`: last registry change it has seen, 0 = none."""
+
+    version: int
+    worker: int
+    journal_id: int
+    pid: int
+    epoch: int
+    revision: int
+    sessions: list[OpenSession]
+    credentials_ids: list[str]  # those its open sessions were accepted with
+
+
+class KeyTable(msgspec.Struct, array_like=True, tag=2, frozen=True):
+    """Key definitions of one journal epoch, numbers counting up from `first`."""
+
+    epoch: int
+    first: int
+    defs: bytes
+
+
+class Welcome(msgspec.Struct, array_like=True, tag=3, frozen=True):
+    """Send blocks after this position; `stale`: credentials ids to forget; (re)check the rest."""
+
+    epoch: int
+    seq: int
+    credit_bytes: int
+    revision: int
+    flush: bool  # the change log does not reach back to the worker's revision: forget everything
+
+
+class Credit(msgspec.Struct, array_like=True, tag=4, frozen=True):
+    """The controller has consumed this many bytes of blocks."""
+
+    nbytes: int
+
+
+class Trim(msgspec.Struct, array_like=True, tag=5, frozen=True):
+    """Blocks up to this position are safe elsewhere."""
+
+    epoch: int
+    seq: int
+
+
+class Lookup(msgspec.Struct, array_like=True, tag=6, frozen=True):
+    """Who stands behind these credentials ids?"""
+
+    request: int
+    ids: list[str]
+
+
+class Found(msgspec.Struct, array_like=True, tag=7, frozen=True):
+    """Answer to Lookup, in its order; None = unknown."""
+
+    request: int
+    credentials: list[StoredCredentials | None]
+
+
+class Changed(msgspec.Struct, array_like=True, tag=8, frozen=True):
+    """The registry changed: forget what you know of these credentials; close these devices."""
+
+    revision: int
+    credentials_ids: list[str]
+    closed_devices: list[int]
+    reason: str
+
+
+class SessionOpened(msgspec.Struct, array_like=True, tag=9, frozen=True):
+    """A device was accepted here."""
+
+    session: OpenSession
+
+
+class SessionClosed(msgspec.Struct, array_like=True, tag=10, frozen=True):
+    """That session has ended."""
+
+    device: int
+    slot: int
+    generation: int
+
+
+class TakenOver(msgspec.Struct, array_like=True, tag=11, frozen=True):
+    """A newer session of the device exists: close this one."""
+
+    device: int
+    slot: int
+    generation: int
+
+
+class WhereNow(msgspec.Struct, array_like=True, tag=12, frozen=True):
+    """Up to which position is everything acknowledged?"""
+
+    request: int
+
+
+class Position(msgspec.Struct, array_like=True, tag=13, frozen=True):
+    """Answer to WhereNow."""
+
+    request: int
+    epoch: int
+    seq: int
+
+
+Message = (
+    Hello
+    | KeyTable
+    | Welcome
+    | Credit
+    | Trim
+    | Lookup
+    | Found
+    | Changed
+    | SessionOpened
+    | SessionClosed
+    | TakenOver
+    | WhereNow
+    | Position
+)

@@ -1,0 +1,93 @@
+"""Devices, their credentials and profiles, and the changes made to them (REST spec 3, 4, 5)."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+CredentialsType = Literal["ACCESS_TOKEN", "MQTT_BASIC", "X509_CERTIFICATE"]
+ChangeKind = Literal["device", "credentials", "device_profile"]
+ChangeOp = Literal["created", "updated", "deleted"]
+
+NAME_INDEX = "name:"
+CREDENTIALS_INDEX = "credentials:"
+PROFILE_NAME_INDEX = "profile-name:"
+
+DEFAULT_PROFILE_NAME = "default"
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A device as the registry knows it.
+
+    ``number`` is the node-local row key: at least 1, never reused, never sent to another node
+    (0 only while the registry has not assigned it yet). ``version`` grows by one per save.
+    """
+
+    id: str
+    number: Annotated[int, msgspec.Meta(ge=0)] = 0
+    name: str
+    profile_id: str
+    type: str = DEFAULT_PROFILE_NAME
+    label: str | None = None
+    additional_info: dict[str, Any] | None = None
+    created_ms: int
+    version: int = 1
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device shows to be let in; ``credentials_id`` is unique in the registry."""
+
+    id: str
+    device_id: str
+    created_ms: int
+    type: CredentialsType = "ACCESS_TOKEN"
+    credentials_id: str
+    value: str | None = None
+    version: int = 1
+
+
+class DeviceRecord(msgspec.Struct, frozen=True):
+    """A device with its credentials: stored, changed and deleted as one entity."""
+
+    device: Device
+    credentials: Credentials
+
+
+class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """What devices of one type have in common."""
+
+    id: str
+    name: str
+    description: str | None = None
+    transport_type: str = "DEFAULT"
+    default: bool = False
+    created_ms: int
+    version: int = 1
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the change log; revisions start at 1 and have no holes.
+
+    ``number`` is the device number, 0 for other kinds. ``reserved`` and ``released`` are the
+    unique index keys the change took and gave up.
+    """
+
+    revision: int
+    kind: ChangeKind
+    op: ChangeOp
+    id: str
+    number: int = 0
+    reserved: tuple[str, ...] = ()
+    released: tuple[str, ...] = ()
+
+    def revoked_credentials(self) -> list[str]:
+        """Credentials ids that let nobody in any more."""
+        return _without_prefix(self.released)
+
+    def new_credentials(self) -> list[str]:
+        """Credentials ids that were unknown before: a cached refusal of them is stale."""
+        return _without_prefix(self.reserved)
+
+
+def _without_prefix(keys: tuple[str, ...]) -> list[str]:
+    size = len(CREDENTIALS_INDEX)
+    return [key[size:] for key in keys if key.startswith(CREDENTIALS_INDEX)]

@@ -1,0 +1,1 @@
+"""Sockets: listeners and adapters that drive the engines."""

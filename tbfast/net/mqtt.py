@@ -1,0 +1,303 @@
+"""The MQTT listener of one worker: drives a session engine per connection.
+
+The reactor calls the handler methods; effects of the engines become calls on the directory and on
+the reactor.  Everything here runs on the loop's thread.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+from tbfast._ext import metrics as words
+from tbfast._ext.ingest import Group, Ingest
+from tbfast._ext.metrics import Slot
+from tbfast._ext.reactor import Reactor
+from tbfast.engine.mqtt.effects import Abort, Authenticate, Finish, Refused, SessionOpened
+from tbfast.engine.mqtt.session import MqttSession, Settings, State
+from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.model.mqtt import ReasonCode
+from tbfast.obs.log import get_logger
+
+log = get_logger("tbfast.mqtt")
+
+SWEEP_INTERVAL_S = 0.25
+
+
+class Commits(Protocol):
+    """The commit path: tbfast.worker.commit.Committer."""
+
+    def turn_ended(self) -> None: ...
+    def commit(self) -> None: ...
+
+
+class Directory(Protocol):
+    """Who devices are, and who should know about their sessions."""
+
+    def find(
+        self,
+        client: Presented,
+        done: Callable[[StoredCredentials | None], None],
+        unavailable: Callable[[], None],
+    ) -> None: ...
+    def session_opened(self, device: int, slot: int, generation: int, at_ms: int) -> None: ...
+    def session_closed(self, device: int, slot: int, generation: int) -> None: ...
+
+
+class _Live:
+    """An accepted session: what takeover needs to know."""
+
+    __slots__ = ("at_ms", "credentials_id", "device", "generation", "slot")
+
+    def __init__(
+        self, device: int, slot: int, generation: int, at_ms: int, credentials_id: str
+    ) -> None:
+        self.device = device
+        self.slot = slot
+        self.generation = generation
+        self.at_ms = at_ms
+        self.credentials_id = credentials_id
+
+
+class MqttPort:
+    """Sessions of one worker's plain MQTT port."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ingest: Ingest,
+        metrics: Slot,
+        directory: Directory,
+        settings: Settings,
+    ) -> None:
+        self._loop = loop
+        self._ingest = ingest
+        self._metrics = metrics
+        self._directory = directory
+        self._settings = settings
+        self._engines: dict[int, MqttSession] = {}
+        self._live: dict[int, _Live] = {}  # by device number
+        self._resume_scheduled = False
+        self.commits: Commits | None = None
+        self.reactor = Reactor(
+            ingest,
+            self,
+            metrics,
+            words.ACK,
+            max_remaining=settings.max_remaining,
+            linger_ms=settings.close_timeout_ms,
+        )
+        loop.add_reader(self.reactor.fileno(), self.reactor.ready)
+        self._sweep_timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+
+    # --- called by the reactor ---------------------------------------------------------------
+
+    def opened(self, slot: int) -> None:
+        engine = MqttSession(
+            slot, self._ingest, self._settings, _random_client_id, self.reactor.mono_ms
+        )
+        self._engines[slot] = engine
+        self.reactor.set_deadline(slot, engine.deadline())
+        self._metrics.add(words.CONNECTIONS_MQTT)
+
+    def received(self, slot: int, view: memoryview) -> None:
+        engine = self._engines[slot]
+        engine.receive_packet(view, self.reactor.mono_ms)
+        self._pump(slot, engine)
+
+    def timed_out(self, slot: int) -> None:
+        engine = self._engines[slot]
+        engine.timeout(self.reactor.mono_ms)
+        self._pump(slot, engine)
+
+    def drained(self, slot: int) -> None:
+        if (engine := self._engines.get(slot)) is not None:
+            engine.drained(self.reactor.mono_ms)
+            self._pump(slot, engine)
+
+    def refused(self, slot: int) -> None:
+        if (engine := self._engines.get(slot)) is not None:
+            engine.failed(self.reactor.mono_ms)
+            self._pump(slot, engine)
+
+    def closed(self, slot: int, reason: str) -> None:
+        engine = self._engines.pop(slot)
+        self._metrics.subtract(words.CONNECTIONS_MQTT)
+        if reason == "slow_consumer":
+            self._count("slow_consumer")
+            log.limited(
+                "slow_consumer", logging.WARNING, "peer does not read its answers; closed",
+                device=engine.credentials.device_name if engine.credentials else None,
+            )  # fmt: skip
+        self._forget_session(engine)
+
+    def group_full(self) -> None:
+        assert self.commits is not None
+        self.commits.commit()
+
+    def turn_ended(self) -> None:
+        assert self.commits is not None
+        self.commits.turn_ended()
+
+    def resume_later(self) -> None:
+        if not self._resume_scheduled:
+            self._resume_scheduled = True
+            self._loop.call_soon(self._resume)
+
+    def accept_paused(self) -> None:
+        log.limited(
+            "descriptors", logging.WARNING,
+            "out of file descriptors: new connections wait; raise the limit (ulimit -n)",
+        )  # fmt: skip
+
+    # --- called by the commit path -----------------------------------------------------------
+
+    def complete(self, group: Group) -> None:
+        """The group is durable: its answers go out."""
+        self.reactor.complete(group)
+
+    def fail(self, group: Group) -> None:
+        """The group was not stored."""
+        self.reactor.fail(group)
+
+    def press(self, on: bool) -> None:
+        """Back-pressure on or off."""
+        self.reactor.press(on)
+
+    # --- engines -----------------------------------------------------------------------------
+
+    def _pump(self, slot: int, engine: MqttSession) -> None:
+        """Carries out what the engine wants; output goes first, closing last."""
+        for effect in engine.effects():
+            match effect:
+                case Authenticate(client):
+                    self._directory.find(
+                        client,
+                        lambda found: self._authenticated(slot, engine, found),
+                        lambda: self._unavailable(slot, engine),
+                    )
+                case SessionOpened(credentials):
+                    self._session_opened(slot, engine, credentials)
+                case Refused(reason, detail):
+                    self._count(reason)
+                    log.limited(
+                        reason, logging.INFO, detail, peer=self.reactor.peer(slot),
+                        device=engine.credentials.device_name if engine.credentials else None,
+                    )  # fmt: skip
+                case Finish():
+                    self._send(slot, engine)
+                    self._forget_session(engine)
+                    self.reactor.finish(slot)
+                    return
+                case Abort():
+                    self._forget_session(engine)
+                    self.reactor.abort(slot)
+                    return
+        self._send(slot, engine)
+        self.reactor.set_deadline(slot, engine.deadline())
+
+    def _send(self, slot: int, engine: MqttSession) -> None:
+        if data := engine.output():
+            self.reactor.send(slot, data)
+
+    def _authenticated(
+        self, slot: int, engine: MqttSession, found: StoredCredentials | None
+    ) -> None:
+        if self._engines.get(slot) is engine:
+            engine.authenticated(found, self.reactor.mono_ms)
+            self._pump(slot, engine)
+
+    def _unavailable(self, slot: int, engine: MqttSession) -> None:
+        if self._engines.get(slot) is engine:
+            engine.auth_unavailable(self.reactor.mono_ms)
+            self._pump(slot, engine)
+
+    # --- sessions ----------------------------------------------------------------------------
+
+    def _session_opened(self, slot: int, engine: MqttSession, who: StoredCredentials) -> None:
+        older = self._live.get(who.device)
+        live = _Live(
+            who.device,
+            slot,
+            self._ingest.generation(slot),
+            self.reactor.wall_ms,
+            who.credentials_id,
+        )
+        self._live[who.device] = live
+        self._metrics.put(words.SESSIONS_MQTT, len(self._live))
+        if older is not None:
+            self._shut(older.slot, ReasonCode.SESSION_TAKEN_OVER, "a newer session took over")
+        self._directory.session_opened(live.device, slot, live.generation, live.at_ms)
+
+    def _forget_session(self, engine: MqttSession) -> None:
+        who = engine.credentials
+        live = self._live.get(who.device) if who is not None else None
+        if live is not None and live.slot == engine.slot:
+            del self._live[live.device]
+            self._metrics.put(words.SESSIONS_MQTT, len(self._live))
+            self._directory.session_closed(live.device, live.slot, live.generation)
+
+    def _shut(self, slot: int, code: ReasonCode, reason: str) -> None:
+        engine = self._engines.get(slot)
+        if engine is not None:
+            engine.shutdown(code, reason, self.reactor.mono_ms)
+            self._pump(slot, engine)
+
+    def open_sessions(self) -> list[tuple[int, int, int, int]]:
+        """(device, slot, generation, accepted at ms) of every session."""
+        return [(s.device, s.slot, s.generation, s.at_ms) for s in self._live.values()]
+
+    def open_credentials(self) -> list[str]:
+        """Credentials ids that open sessions were accepted with."""
+        return [s.credentials_id for s in self._live.values()]
+
+    def close_device(self, device: int, reason: str) -> None:
+        """The device was removed or its credentials changed."""
+        if (live := self._live.get(device)) is not None:
+            self._shut(live.slot, ReasonCode.ADMINISTRATIVE_ACTION, reason)
+
+    def taken_over(self, device: int, slot: int, generation: int) -> None:
+        """A newer session of the device is open on another worker."""
+        live = self._live.get(device)
+        if live is not None and (live.slot, live.generation) == (slot, generation):
+            self._shut(slot, ReasonCode.SESSION_TAKEN_OVER, "a newer session took over")
+
+    def revoked(self, credentials_id: str) -> None:
+        """These credentials let nobody in any more."""
+        for live in [s for s in self._live.values() if s.credentials_id == credentials_id]:
+            self._shut(live.slot, ReasonCode.ADMINISTRATIVE_ACTION, "credentials were revoked")
+
+    # --- time and the end --------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        self.reactor.sweep()
+        self._sweep_timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+
+    def _resume(self) -> None:
+        self._resume_scheduled = False
+        self.reactor.resume()
+
+    def _count(self, reason: str) -> None:
+        self._metrics.add(words.REFUSED_MQTT + getattr(words, f"REASON_{reason.upper()}"))
+
+    def shut_all(self) -> None:
+        """Graceful stop: every session hears "server shutting down" after its last answers."""
+        self.reactor.stop_listening()
+        for slot in list(self._engines):
+            self._shut(slot, ReasonCode.SERVER_SHUTTING_DOWN, "the server is stopping")
+
+    def close(self) -> None:
+        """Drops what is left."""
+        self._sweep_timer.cancel()
+        self.reactor.close_all()
+        self._loop.remove_reader(self.reactor.fileno())
+
+    @property
+    def draining(self) -> int:
+        """Connections whose engine has not ended yet."""
+        return sum(e.state is not State.CLOSED for e in self._engines.values())
+
+
+def _random_client_id() -> str:
+    return "tbfast-" + secrets.token_hex(8)

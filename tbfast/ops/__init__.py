@@ -1,0 +1,1 @@
+"""Shared device operations, written once and used by every protocol."""

@@ -1,0 +1,1 @@
+"""Everything on disk; the only importer of rocksdict."""

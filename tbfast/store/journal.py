@@ -1,0 +1,233 @@
+"""A worker's journal: commit groups as blocks in RocksDB, with epochs, trim point and high-water mark.
+
+Column families: ``default`` holds block values under (epoch, sequence) big-endian; ``meta`` holds
+
+    b"f"                        format version (u32)
+    b"e"                        newest epoch (u32)
+    b"t"                        trim point: blocks at or below it are gone (u32 epoch, u64 sequence)
+    b"k" + epoch + first key    key definitions, as in the block that defines them
+
+Each opening starts an epoch, synced before anything can be acknowledged: sequence numbers that were
+lost with an unsynced tail can then never be taken for blocks already seen.  A second file,
+``<journal>.mark``, remembers what had been synced, so that missing synced blocks are noticed.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rocksdict import Rdict, WriteBatch, WriteOptions
+
+from tbfast._ext.ingest import Group
+from tbfast.errors import StoreError
+from tbfast.store import rocks
+
+FORMAT_VERSION: Final = 1
+WRITE_BUFFER_BYTES: Final = 32 << 20  # trimmed before it is flushed, a block is written once
+BLOCK_DEFS_OFFSET: Final = 80
+MARK: Final = struct.Struct("<4sIQI")  # magic, epoch, sequence, crc32 of what precedes
+MARK_MAGIC: Final = b"TBJM"
+KEY: Final = struct.Struct(">IQ")
+
+
+class Position(NamedTuple):
+    """A place in a journal; (0, 0) is before everything."""
+
+    epoch: int
+    seq: int
+
+
+class KeyDefinitions(NamedTuple):
+    """Names of consecutive key numbers of one epoch, as varint-length-prefixed bytes."""
+
+    epoch: int
+    first: int
+    defs: bytes
+
+
+def block_key(position: Position) -> bytes:
+    """RocksDB key of a block."""
+    return KEY.pack(*position)
+
+
+def read_definitions(db: Rdict) -> Iterator[KeyDefinitions]:
+    """Every key definition of an open journal, oldest epoch first."""
+    meta = db.get_column_family("meta")
+    for key, value in meta.items(from_key=b"k"):
+        if key[:1] != b"k":
+            break
+        epoch, first = struct.unpack(">II", key[1:])
+        yield KeyDefinitions(epoch, first, value)
+
+
+class Journal:
+    """The journal of one writer process.  Not thread-safe, except that `sync` runs in its own thread.
+
+    Raises StoreError when the directory cannot be opened, is damaged, or lacks blocks that had
+    been synced; the message names the path.
+    """
+
+    def __init__(self, path: Path, journal_id: int) -> None:
+        self.path = path
+        self.journal_id = journal_id
+        self._db = rocks.open_families(
+            path, ("default", "meta"), write_buffer_bytes=WRITE_BUFFER_BYTES
+        )
+        self._meta = self._db.get_column_family("meta")
+        self._meta_handle = self._db.get_column_family_handle("meta")
+        self._write_options = WriteOptions()
+        self._write_options.no_slowdown = True
+        self._mark_path = path.with_name(path.name + ".mark")
+        self._mark_fd = os.open(self._mark_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._check_format()
+            self.trimmed = self._read_position(b"t")
+            self._check_mark()
+            self.epoch = self._start_epoch()
+        except BaseException:
+            self.close()
+            raise
+        self.written = Position(self.epoch, 0)
+        self.durable = Position(self.epoch, 0)
+        self.written_keys = 0
+
+    def _check_format(self) -> None:
+        stored = self._meta.get(b"f")
+        if stored is None:
+            self._meta.put(b"f", struct.pack("<I", FORMAT_VERSION))
+            return
+        version = struct.unpack("<I", stored)[0]
+        if version > FORMAT_VERSION:
+            raise StoreError(
+                f"{self.path}: written by a newer tbfast (format {version}, this one knows "
+                f"{FORMAT_VERSION}); start that version or use another --data-dir"
+            )
+
+    def _read_position(self, key: bytes) -> Position:
+        stored = self._meta.get(key)
+        return Position(*KEY.unpack(stored)) if stored else Position(0, 0)
+
+    def last(self) -> Position:
+        """Position of the newest block; (0, 0) in an empty journal."""
+        it = self._db.iter()
+        it.seek_to_last()
+        return Position(*KEY.unpack(it.key())) if it.valid() else Position(0, 0)
+
+    def _check_mark(self) -> None:
+        raw = os.pread(self._mark_fd, MARK.size, 0)
+        if len(raw) < MARK.size:
+            return  # a new journal, or one that never synced
+        magic, epoch, seq, crc = MARK.unpack(raw)
+        if magic != MARK_MAGIC or crc != zlib.crc32(raw[:-4]):
+            return  # a torn mark says nothing; the journal's own checksums still hold
+        newest = max(self.last(), self.trimmed)
+        if newest < Position(epoch, seq):
+            raise StoreError(
+                f"{self.path}: blocks up to epoch {epoch}, sequence {seq} were synced, but the newest "
+                f"is epoch {newest.epoch}, sequence {newest.seq}: acknowledged data is missing. "
+                f"Restore the directory from a backup, or accept the loss by removing "
+                f"{self._mark_path}"
+            )
+
+    def _start_epoch(self) -> int:
+        stored = self._meta.get(b"e")
+        epoch = (struct.unpack("<I", stored)[0] if stored else 0) + 1
+        with rocks.translated(self.path):
+            self._meta.put(b"e", struct.pack("<I", epoch))
+            self._db.flush_wal(True)
+        return int(epoch)
+
+    def append(self, group: Group) -> None:
+        """Writes the group's block, unsynced.  StoreFull, StoreStall or StoreError if refused.
+
+        Holds the GIL while writing: groups are bounded for that reason.
+        """
+        value = group.value
+        position = Position(self.epoch, group.seq)
+        batch = WriteBatch(raw_mode=True)
+        batch.put(block_key(position), value)
+        if group.last_key > self.written_keys:
+            defs_n = int.from_bytes(value[56:60], "little")
+            first = int.from_bytes(value[72:76], "little")
+            batch.put(
+                b"k" + struct.pack(">II", self.epoch, first),
+                value[BLOCK_DEFS_OFFSET : BLOCK_DEFS_OFFSET + defs_n],
+                self._meta_handle,
+            )
+        with rocks.translated(self.path):
+            self._db.write(batch, self._write_options)
+        self.written = position
+        self.written_keys = max(self.written_keys, group.last_key)
+
+    def sync(self) -> None:
+        """Makes everything written before this call durable.  Runs without the GIL."""
+        with rocks.translated(self.path):
+            self._db.flush_wal(True)
+
+    def mark(self, position: Position) -> None:
+        """Remembers in the second place that blocks up to `position` are synced."""
+        head = MARK.pack(MARK_MAGIC, position.epoch, position.seq, 0)[:-4]
+        os.pwrite(self._mark_fd, head + struct.pack("<I", zlib.crc32(head)), 0)
+
+    def read(
+        self, after: Position, upto: Position, max_bytes: int
+    ) -> list[tuple[Position, bytes]]:
+        """Blocks after one position up to another (inclusive), at most max_bytes but at least one."""
+        blocks: list[tuple[Position, bytes]] = []
+        total = 0
+        it = self._db.iter()
+        it.seek(block_key(Position(after.epoch, after.seq + 1)))
+        end = block_key(upto)
+        while it.valid() and (key := it.key()) <= end:
+            value = it.value()
+            if blocks and total + len(value) > max_bytes:
+                break
+            blocks.append((Position(*KEY.unpack(key)), value))
+            total += len(value)
+            it.next()
+        return blocks
+
+    def definitions(self) -> list[KeyDefinitions]:
+        """Key tables of every epoch that may still have blocks."""
+        return list(read_definitions(self._db))
+
+    def trim(self, upto: Position) -> None:
+        """Forgets blocks up to `upto`: their rows are safe elsewhere.  One DeleteRange per call."""
+        if upto <= self.trimmed:
+            return
+        batch = WriteBatch(raw_mode=True)
+        batch.delete_range(
+            block_key(self.trimmed), block_key(Position(upto.epoch, upto.seq + 1))
+        )
+        batch.put(b"t", KEY.pack(*upto), self._meta_handle)
+        oldest = upto.epoch
+        for definitions in self.definitions():
+            if definitions.epoch < oldest:
+                batch.delete(
+                    b"k" + struct.pack(">II", definitions.epoch, definitions.first),
+                    self._meta_handle,
+                )
+        with rocks.translated(self.path):
+            self._db.write(batch)
+        self.trimmed = upto
+
+    def disk_bytes(self) -> int:
+        """Bytes held: tables and what is still in memory tables (which the log covers)."""
+        tables = self._db.property_int_value("rocksdb.total-sst-files-size") or 0
+        memory = self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
+        return int(tables + memory)
+
+    def close(self) -> None:
+        """Closes the store; unsynced blocks are synced first."""
+        if self._db is not None:
+            try:
+                self._db.flush_wal(True)
+            finally:
+                self._meta.close()
+                del self._meta_handle
+                self._db.close()
+                os.close(self._mark_fd)
+                self._db = None  # type: ignore[assignment]

@@ -1,0 +1,98 @@
+"""How tbfast opens RocksDB, and the door where its exceptions become ours."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    ChecksumType,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+)
+
+from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall, TbfastError
+
+
+def options(*, write_buffer_bytes: int, cache: Cache) -> Options:
+    """Options every database shares.
+
+    The recovery mode refuses damage in the middle of a log: RocksDB's default silently drops
+    everything after it. xxh3 replaces a CRC that the wheel computes in software; HyperClockCache
+    has no shards that are too small for a filter block.
+    """
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(cache)
+    blocks.set_bloom_filter(10, False)
+    blocks.set_checksum_type(ChecksumType.xxh3())
+    made = Options(raw_mode=True)
+    made.create_if_missing(True)
+    made.create_missing_column_families(True)
+    made.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    made.set_block_based_table_factory(blocks)
+    made.set_compression_type(DBCompressionType.lz4())
+    made.set_write_buffer_size(write_buffer_bytes)
+    made.set_max_write_buffer_number(2)
+    made.set_max_background_jobs(2)
+    made.set_max_log_file_size(1_048_576)
+    made.set_keep_log_file_num(2)
+    made.set_stats_dump_period_sec(0)
+    made.set_max_open_files(256)
+    return made
+
+
+def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: int) -> Rdict:
+    """Open or create the database at ``path`` with exactly these column families.
+
+    Raises StoreBusy when another process has it open, StoreError when it cannot be used.
+    """
+    cache = Cache.new_hyper_clock_cache(8_388_608, 4_096)
+    made = options(write_buffer_bytes=write_buffer_bytes, cache=cache)
+    with translated(path):
+        _create_directory(path)
+        return Rdict(str(path), made, column_families=dict.fromkeys(families, made))
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what RocksDB and the file system raise into StoreError or one of its kinds."""
+    try:
+        yield
+    except TbfastError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot use the store at {path}: {error.strerror}") from error
+    except Exception as error:  # rocksdict raises plain Exception for every RocksDB status
+        text = str(error)
+        if "/LOCK: " in text:
+            raise StoreBusy(f"another process has the store at {path} open") from error
+        if "No space left" in text:
+            raise StoreFull(
+                f"no space left for the store at {path}; free space and writing resumes by itself"
+            ) from error
+        if "Write stall" in text:
+            raise StoreStall(f"the store at {path} asks writers to wait") from error
+        if text.startswith("Corruption"):
+            raise StoreError(
+                f"the store at {path} is damaged ({text}); keep a copy of that directory and "
+                "restore it from a backup"
+            ) from error
+        raise StoreError(f"the store at {path} failed: {text}") from error
+
+
+def _create_directory(path: Path) -> None:
+    """Make the directory for its owner only (it holds secrets); its name survives power loss."""
+    if path.is_dir():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700)
+    for directory in (path.parent, path.parent.parent):
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,1 @@
+"""One ingest process: wires net, engine, store and link together."""

@@ -1,0 +1,272 @@
+"""Group commit: when a group closes, how it becomes durable, and what happens when it cannot.
+
+A group is written at the end of a loop turn when `COMMIT_INTERVAL_MS` has passed since the last
+commit or `BATCH_COMMIT_BYTES` of rows wait; else a timer does it.  With durability "process" it is
+complete when the write returns; with "disk" when a sync that began after the write has returned.
+The sync runs in a thread of its own (the GIL is free there); the next groups form meanwhile.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Protocol
+
+from tbfast import limits
+from tbfast._ext.ingest import Group, Ingest
+from tbfast.errors import StoreError, StoreFull, StoreStall
+from tbfast.store.journal import Journal, Position
+
+log = logging.getLogger("tbfast.commit")
+
+STALL_RETRY_S = 0.005
+MARK_INTERVAL_S = 1.0  # also the window of durability "process"
+
+
+class Answers(Protocol):
+    """What a commit does to the connections: tbfast._ext.reactor.Reactor."""
+
+    def complete(self, group: Group) -> None: ...
+    def fail(self, group: Group) -> None: ...
+    def press(self, on: bool) -> None: ...
+
+
+class CommitMetrics(Protocol):
+    """Counters of the commit path."""
+
+    def committed(self, group: Group, seconds: float) -> None: ...
+    def refused(self, group: Group) -> None: ...
+    def pressed(self) -> None: ...
+
+
+class Committer:
+    """Commits the groups of one worker.
+
+    on_durable(group, previous durable position) is called for each block in order, before its
+    answers are sent.
+    on_broken(error) is called once if a sync fails: nothing can be promised any more, the process
+    must end (a failed fdatasync may have dropped the dirty pages; trying again would lie).
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ingest: Ingest,
+        journal: Journal,
+        answers: Answers,
+        metrics: CommitMetrics,
+        *,
+        disk: bool,
+        on_durable: Callable[[Group, Position], None],
+        on_broken: Callable[[StoreError], None],
+        max_journal_bytes: int = limits.JOURNAL_MAX_BYTES,
+    ) -> None:
+        self._loop = loop
+        self._ingest = ingest
+        self._journal = journal
+        self._answers = answers
+        self._metrics = metrics
+        self._disk = disk
+        self._on_durable = on_durable
+        self._on_broken = on_broken
+        self._max_journal_bytes = max_journal_bytes
+        self._seq = 0
+        self._last_commit = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._unwritten: deque[Group] = deque()  # bounded by INFLIGHT_BYTES: publishers are held
+        self._retry: asyncio.TimerHandle | None = None
+        self._unsynced: deque[Group] = deque()  # bounded likewise
+        self._inflight_bytes = 0
+        self._pressed = False
+        self._syncing = False
+        self._broken = False
+        self.journal_bytes = journal.disk_bytes()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run_jobs, name="journal-sync", daemon=True)
+        self._thread.start()
+        self._mark_timer = loop.call_later(MARK_INTERVAL_S, self._background_sync)
+
+    # --- closing groups ------------------------------------------------------------------
+
+    def turn_ended(self) -> None:
+        """The loop turn is over and the open group holds messages."""
+        if self._disk and self._syncing and self._ingest.rows_bytes < limits.BATCH_GROUP_BYTES:
+            return  # it goes out with the next sync
+        waited = self._loop.time() - self._last_commit
+        if (
+            waited * 1000 >= limits.COMMIT_INTERVAL_MS
+            or self._ingest.rows_bytes >= limits.BATCH_COMMIT_BYTES
+        ):
+            self.commit()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(limits.COMMIT_INTERVAL_MS / 1000, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if not self._ingest.group.empty:
+            self.commit()
+
+    def commit(self) -> None:
+        """Closes the open group and writes it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._last_commit = self._loop.time()
+        self._seq += 1
+        group = self._ingest.take(
+            self._journal.journal_id,
+            self._journal.epoch,
+            self._seq,
+            self._ingest.wall_ms,
+            self._journal.written_keys + 1,
+        )
+        self._inflight_bytes += group.held_bytes
+        self._unwritten.append(group)
+        self._write()
+        self._watch_pressure()
+
+    def _write(self) -> None:
+        while self._unwritten and self._retry is None:
+            group = self._unwritten[0]
+            if group.value is not None:
+                try:
+                    if self.journal_bytes + len(group.value) > self._max_journal_bytes:
+                        raise StoreFull(
+                            f"{self._journal.path}: journal.max_bytes "
+                            f"({self._max_journal_bytes}) is reached"
+                        )
+                    self._journal.append(group)
+                    self.journal_bytes += len(group.value)
+                except StoreStall:
+                    self._retry = self._loop.call_later(STALL_RETRY_S, self._write_again)
+                    self._watch_pressure()
+                    return
+                except StoreError as error:
+                    self._unwritten.popleft()
+                    self._refuse(group, error)
+                    continue
+            self._unwritten.popleft()
+            self._unsynced.append(group)
+        if not self._disk:
+            self._complete(len(self._unsynced))
+        elif self._unsynced and not self._syncing:
+            if all(group.value is None for group in self._unsynced):
+                self._complete(len(self._unsynced))
+            else:
+                self._start_sync()
+
+    def _write_again(self) -> None:
+        self._retry = None
+        self._write()
+
+    def _refuse(self, group: Group, error: StoreError) -> None:
+        log.error("journal refused a group", extra={"fields": {"error": str(error)}})
+        self._metrics.refused(group)
+        self._inflight_bytes -= group.held_bytes
+        self._answers.fail(group)
+        self._ingest.recycle(group)
+
+    # --- durability ----------------------------------------------------------------------
+
+    def _run_jobs(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _start_sync(self) -> None:
+        self._syncing = True
+        covered = len(self._unsynced)
+        self._jobs.put(lambda: self._sync_in_thread(covered))
+
+    def _sync_in_thread(self, covered: int) -> None:
+        error = None
+        try:
+            self._journal.sync()
+        except StoreError as failed:
+            error = failed
+        self._loop.call_soon_threadsafe(self._synced, covered, error)
+
+    def _synced(self, covered: int, error: StoreError | None) -> None:
+        self._syncing = False
+        if self._broken:
+            return
+        if error is not None:
+            self._broken = True
+            for group in [*self._unsynced, *self._unwritten]:
+                self._refuse(group, error)
+            self._unsynced.clear()
+            self._unwritten.clear()
+            self._on_broken(error)
+            return
+        self._complete(covered)
+        if not self._ingest.group.empty:
+            self.commit()
+        elif self._disk and self._unsynced:
+            self._start_sync()
+
+    def _complete(self, count: int) -> None:
+        """The oldest `count` unsynced groups are durable."""
+        now = self._loop.time()
+        for _ in range(count):
+            group = self._unsynced.popleft()
+            self._inflight_bytes -= group.held_bytes
+            if group.value is not None:
+                previous = self._journal.durable
+                self._journal.durable = Position(self._journal.epoch, group.seq)
+                self._on_durable(group, previous)
+            self._metrics.committed(group, now - group.opened_ns / 1e9)
+            self._answers.complete(group)
+            self._ingest.recycle(group)
+        if count:
+            self._watch_pressure()
+
+    def _background_sync(self) -> None:
+        """Once a second: syncs what "process" left behind, and moves the high-water mark."""
+        position = self._journal.written if not self._disk else self._journal.durable
+        self.journal_bytes = self._journal.disk_bytes()
+        self._jobs.put(lambda: self._mark_in_thread(position))
+        self._mark_timer = self._loop.call_later(MARK_INTERVAL_S, self._background_sync)
+
+    def _mark_in_thread(self, position: Position) -> None:
+        try:
+            if not self._disk:
+                self._journal.sync()
+            if position.seq:
+                self._journal.mark(position)
+        except (StoreError, OSError) as failed:
+            error = failed if isinstance(failed, StoreError) else StoreError(str(failed))
+            self._loop.call_soon_threadsafe(self._synced, 0, error)
+
+    # --- back-pressure -------------------------------------------------------------------
+
+    def _watch_pressure(self) -> None:
+        if not self._pressed and (
+            self._inflight_bytes >= limits.INFLIGHT_BYTES or self._retry is not None
+        ):
+            self._pressed = True
+            self._metrics.pressed()
+            self._answers.press(True)
+        elif (
+            self._pressed
+            and self._retry is None
+            and self._inflight_bytes <= limits.INFLIGHT_BYTES // 2
+        ):
+            self._pressed = False
+            self._answers.press(False)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every accepted message has been committed and answered."""
+        return self._ingest.group.empty and not self._unwritten and not self._unsynced
+
+    def close(self) -> None:
+        """Stops the thread after its last job; call when idle."""
+        self._mark_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._jobs.put(None)
+        self._thread.join()
+        if self._journal.durable.seq and not self._broken:
+            self._journal.sync()
+            self._journal.mark(self._journal.written)

@@ -1,0 +1,227 @@
+"""Who devices are, as far as this worker knows, and the worker's end of the link.
+
+Answers of the controller are cached by credentials id, refusals included; every registry change
+names the ids it touches.  While the controller is away, what is cached still answers; what is not
+waits, at most `LOOKUP_TIMEOUT_S`, holding up only the connection that asked.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from tbfast.errors import TbfastError
+from tbfast.link import messages as msg
+from tbfast.link.channel import Channel
+from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.ops.auth import candidate_ids, identify
+from tbfast.store.journal import Journal, Position
+from tbfast.worker.feed import BlockFeed
+
+log = logging.getLogger("tbfast.directory")
+
+LOOKUP_TIMEOUT_S = 10.0  # as ThingsBoard's transport waits for its backend
+KNOWN_CREDENTIALS = 200_000  # cached positive answers, oldest forgotten
+UNKNOWN_CREDENTIALS = 20_000  # cached refusals, oldest forgotten
+
+
+class Sessions(Protocol):
+    """The sessions of this worker: tbfast.net.mqtt.MqttPort."""
+
+    def open_sessions(self) -> list[tuple[int, int, int, int]]: ...
+    def open_credentials(self) -> list[str]: ...
+    def close_device(self, device: int, reason: str) -> None: ...
+    def taken_over(self, device: int, slot: int, generation: int) -> None: ...
+    def revoked(self, credentials_id: str) -> None: ...
+
+
+class _Pending:
+    """One client whose credentials are being looked up."""
+
+    __slots__ = ("client", "done", "expires", "unavailable")
+
+    def __init__(
+        self,
+        client: Presented,
+        done: Callable[[StoredCredentials | None], None],
+        unavailable: Callable[[], None],
+        expires: float,
+    ) -> None:
+        self.client = client
+        self.done = done
+        self.unavailable = unavailable
+        self.expires = expires
+
+
+class Directory:
+    """Credentials cache and link peer of one worker."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        worker: int,
+        journal: Journal,
+        feed: BlockFeed,
+    ) -> None:
+        self._loop = loop
+        self._worker = worker
+        self._journal = journal
+        self._feed = feed
+        self._channel: Channel | None = None
+        self._welcomed = False
+        self._revision = 0
+        self._known: dict[str, StoredCredentials] = {}
+        self._unknown: dict[str, None] = {}
+        self._pending: dict[int, _Pending] = {}  # bounded by connections without CONNACK
+        self._rechecks: dict[int, str] = {}
+        self._request = 0
+        self.sessions: Sessions | None = None
+
+    # --- credentials -------------------------------------------------------------------------
+
+    def find(
+        self,
+        client: Presented,
+        done: Callable[[StoredCredentials | None], None],
+        unavailable: Callable[[], None],
+    ) -> None:
+        """Calls `done` with the credentials that accept the client, at once if they are cached."""
+        if not all(i in self._known or i in self._unknown for i in candidate_ids(client)):
+            self._request += 1
+            pending = _Pending(client, done, unavailable, self._loop.time() + LOOKUP_TIMEOUT_S)
+            self._pending[self._request] = pending
+            if self._welcomed:
+                self._ask(self._request, pending)
+            elif (found := self._cached_token(client)) is not None:
+                # Only the refusal of the composite id is unknown: a token we know lets in.
+                del self._pending[self._request]
+                done(found)
+            return
+        done(identify(client, self._known.get))
+
+    def _cached_token(self, client: Presented) -> StoredCredentials | None:
+        found = self._known.get(client.user_name or "")
+        return found if found is not None and found.type == "ACCESS_TOKEN" else None
+
+    def _ask(self, request: int, pending: _Pending) -> None:
+        assert self._channel is not None
+        self._channel.send(msg.Lookup(request, candidate_ids(pending.client)))
+
+    def _found(self, answer: msg.Found) -> None:
+        if (recheck := self._rechecks.pop(answer.request, None)) is not None:
+            self._learn([recheck], answer.credentials)
+            if answer.credentials[0] is None and self.sessions is not None:
+                self.sessions.revoked(recheck)
+            return
+        pending = self._pending.pop(answer.request, None)
+        if pending is None:
+            return
+        ids = candidate_ids(pending.client)
+        self._learn(ids, answer.credentials)
+        fresh = dict(zip(ids, answer.credentials, strict=True))
+        pending.done(identify(pending.client, fresh.get))
+
+    def _learn(self, ids: list[str], credentials: list[StoredCredentials | None]) -> None:
+        for credentials_id, found in zip(ids, credentials, strict=True):
+            if found is not None:
+                self._unknown.pop(credentials_id, None)
+                self._known[credentials_id] = found
+                if len(self._known) > KNOWN_CREDENTIALS:
+                    del self._known[next(iter(self._known))]
+            else:
+                self._known.pop(credentials_id, None)
+                self._unknown[credentials_id] = None
+                if len(self._unknown) > UNKNOWN_CREDENTIALS:
+                    del self._unknown[next(iter(self._unknown))]
+
+    def expire(self) -> None:
+        """Gives up on lookups that nobody answered; called a few times a second."""
+        now = self._loop.time()
+        for request in [r for r, p in self._pending.items() if p.expires <= now]:
+            self._pending.pop(request).unavailable()
+
+    # --- sessions ----------------------------------------------------------------------------
+
+    def session_opened(self, device: int, slot: int, generation: int, at_ms: int) -> None:
+        """Tells the controller, which ends older sessions of the device on other workers."""
+        if self._welcomed and self._channel is not None:
+            self._channel.send(msg.SessionOpened(msg.OpenSession(device, slot, generation, at_ms)))
+
+    def session_closed(self, device: int, slot: int, generation: int) -> None:
+        """The session has ended."""
+        if self._welcomed and self._channel is not None:
+            self._channel.send(msg.SessionClosed(device, slot, generation))
+
+    # --- the link ----------------------------------------------------------------------------
+
+    def channel_opened(self, channel: Channel) -> None:
+        self._channel = channel
+        sessions = self.sessions
+        channel.send(
+            msg.Hello(
+                msg.LINK_VERSION,
+                self._worker,
+                self._journal.journal_id,
+                os.getpid(),
+                self._journal.epoch,
+                self._revision,
+                [msg.OpenSession(*s) for s in sessions.open_sessions()] if sessions else [],
+                sessions.open_credentials() if sessions else [],
+            )
+        )
+        for definitions in self._journal.definitions():
+            channel.send(msg.KeyTable(definitions.epoch, definitions.first, definitions.defs))
+
+    def channel_closed(self, channel: Channel) -> None:
+        self._channel = None
+        self._welcomed = False
+        self._rechecks.clear()
+        self._feed.stop()
+
+    def block(self, channel: Channel, block: bytes) -> None:
+        raise TbfastError("the controller sent a block")
+
+    def message(self, channel: Channel, message: msg.Message) -> None:
+        match message:
+            case msg.Found():
+                self._found(message)
+            case msg.Credit(nbytes):
+                self._feed.add_credit(nbytes)
+            case msg.Changed():
+                self._changed(message)
+            case msg.TakenOver(device, slot, generation):
+                if self.sessions is not None:
+                    self.sessions.taken_over(device, slot, generation)
+            case msg.WhereNow(request):
+                durable = self._journal.durable
+                channel.send(msg.Position(request, durable.epoch, durable.seq))
+            case msg.Trim(epoch, seq):
+                self._journal.trim(Position(epoch, seq))
+            case msg.Welcome():
+                self._welcome(channel, message)
+            case _:
+                log.error("unexpected link message %s", type(message).__name__)
+
+    def _welcome(self, channel: Channel, welcome: msg.Welcome) -> None:
+        self._welcomed = True
+        self._revision = welcome.revision
+        if welcome.flush:
+            self._known.clear()
+            self._unknown.clear()
+            for credentials_id in set(self.sessions.open_credentials() if self.sessions else ()):
+                self._request += 1
+                self._rechecks[self._request] = credentials_id
+                channel.send(msg.Lookup(self._request, [credentials_id]))
+        self._feed.start(channel, Position(welcome.epoch, welcome.seq), welcome.credit_bytes)
+        for request, pending in self._pending.items():
+            self._ask(request, pending)
+
+    def _changed(self, change: msg.Changed) -> None:
+        self._revision = change.revision
+        for credentials_id in change.credentials_ids:
+            self._known.pop(credentials_id, None)
+            self._unknown.pop(credentials_id, None)
+        if self.sessions is not None:
+            for device in change.closed_devices:
+                self.sessions.close_device(device, change.reason)

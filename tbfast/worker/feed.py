@@ -1,0 +1,68 @@
+"""Sends committed blocks to the controller: straight from memory while it keeps up, else from the
+journal as credit comes back."""
+
+import asyncio
+
+from tbfast import limits
+from tbfast._ext.ingest import Group
+from tbfast.link.channel import Channel
+from tbfast.store.journal import Journal, Position
+
+
+class BlockFeed:
+    """One worker's feed.  Nothing is queued: a block that does not fit the credit is read again."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._channel: Channel | None = None
+        self._sent = Position(0, 0)
+        self._credit = 0
+        self._pump_scheduled = False
+
+    def start(self, channel: Channel, after: Position, credit_bytes: int) -> None:
+        """The controller wants blocks after `after`."""
+        self._channel = channel
+        self._sent = after
+        self._credit = credit_bytes
+        self._schedule()
+
+    def stop(self) -> None:
+        """The link is down."""
+        self._channel = None
+
+    def add_credit(self, nbytes: int) -> None:
+        """The controller has consumed that much."""
+        self._credit += nbytes
+        self._schedule()
+
+    def committed(self, group: Group, previous: Position) -> None:
+        """A group became durable; `previous` is the durable position before it."""
+        if self._channel is None:
+            return
+        block = group.value
+        if self._sent >= previous and self._credit >= len(block):
+            self._credit -= len(block)
+            self._channel.send_block(block)
+            self._sent = Position(self._journal.epoch, group.seq)
+
+    def _schedule(self) -> None:
+        if not self._pump_scheduled and self._channel is not None:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """One bounded read of the journal per loop turn while behind."""
+        self._pump_scheduled = False
+        if self._channel is None or self._credit <= 0 or self._sent >= self._journal.durable:
+            return
+        blocks = self._journal.read(
+            self._sent, self._journal.durable, min(self._credit, limits.LINK_REPLAY_BYTES)
+        )
+        for key, block in blocks:
+            self._credit -= len(block)  # may go below zero by one block: it is bounded
+            self._channel.send_block(block)
+            self._sent = key
+        if not blocks:
+            self._sent = self._journal.durable  # a hole up to here: nothing was acknowledged in it
+        self._schedule()
