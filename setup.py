@@ -16,12 +16,13 @@ SANITIZE = os.environ.get("TBFAST_SANITIZE") == "1"
 WERROR = ["-Werror"] if os.environ.get("TBFAST_WERROR") == "1" else []
 ONLY = {name for name in os.environ.get("TBFAST_EXT", "").split(",") if name}
 
+SANITIZERS = ["-fsanitize=address,undefined"]
 OPTIMISE = (
-    ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    ["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZERS, "-fno-sanitize-recover=all"]
     if SANITIZE
     else ["-O3", "-g1"]
 )
-LINK = ["-fsanitize=address,undefined"] if SANITIZE else []
+LINK = SANITIZERS if SANITIZE else []
 C_FLAGS = ["-std=c11", "-fPIC", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", *OPTIMISE, *WERROR]
 # Generated C is not written by us: conversions and unused helpers in it are Cython's business.
 CYTHON_FLAGS = [

@@ -1,3 +1,3 @@
-"""tbfast: a ThingsBoard-compatible edge server that stores telemetry at the speed of the machine."""
+"""tbfast: a ThingsBoard-compatible edge server storing telemetry at the speed of the machine."""
 
 __version__ = "0.1.0"

@@ -24,7 +24,7 @@ tbf_status tbf_group_note(tbf_group *g, tbf_session *s, uint32_t slot, uint8_t a
     }
     tbf_touched *t = &g->touched[s->touched_at];
     uint32_t index = ++g->ack_count; /* + 1 */
-    g->acks[index - 1] = (tbf_ack){.read_us = read_us, .packet_id = packet_id, .type = ack_type};
+    g->acks[index - 1] = (tbf_owed){.read_us = read_us, .packet_id = packet_id, .type = ack_type};
     if (t->first == 0) {
         t->first = index;
     } else {

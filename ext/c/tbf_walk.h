@@ -18,7 +18,7 @@ typedef struct {
     uint32_t read_us; /* when its bytes were read, us since the group was opened */
     uint16_t packet_id;
     uint8_t type; /* packet type to answer with: 4 PUBACK, 5 PUBREC; 0: QoS 0, no answer */
-} tbf_ack;
+} tbf_owed;
 
 #define TBF_GROUP_ACKS 65536u /* answers that close a group whatever its rows weigh */
 
@@ -32,7 +32,7 @@ typedef struct {
 
 typedef struct {
     uint64_t serial; /* never repeats, never 0 */
-    tbf_ack *acks;
+    tbf_owed *acks;
     uint32_t ack_count, ack_cap;
     tbf_touched *touched;
     uint32_t touched_count, touched_cap;

@@ -1,5 +1,6 @@
-from typing_extensions import Buffer
 from typing import Final, final
+
+from typing_extensions import Buffer
 
 SLOT_WORDS: Final[int]
 HEALTH_PID: Final[int]

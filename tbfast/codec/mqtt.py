@@ -10,6 +10,7 @@ from tbfast._ext.mqtt import (
     PacketTooLarge,
     UnsupportedProtocol,
     decode,
+    frame_length,
 )
 from tbfast._ext.mqtt_write import encode
 
@@ -20,4 +21,5 @@ __all__ = [
     "UnsupportedProtocol",
     "decode",
     "encode",
+    "frame_length",
 ]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from tbfast import limits
+from tbfast.control import credentials
 from tbfast.control.rules import (
     UniqueConflict,
     check_version,
@@ -33,6 +34,7 @@ from tbfast.model.device import (
     Change,
     ChangeKind,
     Credentials,
+    CredentialsType,
     Device,
     DeviceProfile,
     DeviceRecord,
@@ -88,7 +90,7 @@ class Registry:
 
     @classmethod
     async def open(cls, path: Path) -> "Registry":
-        """Open the registry below ``path``; the first opening makes the default profile."""
+        """Open ``<data_dir>/registry``; the first opening makes the default profile."""
         registry = cls(RegistryStore(path))
         try:
             if await registry.profile_by_name(DEFAULT_PROFILE_NAME) is None:
@@ -146,10 +148,10 @@ class Registry:
             additional_info=checked_info(additional_info),
             created_ms=now,
         )
-        credentials = Credentials(
+        secret = Credentials(
             id=str(uuid.uuid1()), device_id=device_id, created_ms=now, credentials_id=token
         )
-        await self._save_record(DeviceRecord(device, credentials), expected=0, change="device")
+        await self._save_record(DeviceRecord(device, secret), expected=0, change="device")
         return await self.record(device_id)
 
     async def update_device(
@@ -242,20 +244,22 @@ class Registry:
         return record.device, record.credentials, await self.profile(record.device.profile_id)
 
     async def update_credentials(
-        self, device_id: str, credentials_id: str, *, version: int | None = None
+        self,
+        device_id: str,
+        credentials_id: str,
+        *,
+        type: CredentialsType = "ACCESS_TOKEN",
+        value: str | None = None,
+        version: int | None = None,
     ) -> Credentials:
-        """Give a device another access token; the old one is refused from now on."""
+        """Give a device other credentials; the old ones are refused from now on."""
         entity, record = await self._stored_record(device_id)
         check_version(version, record.credentials.version)
-        credentials = msgspec.structs.replace(
-            record.credentials,
-            credentials_id=checked("access token", credentials_id),
-            version=record.credentials.version + 1,
-        )
+        made = credentials.replaced(record.credentials, type, credentials_id, value)
         await self._save_record(
-            DeviceRecord(record.device, credentials), expected=entity.version, change="credentials"
+            DeviceRecord(record.device, made), expected=entity.version, change="credentials"
         )
-        return credentials
+        return made
 
     # Profiles
 
@@ -345,7 +349,9 @@ class Registry:
                 )
             )
         except Conflict as error:
-            raise await self._explained(error, record.device.id, name_key, credentials_key)
+            raise await self._explained(
+                error, record.device.id, name_key, credentials_key
+            ) from error
 
     async def _explained(
         self, error: Conflict, device_id: str, name_key: str, credentials_key: str

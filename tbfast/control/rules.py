@@ -58,7 +58,25 @@ def checked_label(label: str | None) -> str | None:
 
 
 def checked_info(info: dict[str, Any] | None) -> dict[str, Any] | None:
-    """additionalInfo is free but bounded."""
-    if info is not None and len(msgspec.json.encode(info)) > limits.REGISTRY_INFO_BYTES:
+    """additionalInfo is free but bounded in size and depth; integers have 64 bits."""
+    if info is None:
+        return None
+    level: list[Any] = [info]
+    for _ in range(limits.REGISTRY_INFO_DEPTH):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            break
+    else:
+        raise InvalidEntity(f"additionalInfo is deeper than {limits.REGISTRY_INFO_DEPTH} levels")
+    try:
+        size = len(msgspec.msgpack.encode(info))
+    except OverflowError as error:
+        raise InvalidEntity("additionalInfo holds an integer of more than 64 bits") from error
+    if size > limits.REGISTRY_INFO_BYTES:
         raise InvalidEntity(f"additionalInfo is longer than {limits.REGISTRY_INFO_BYTES} bytes")
     return info
+
+
+def _children(node: Any) -> list[Any]:
+    values = node.values() if isinstance(node, dict) else node
+    return [value for value in values if isinstance(value, dict | list)]

@@ -21,12 +21,13 @@ import msgspec
 from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
 
 from tbfast import limits
-from tbfast.errors import Conflict, StoreError
+from tbfast.errors import Conflict, StoreError, TbfastError
 from tbfast.model.device import Change, ChangeKind, ChangeOp
 from tbfast.store import rocks
 
 Kind = Literal["device", "device_profile"]
 
+DIRECTORY: Final = "registry"  # below the data directory
 STORE_FORMAT: Final = 1
 _VALUE_FORMAT: Final = b"\x01"
 _FAMILIES: Final = ("device", "device_profile", "unique", "number", "change", "meta")
@@ -93,7 +94,7 @@ class RegistryStore:
         self._thread = ThreadPoolExecutor(1, "registry-sync")
         self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
         self._syncing: asyncio.Task[None] | None = None
-        self._failed: StoreError | None = None
+        self._failed: TbfastError | None = None
         self._subscribers: list[Callable[[Change], None]] = []
 
     @property
@@ -245,7 +246,7 @@ class RegistryStore:
             group, self._waiting = self._waiting, []
             try:
                 await loop.run_in_executor(self._thread, self._flush)
-            except StoreError as error:
+            except TbfastError as error:
                 self._failed = error
                 group += self._waiting
                 self._waiting = []

@@ -15,7 +15,7 @@ from rocksdict import (
     Rdict,
 )
 
-from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall
+from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall, TbfastError
 
 
 def options(*, write_buffer_bytes: int, cache: Cache) -> Options:
@@ -62,6 +62,8 @@ def translated(path: Path) -> Iterator[None]:
     """Turn what RocksDB and the file system raise into StoreError or one of its kinds."""
     try:
         yield
+    except TbfastError:
+        raise
     except OSError as error:
         raise StoreError(f"cannot use the store at {path}: {error.strerror}") from error
     except Exception as error:  # rocksdict raises plain Exception for every RocksDB status

@@ -32,7 +32,8 @@ cdef class Batch:
         self.b.inline_slots = <tbf_inline_slot *>calloc(TBF_INLINE_SLOTS, sizeof(tbf_inline_slot))
         self.b.cap = 16384
         self.b.buf = <uint8_t *>malloc(self.b.cap)
-        if not (self.k.slots and self.k.keys and self.k.names and self.b.inline_slots and self.b.buf):
+        if not (self.k.slots and self.k.keys and self.k.names and self.b.inline_slots
+                and self.b.buf):
             raise MemoryError("no memory for a batch")
         self.b.keys = &self.k
         self.max_bytes = max_bytes
@@ -87,7 +88,8 @@ cdef class Batch:
     def to_block(self, uint32_t journal_id, uint32_t epoch, uint64_t seq, int64_t commit_ms,
                  uint32_t first_key):
         """Frames the batch as block bytes; keys numbered from first_key on are defined in it."""
-        cdef bytes out = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>tbf_block_size(&self.b, first_key))
+        cdef Py_ssize_t size = <Py_ssize_t>tbf_block_size(&self.b, first_key)
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, size)
         tbf_block_write(<uint8_t *>PyBytes_AS_STRING(out), &self.b, journal_id, epoch, seq,
                         commit_ms, first_key)
         return out

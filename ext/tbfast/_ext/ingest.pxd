@@ -20,7 +20,7 @@ cdef extern from "tbf_json.h" nogil:
                                   const tbf_json_opts *opts, tbf_json_result *result)
 
 cdef extern from "tbf_walk.h" nogil:
-    ctypedef struct tbf_ack:
+    ctypedef struct tbf_owed:
         uint32_t next
         uint32_t read_us
         uint16_t packet_id
@@ -33,7 +33,7 @@ cdef extern from "tbf_walk.h" nogil:
         uint32_t count
     ctypedef struct tbf_group:
         uint64_t serial
-        tbf_ack *acks
+        tbf_owed *acks
         uint32_t ack_count
         uint32_t ack_cap
         tbf_touched *touched

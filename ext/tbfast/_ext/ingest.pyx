@@ -21,7 +21,7 @@ cdef class Group:
     def __cinit__(self):
         self.g.ack_cap = 1024
         self.g.touched_cap = 256
-        self.g.acks = <tbf_ack *>malloc(self.g.ack_cap * sizeof(tbf_ack))
+        self.g.acks = <tbf_owed *>malloc(self.g.ack_cap * sizeof(tbf_owed))
         self.g.touched = <tbf_touched *>malloc(self.g.touched_cap * sizeof(tbf_touched))
         if self.g.acks == NULL or self.g.touched == NULL:
             raise MemoryError("no memory for a commit group")
@@ -33,10 +33,10 @@ cdef class Group:
     cdef int grow(self) except -1:
         cdef void *more
         if self.g.ack_count == self.g.ack_cap:
-            more = realloc(self.g.acks, 2 * self.g.ack_cap * sizeof(tbf_ack))
+            more = realloc(self.g.acks, 2 * self.g.ack_cap * sizeof(tbf_owed))
             if more == NULL:
                 raise MemoryError("no memory for a commit group")
-            self.g.acks = <tbf_ack *>more
+            self.g.acks = <tbf_owed *>more
             self.g.ack_cap *= 2
         if self.g.touched_count == self.g.touched_cap:
             more = realloc(self.g.touched, 2 * self.g.touched_cap * sizeof(tbf_touched))
@@ -273,7 +273,7 @@ cdef class Ingest:
         group.last_key = self.batch.k.count
         group.points = self.batch.b.point_count
         group.dropped_records = self.batch.b.dropped_records
-        group.held_bytes = self.batch.b.len + group.g.ack_count * sizeof(tbf_ack)
+        group.held_bytes = self.batch.b.len + group.g.ack_count * sizeof(tbf_owed)
         if self.batch.b.record_count:
             group.value = self.batch.to_block(journal_id, epoch, seq, commit_ms, first_key)
         tbf_batch_clear(&self.batch.b, self.context.wall_ms)

@@ -301,3 +301,19 @@ def decode(frame, version):
         return packet_of(&f, level)
     finally:
         PyBuffer_Release(&view)
+
+
+def frame_length(data, size_t max_remaining):
+    """Bytes of the packet at the front of data, 0 while it is not complete.
+
+    Raises MalformedPacket, PacketTooLarge: before the body arrives, from the fixed header alone.
+    """
+    cdef Py_buffer view
+    cdef tbf_frame f
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if frame_of(<const uint8_t *>view.buf, <size_t>view.len, max_remaining, &f) == TBF_MORE:
+            return 0
+        return f.total
+    finally:
+        PyBuffer_Release(&view)

@@ -27,7 +27,7 @@ from tbfast._ext.ingest cimport (
     TBF_WALK_GROW,
     Group,
     Ingest,
-    tbf_ack,
+    tbf_owed,
     tbf_session,
     tbf_touched,
     tbf_walk,
@@ -61,8 +61,11 @@ cdef extern from "<sys/socket.h>" nogil:
     int setsockopt(int fd, int level, int name, const void *value, unsigned int n)
     int accept4(int fd, void *address, void *n, int flags)
 
+cdef extern from "<netinet/in.h>" nogil:
+    int IPPROTO_TCP
+
 cdef extern from "<netinet/tcp.h>" nogil:
-    int IPPROTO_TCP, TCP_NODELAY
+    int TCP_NODELAY
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
@@ -233,7 +236,7 @@ cdef class Reactor:
                     self._pause_accept()
                     return 0
                 continue  # the peer gave up between its SYN and our accept
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one)
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
             self._add(fd)
         return 0
 
@@ -527,7 +530,7 @@ cdef class Reactor:
         """The group is durable: sends every answer it owes, one send per connection."""
         cdef uint32_t i, index, slot, n
         cdef tbf_touched *t
-        cdef tbf_ack *ack
+        cdef tbf_owed *ack
         cdef tbf_session *s
         cdef conn *c
         cdef bint ok

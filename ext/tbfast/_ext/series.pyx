@@ -31,12 +31,12 @@ cdef extern from "Python.h":
     char *PyOS_double_to_string(double val, char code, int precision, int flags, int *ptype)
     int Py_DTSF_ADD_DOT_0
 
-cdef extern from "tbf_text.h" nogil:
-    const size_t TBF_TEXT_NUMBER
-    size_t tbf_text_string_bound(size_t n)
-    size_t tbf_text_string(uint8_t *out, tbf_span utf8)
-    size_t tbf_text_int64(uint8_t *out, int64_t v)
-    size_t tbf_text_base64(uint8_t *out, tbf_span bytes)
+cdef extern from "tbf_out.h" nogil:
+    const size_t TBF_OUT_NUMBER
+    size_t tbf_out_string_bound(size_t n)
+    size_t tbf_out_string(uint8_t *out, tbf_span utf8)
+    size_t tbf_out_int64(uint8_t *out, int64_t v)
+    size_t tbf_out_base64(uint8_t *out, tbf_span bytes)
 
 TYPE_NAMES = ("int64", "double", "bool", "bool", "string", "json", "bytes", "decimal")
 
@@ -73,13 +73,13 @@ cdef class Text:
         return 0
 
     cdef int string(self, tbf_span utf8) except -1:
-        self.room(tbf_text_string_bound(utf8.n))
-        self.len += tbf_text_string(self.buf + self.len, utf8)
+        self.room(tbf_out_string_bound(utf8.n))
+        self.len += tbf_out_string(self.buf + self.len, utf8)
         return 0
 
     cdef int int64(self, int64_t v) except -1:
-        self.room(TBF_TEXT_NUMBER)
-        self.len += tbf_text_int64(self.buf + self.len, v)
+        self.room(TBF_OUT_NUMBER)
+        self.len += tbf_out_int64(self.buf + self.len, v)
         return 0
 
     cdef int value(self, const tbf_point *point) except -1:
@@ -88,7 +88,7 @@ cdef class Text:
         if point.type == TBF_INT64:
             self.int64(point.i64)
         elif point.type == TBF_DECIMAL:
-            self.room(TBF_TEXT_NUMBER)
+            self.room(TBF_OUT_NUMBER)
             self.len += tbf_decimal_text(self.buf + self.len, point.i64, point.scale)
         elif point.type == TBF_DOUBLE:
             text = PyOS_double_to_string(point.f64, c"r", 0, Py_DTSF_ADD_DOT_0, NULL)
@@ -108,7 +108,7 @@ cdef class Text:
             self.raw(point.bytes.p, point.bytes.n)
         else:
             self.room(4 * (point.bytes.n // 3 + 1) + 2)
-            self.len += tbf_text_base64(self.buf + self.len, point.bytes)
+            self.len += tbf_out_base64(self.buf + self.len, point.bytes)
         return 0
 
     cdef bytes to_bytes(self):

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
+import msgspec
+
 from tbfast import limits
 from tbfast.codec import mqtt as codec
 from tbfast.engine.mqtt.effects import (
@@ -32,6 +34,7 @@ from tbfast.model import mqtt as m
 from tbfast.model.mqtt import ReasonCode as Code
 from tbfast.model.auth import Presented, StoredCredentials
 
+CONNECT = 1
 PUBACK = 4
 PUBREC = 5
 
@@ -102,7 +105,6 @@ class MqttSession:
         "_aliases",
         "_connect",
         "_deadline",
-        "_decoder",
         "_early",
         "_early_bytes",
         "_effects",
@@ -110,6 +112,7 @@ class MqttSession:
         "_last_ms",
         "_new_client_id",
         "_out",
+        "_partial",
         "_peer_max_packet",
         "_problem_information",
         "_qos2",
@@ -138,7 +141,7 @@ class MqttSession:
         self._sink = sink
         self._settings = settings
         self._new_client_id = new_client_id
-        self._decoder: codec.Decoder | None = None
+        self._partial = b""
         self._out: list[bytes] = []
         self._effects: list[Effect] = []
         self._early: list[bytes] | None = None
@@ -179,42 +182,43 @@ class MqttSession:
 
     def receive(self, view: bytes | memoryview, now: int) -> None:
         """Bytes from the peer, split anywhere."""
-        if self.state in (State.CLOSING, State.CLOSED):
-            return
-        if self._decoder is None:
-            self._decoder = codec.Decoder(max_remaining=self._settings.max_remaining)
-        for frame in self._decoder.frames(view):
-            self.receive_packet(frame, now)
-        if self._decoder.failed is not None:
-            self._malformed(self._decoder.failed)
-
-    def receive_packet(self, frame: bytes | memoryview, now: int) -> None:
-        """One complete packet, or bytes of which no packet can come."""
-        if self.state in (State.CLOSING, State.CLOSED):
-            return
-        if self.state is State.OPEN or (self.state is State.NEW and frame[0] >> 4 == 1):
+        data = self._partial + bytes(view)
+        at = 0
+        while self.state not in (State.CLOSING, State.CLOSED):
+            rest = memoryview(data)[at:]
             try:
-                packet = codec.decode(
-                    frame, self.version, max_remaining=self._settings.max_remaining
-                )
+                length = codec.frame_length(rest, self._settings.max_remaining)
             except PeerError as error:
                 self._malformed(error)
-                return
-            self._last_ms = now
-            _HANDLERS[type(packet)](self, packet, now)
-        else:
-            self._queue_early(frame)
+                break
+            if length == 0:
+                break
+            self.receive_packet(rest[:length], now)
+            at += length
+        self._partial = data[at:]
 
-    def _queue_early(self, frame: bytes | memoryview) -> None:
-        """Keeps a packet until the CONNECT is accepted; what cannot be one is refused at once."""
+    def receive_packet(self, packet: bytes | memoryview, now: int) -> None:
+        """One complete packet, or bytes that cannot become one; cheaper than `receive`."""
+        if self.state in (State.CLOSING, State.CLOSED):
+            return
         try:
-            codec.check_frame(frame, max_remaining=self._settings.max_remaining)
+            codec.frame_length(packet, self._settings.max_remaining)
+            first = self.state is State.NEW and packet[0] >> 4 == CONNECT
+            if self.state is not State.OPEN and not first:
+                self._queue_early(packet)
+                return
+            decoded = codec.decode(packet, self.version or 4)
         except PeerError as error:
             self._malformed(error)
             return
+        self._last_ms = now
+        _HANDLERS[type(decoded)](self, decoded, now)
+
+    def _queue_early(self, packet: bytes | memoryview) -> None:
+        """Keeps a packet until the CONNECT is accepted."""
         if self._early is None:
             self._early = []
-        self._early_bytes += len(frame)
+        self._early_bytes += len(packet)
         if (
             len(self._early) >= limits.MQTT_EARLY_PACKETS
             or self._early_bytes > limits.MQTT_EARLY_BYTES
@@ -222,11 +226,14 @@ class MqttSession:
             self._refused("early_queue", "too many packets before CONNACK")
             self._close(Code.QUOTA_EXCEEDED, "too many packets before CONNACK")
             return
-        self._early.append(bytes(frame))
+        self._early.append(bytes(packet))
 
     def _malformed(self, error: PeerError) -> None:
-        too_big = isinstance(error, codec.PacketTooLarge)
-        self._refused("too_big" if too_big else "malformed", str(error))
+        if isinstance(error, codec.PacketTooLarge):
+            reason = "too_big"
+        else:
+            reason = "protocol" if isinstance(error, codec.UnsupportedProtocol) else "malformed"
+        self._refused(reason, str(error))
         if self.state is State.NEW:
             self._abort()  # no CONNECT was accepted: no CONNACK, no DISCONNECT (1.2)
         else:
@@ -554,8 +561,6 @@ class MqttSession:
 
 
 def _without_reason(packet: m.Packet) -> m.Packet:
-    import msgspec
-
     return msgspec.structs.replace(packet, properties=None)
 
 

@@ -1,7 +1,7 @@
-/* See tbf_text.h. */
-#include "tbf_text.h"
+/* See tbf_out.h. */
+#include "tbf_out.h"
 
-size_t tbf_text_string(uint8_t *out, tbf_span utf8) {
+size_t tbf_out_string(uint8_t *out, tbf_span utf8) {
     static const char HEX[] = "0123456789abcdef";
     uint8_t *p = out;
     *p++ = '"';
@@ -30,9 +30,9 @@ size_t tbf_text_string(uint8_t *out, tbf_span utf8) {
     return (size_t)(p - out);
 }
 
-size_t tbf_text_int64(uint8_t *out, int64_t v) { return tbf_decimal_text(out, v, 0); }
+size_t tbf_out_int64(uint8_t *out, int64_t v) { return tbf_decimal_text(out, v, 0); }
 
-size_t tbf_text_base64(uint8_t *out, tbf_span bytes) {
+size_t tbf_out_base64(uint8_t *out, tbf_span bytes) {
     static const char ALPHABET[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     uint8_t *p = out;

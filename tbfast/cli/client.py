@@ -1,0 +1,214 @@
+"""The running server, over HTTP on the Unix socket in its data directory."""
+
+import contextlib
+import http.client
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from tbfast.cli.exits import Unreachable
+from tbfast.cli.target import DeviceView
+from tbfast.errors import Conflict, NotFound, TbfastError
+
+SOCKET_NAME: Final = "tbfast.sock"
+_CONNECT_TIMEOUT_S: Final = 5.0
+_ANSWER_TIMEOUT_S: Final = 60.0
+_PAGE_SIZE: Final = 1_000
+
+T = TypeVar("T")
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+class _Device(msgspec.Struct, rename="camel"):
+    id: _Id
+    name: str
+    type: str
+    label: str | None
+    created_time: int
+
+
+class _Credentials(msgspec.Struct, rename="camel"):
+    credentials_type: str
+    credentials_id: str
+
+
+class _Page(msgspec.Struct, rename="camel"):
+    data: list[_Device]
+    has_next: bool
+
+
+class _Envelope(msgspec.Struct):
+    message: str
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_CONNECT_TIMEOUT_S)
+        self.sock.connect(str(self._path))
+        self.sock.settimeout(self.timeout)
+
+
+def connect(data_dir: Path) -> "Server | None":
+    """The server of this data directory; None when nobody listens there.
+
+    Raises Unreachable when somebody does but cannot be talked to.
+    """
+    path = data_dir / SOCKET_NAME
+    connection = _UnixConnection(path, _ANSWER_TIMEOUT_S)
+    try:
+        connection.connect()
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise Unreachable(f"no permission for {path}; run as the user of the server") from error
+    except OSError as error:
+        raise Unreachable(
+            f"the server at {path} does not answer ({error}); look at its log or restart it"
+        ) from error
+    return Server(path, connection)
+
+
+class Server:
+    """A `Target`; one connection, one request at a time."""
+
+    def __init__(self, path: Path, connection: _UnixConnection) -> None:
+        self._path = path
+        self._connection = connection
+
+    def create(
+        self, name: str, token: str | None, label: str | None, type: str | None
+    ) -> DeviceView:
+        """POST /api/device."""
+        query = {"accessToken": token} if token else {}
+        body = {"name": name, "label": label, "type": type}
+        device = _view(self._call("POST", "/api/device", _Device, query, body))
+        return self.with_token(device)
+
+    def find(self, text: str) -> DeviceView:
+        """By name, then by id."""
+        try:
+            found = self._call("GET", "/api/tenant/device", _Device, {"deviceName": text})
+        except NotFound:
+            found = self._by_id(text)
+        return _view(found)
+
+    def with_token(self, device: DeviceView) -> DeviceView:
+        """GET /api/device/{id}/credentials."""
+        found = self._call("GET", f"/api/device/{device.id}/credentials", _Credentials)
+        token = found.credentials_id if found.credentials_type == "ACCESS_TOKEN" else None
+        return msgspec.structs.replace(device, token=token)
+
+    def devices(self, text_search: str) -> Iterator[DeviceView]:
+        """GET /api/tenant/devices, page by page."""
+        query: dict[str, Any] = {"pageSize": _PAGE_SIZE, "sortProperty": "name"}
+        query |= {"page": 0, "textSearch": text_search}
+        while True:
+            page = self._call("GET", "/api/tenant/devices", _Page, query)
+            yield from map(_view, page.data)
+            if not page.has_next:
+                return
+            query["page"] += 1
+
+    def remove(self, device: DeviceView) -> None:
+        """DELETE /api/device/{id}."""
+        self._request("DELETE", f"/api/device/{device.id}")
+
+    def history(
+        self,
+        device: DeviceView,
+        keys: Sequence[str] | None,
+        start_ms: int | None,
+        end_ms: int | None,
+        limit: int,
+    ) -> bytes:
+        """GET .../values/timeseries/history, in JSON types."""
+        query: list[tuple[str, Any]] = [("limit", limit), ("useStrictDataTypes", "true")]
+        query += [("key", key) for key in keys or ()]
+        query += [("startTs", start_ms)] if start_ms is not None else []
+        query += [("endTs", end_ms)] if end_ms is not None else []
+        path = f"/api/plugins/telemetry/DEVICE/{device.id}/values/timeseries/history"
+        return self._request("GET", path, query)
+
+    def lines(self, device: DeviceView | None) -> Iterator[bytes]:
+        """GET /api/tail: live lines for as long as the server sends them."""
+        query = {"device": device.id} if device else {}
+        with self._answers():
+            self._connection.timeout = None
+            self._connection.sock.settimeout(None)
+            response = self._send("GET", "/api/tail", query)
+            while text := response.readline():
+                yield text
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _by_id(self, text: str) -> _Device:
+        try:
+            return self._call("GET", f"/api/device/{quote(text, safe='')}", _Device)
+        except (NotFound, Refused):
+            raise NotFound(f"there is no device with the name or id {text!r}") from None
+
+    def _call(self, method: str, path: str, type_: type[T], query: Any = (), body: Any = None) -> T:
+        text = self._request(method, path, query, body)
+        try:
+            return msgspec.json.decode(text, type=type_)
+        except msgspec.DecodeError as error:
+            raise TbfastError(f"unexpected answer to {method} {path}: {error}") from error
+
+    def _request(self, method: str, path: str, query: Any = (), body: Any = None) -> bytes:
+        with self._answers():
+            return self._send(method, path, query, body).read()
+
+    def _send(
+        self, method: str, path: str, query: Any = (), body: Any = None
+    ) -> http.client.HTTPResponse:
+        """The response, its body unread; raises for every status but 200."""
+        target = f"{path}?{urlencode(query)}" if query else path
+        encoded = None if body is None else msgspec.json.encode(body)
+        self._connection.request(method, target, encoded, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        if response.status == 200:
+            return response
+        message = _message(response)
+        if response.status == 404:
+            raise NotFound(message)
+        raise Conflict(message) if response.status == 409 else Refused(message)
+
+    @contextlib.contextmanager
+    def _answers(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(
+                f"the server at {self._path} stopped answering ({reason}); look at its log"
+            ) from error
+
+
+class Refused(TbfastError):
+    """The server answered with an error; its own words."""
+
+
+def _message(response: http.client.HTTPResponse) -> str:
+    text = response.read()
+    try:
+        return msgspec.json.decode(text, type=_Envelope).message
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return f"the server answered {response.status} {response.reason}"
+
+
+def _view(device: _Device) -> DeviceView:
+    return DeviceView(device.id.id, device.name, device.type, device.label, device.created_time)

@@ -1,0 +1,84 @@
+"""Entry point of ``tbfast``: finds the subcommand, loads its module, maps errors to exit codes.
+
+A subcommand is a module with ``add_arguments(parser)`` and ``run(args) -> int``.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tbfast import __version__
+from tbfast.cli import exits
+from tbfast.errors import TbfastError
+
+
+class Command(NamedTuple):
+    """One row of the table of subcommands."""
+
+    name: str
+    help: str
+    module: str
+
+
+COMMANDS: Final = (
+    Command("serve", "run the server", "tbfast.cli.serve"),
+    Command("demo", "run the server with a simulated fleet", "tbfast.cli.demo"),
+    Command("device", "add, list, show and remove devices", "tbfast.cli.device"),
+    Command("query", "print stored telemetry of a device", "tbfast.cli.query"),
+    Command("tail", "print telemetry as it arrives", "tbfast.cli.tail"),
+    Command("bench", "measure a running server", "tbfast.cli.bench"),
+    Command("config", "print settings and where they come from", "tbfast.cli.config_cmd"),
+)
+
+_EPILOG = (
+    "exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 server not reachable; "
+    "'tbfast COMMAND --help' explains a command"
+)
+
+
+def build_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser, with arguments of the chosen subcommand only: the others are not imported."""
+    parser = argparse.ArgumentParser(
+        prog="tbfast",
+        description="ThingsBoard-compatible edge server for device telemetry",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tbfast {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.help, allow_abbrev=False)
+        if command.name == chosen:
+            module = importlib.import_module(command.module)
+            sub.description = module.__doc__
+            sub.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = build_parser(words[0] if words else None).parse_args(words)
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except TbfastError as error:
+        print(f"tbfast: {error}", file=sys.stderr)
+        return exits.code_of(error)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, a pager) has what it wanted. Python would complain
+        # about the same pipe again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.DONE
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

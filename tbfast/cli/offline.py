@@ -1,0 +1,126 @@
+"""The store of a stopped server: the only command-line module that opens it."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tbfast.cli.exits import Unreachable
+from tbfast.cli.target import DeviceView
+from tbfast.control.registry import DeviceQuery, Registry
+from tbfast.control.services import SeriesReader
+from tbfast.errors import NotFound, StoreBusy
+from tbfast.model.device import Device, DeviceRecord
+from tbfast.store.registry import DIRECTORY
+
+_PAGE_SIZE = 1_000
+
+T = TypeVar("T")
+
+
+def open_store(data_dir: Path) -> "Offline":
+    """Open the registry; raises Unreachable when a process has it that does not answer."""
+    runner = asyncio.Runner()
+    try:
+        registry = runner.run(Registry.open(data_dir / DIRECTORY))
+    except StoreBusy as error:
+        runner.close()
+        raise Unreachable(
+            f"{data_dir} is in use by a process that does not answer on its socket: a server "
+            "that is starting or stuck, or another tbfast command; try again or look at its log"
+        ) from error
+    except BaseException:
+        runner.close()
+        raise
+    return Offline(data_dir, runner, registry)
+
+
+class Offline:
+    """A `Target` without a server."""
+
+    def __init__(self, data_dir: Path, runner: asyncio.Runner, registry: Registry) -> None:
+        self._data_dir = data_dir
+        self._runner = runner
+        self._registry = registry
+
+    def create(
+        self, name: str, token: str | None, label: str | None, type: str | None
+    ) -> DeviceView:
+        """Straight into the registry; returns when it is on disk."""
+        return _view(self._run(self._registry.create_device(name, token, label=label, type=type)))
+
+    def find(self, text: str) -> DeviceView:
+        """By name, then by id."""
+        return _bare(self._run(self._found(text)))
+
+    def with_token(self, device: DeviceView) -> DeviceView:
+        """The same with its token."""
+        return _view(self._run(self._registry.record(device.id)))
+
+    def devices(self, text_search: str) -> Iterator[DeviceView]:
+        """All of them, by name."""
+        page = 0
+        while True:
+            query = DeviceQuery(
+                page=page, page_size=_PAGE_SIZE, text_search=text_search, sort_property="name"
+            )
+            found = self._run(self._registry.page(query))
+            for device_id in found.ids:
+                yield _bare(self._run(self._registry.device(device_id)))
+            page += 1
+            if page * _PAGE_SIZE >= found.total:
+                return
+
+    def remove(self, device: DeviceView) -> None:
+        """From the registry; rows that mention its number are dropped later."""
+        self._run(self._registry.delete_device(device.id))
+
+    def history(
+        self,
+        device: DeviceView,
+        keys: Sequence[str] | None,
+        start_ms: int | None,
+        end_ms: int | None,
+        limit: int,
+    ) -> bytes:
+        """From journals and sealed series."""
+        from tbfast.store.series_reader import open_offline
+
+        number = self._run(self._registry.device(device.id)).number
+        reader: SeriesReader = open_offline(self._data_dir)
+        return self._run(
+            reader.range(
+                number, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=False
+            )
+        )
+
+    def close(self) -> None:
+        """Release the store."""
+        try:
+            self._run(self._registry.close())
+        finally:
+            self._runner.close()
+
+    async def _found(self, text: str) -> Device:
+        device = await self._registry.device_by_name(text)
+        if device is not None:
+            return device
+        try:
+            return await self._registry.device(text.lower())
+        except NotFound:
+            raise NotFound(f"there is no device with the name or id {text!r}") from None
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+
+def _bare(device: Device) -> DeviceView:
+    return DeviceView(device.id, device.name, device.type, device.label, device.created_ms)
+
+
+def _view(record: DeviceRecord) -> DeviceView:
+    secret = record.credentials
+    token = secret.credentials_id if secret.type == "ACCESS_TOKEN" else None
+    return msgspec.structs.replace(_bare(record.device), token=token)

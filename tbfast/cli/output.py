@@ -1,0 +1,54 @@
+"""Printing for people (a table on a terminal), for pipes (tabs) and for programs (JSON)."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+
+def printable(text: str) -> str:
+    """Text with everything a terminal would obey or that breaks a line written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def time_text(ts_ms: int) -> str:
+    """Unix milliseconds as UTC, or as they are when no calendar holds them."""
+    try:
+        return datetime.fromtimestamp(ts_ms / 1000, UTC).isoformat(" ", "milliseconds")[:-6]
+    except (ValueError, OverflowError, OSError):
+        return str(ts_ms)
+
+
+def line(text: str) -> None:
+    """One line on standard output, whatever the terminal's encoding."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def json_line(value: object) -> None:
+    """A value as one line of JSON; Raw and bytes-free structs only."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows under a heading; without a terminal just the rows, separated by tabs."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            line("\t".join(printable(cell) for cell in row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(shown)

@@ -1,0 +1,229 @@
+"""The controller's end of the links: blocks into the tail, questions of workers answered."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tbfast import limits
+from tbfast._ext.series import split_definitions
+from tbfast.control.registry import Registry
+from tbfast.control.tail import TailService
+from tbfast.errors import TbfastError
+from tbfast.link import messages as msg
+from tbfast.link.channel import Channel
+from tbfast.model.auth import StoredCredentials
+from tbfast.model.device import Change
+from tbfast.obs.log import get_logger
+
+log = get_logger("tbfast.links")
+
+CREDIT_STEP_BYTES = limits.LINK_CREDIT_BYTES // 8  # credit goes back in steps of this size
+POSITION_TIMEOUT_S = 1.0  # a read waits this long for a worker to say where it is
+
+
+class _Worker:
+    """One connected worker."""
+
+    def __init__(self, channel: Channel, hello: msg.Hello) -> None:
+        self.channel = channel
+        self.journal_id = hello.journal_id
+        self.owed_bytes = 0
+
+
+class LinkServer:
+    """Accepts the workers of this node on a Unix socket (mode 0600)."""
+
+    def __init__(self, registry: Registry, tail: TailService) -> None:
+        self._registry = registry
+        self._tail = tail
+        self._channels: set[Channel] = set()
+        self._workers: dict[Channel, _Worker] = {}
+        self._sessions: dict[int, tuple[_Worker, msg.OpenSession]] = {}  # by device number
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._positions: dict[int, asyncio.Future[tuple[int, int]]] = {}
+        self._request = 0
+        self._server: asyncio.AbstractServer | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+
+    async def listen(self, path: Path) -> None:
+        """Starts accepting."""
+        path.unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        old = os.umask(0o177)
+        try:
+            self._server = await loop.create_unix_server(lambda: Channel(self), str(path))
+        finally:
+            os.umask(old)
+        self._unsubscribe = self._registry.subscribe(self._changed)
+
+    async def close(self) -> None:
+        """Ends every link."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        if self._server is not None:
+            self._server.close()
+        for channel in list(self._channels):
+            channel.close()
+
+    # --- Peer --------------------------------------------------------------------------------
+
+    def channel_opened(self, channel: Channel) -> None:
+        self._channels.add(channel)
+
+    def channel_closed(self, channel: Channel) -> None:
+        self._channels.discard(channel)
+        worker = self._workers.pop(channel, None)
+        if worker is None:
+            return
+        for device in [d for d, (w, _) in self._sessions.items() if w is worker]:
+            del self._sessions[device]
+
+    def block(self, channel: Channel, block: bytes) -> None:
+        worker = self._workers[channel]
+        self._tail.apply(block)
+        worker.owed_bytes += len(block)
+        if worker.owed_bytes >= CREDIT_STEP_BYTES:
+            channel.send(msg.Credit(worker.owed_bytes))
+            worker.owed_bytes = 0
+
+    def message(self, channel: Channel, message: msg.Message) -> None:
+        match message:
+            case msg.Hello():
+                self._spawn(self._welcome(channel, message))
+            case msg.KeyTable(epoch, first, defs):
+                # Sent right behind Hello, before any block of it can be asked for.
+                self._tail.define(self._journal_of(channel), epoch, first, split_definitions(defs))
+            case msg.Lookup():
+                self._spawn(self._lookup(channel, message))
+            case msg.SessionOpened(session):
+                self._session_opened(self._workers[channel], session)
+            case msg.SessionClosed(device, slot, generation):
+                self._session_closed(self._workers[channel], device, slot, generation)
+            case msg.Position(request, epoch, seq):
+                waiting = self._positions.pop(request, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result((epoch, seq))
+            case _:
+                log.error("unexpected link message", type=type(message).__name__)
+
+    # --- handshake ---------------------------------------------------------------------------
+
+    def _journal_of(self, channel: Channel) -> int:
+        return self._workers[channel].journal_id
+
+    async def _welcome(self, channel: Channel, hello: msg.Hello) -> None:
+        worker = self._workers[channel]
+        changes = await self._registry.changes_since(hello.revision) if hello.revision else []
+        cursor = self._tail.cursor(worker.journal_id)
+        channel.send(
+            msg.Welcome(
+                *cursor,
+                limits.LINK_CREDIT_BYTES,
+                self._registry.revision,
+                changes is None,
+            )
+        )
+        for change in changes or ():
+            channel.send(_changed_message(change))
+        for session in hello.sessions:
+            self._session_opened(worker, session)
+        log.info("worker linked", journal=worker.journal_id, pid=hello.pid, after=cursor)
+
+    # --- registry ----------------------------------------------------------------------------
+
+    async def _lookup(self, channel: Channel, lookup: msg.Lookup) -> None:
+        found = [await self._credentials(i) for i in lookup.ids]
+        channel.send(msg.Found(lookup.request, found))
+
+    async def _credentials(self, credentials_id: str) -> StoredCredentials | None:
+        known = await self._registry.lookup_credentials(credentials_id)
+        if known is None:
+            return None
+        device, credentials, profile = known
+        return StoredCredentials(
+            credentials_id=credentials.credentials_id,
+            type=credentials.type,
+            device=device.number,
+            device_name=device.name,
+            transport=profile.transport_type,
+            value=credentials.value or "",
+        )
+
+    def _changed(self, change: Change) -> None:
+        message = _changed_message(change)
+        for channel in self._workers:
+            channel.send(message)
+
+    # --- sessions ----------------------------------------------------------------------------
+
+    def _session_opened(self, worker: _Worker, session: msg.OpenSession) -> None:
+        """One session per device: the later CONNECT wins, wherever it is."""
+        older = self._sessions.get(session.device)
+        if older is not None and older[0] is not worker:
+            if older[1].at_ms > session.at_ms:
+                _take_over(worker, session)
+                return
+            _take_over(*older)
+        self._sessions[session.device] = (worker, session)
+
+    def _session_closed(self, worker: _Worker, device: int, slot: int, generation: int) -> None:
+        current = self._sessions.get(device)
+        if current is not None and current[0] is worker:
+            session = current[1]
+            if (session.slot, session.generation) == (slot, generation):
+                del self._sessions[device]
+
+    # --- reads -------------------------------------------------------------------------------
+
+    async def caught_up(self) -> None:
+        """Returns when the tail has applied everything acknowledged before this call.
+
+        A worker that does not answer within POSITION_TIMEOUT_S is left out: it acknowledges
+        nothing meanwhile that this read could have been promised.
+        """
+        waits = [self._wait_for(worker) for worker in list(self._workers.values())]
+        if waits:
+            await asyncio.gather(*waits)
+
+    async def _wait_for(self, worker: _Worker) -> None:
+        self._request += 1
+        answer: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        self._positions[self._request] = answer
+        worker.channel.send(msg.WhereNow(self._request))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POSITION_TIMEOUT_S):
+                position = await answer
+                await self._tail.reached(worker.journal_id, position)
+
+    # --- tasks -------------------------------------------------------------------------------
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            level = logging.ERROR
+            log.limited("link_task", level, "answering a worker failed", error=str(error))
+            if not isinstance(error, TbfastError):
+                raise error
+
+
+def _take_over(worker: _Worker, session: msg.OpenSession) -> None:
+    worker.channel.send(msg.TakenOver(session.device, session.slot, session.generation))
+
+
+def _changed_message(change: Change) -> msg.Changed:
+    revoked = change.revoked_credentials()
+    closes = change.kind in ("device", "credentials") and (change.op == "deleted" or bool(revoked))
+    return msg.Changed(
+        change.revision,
+        [*revoked, *change.new_credentials()],
+        [change.number] if closes and change.number else [],
+        "the device was removed" if change.op == "deleted" else "the credentials changed",
+    )

@@ -1,0 +1,25 @@
+"""The controller's HTTP interface: ThingsBoard's management API subset and tbfast's own paths.
+
+It is served on a Unix socket that only the owner of the data directory can open; whoever connects
+is trusted. A path or method that is not here is answered with the error envelope of REST spec 1.3.
+"""
+
+from starlette.applications import Starlette
+
+from tbfast.control.rest.devices import DeviceRoutes
+from tbfast.control.rest.errors import HANDLERS
+from tbfast.control.rest.node import NodeRoutes
+from tbfast.control.rest.telemetry import TelemetryRoutes
+from tbfast.control.services import Services
+
+
+def build_app(services: Services) -> Starlette:
+    """The ASGI application; it starts nothing and owns nothing."""
+    return Starlette(
+        routes=[
+            *DeviceRoutes(services.registry).routes(),
+            *TelemetryRoutes(services.registry, services.series).routes(),
+            *NodeRoutes(services.registry, services.live, services.node).routes(),
+        ],
+        exception_handlers=HANDLERS,
+    )

@@ -1,0 +1,86 @@
+"""The error envelope of REST spec 1.3, and which of our errors gets which code."""
+
+import http
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tbfast.control.rules import InvalidEntity, UniqueConflict
+from tbfast.errors import Conflict, NotFound, ResourceError, StoreError
+
+GENERAL: Final = 2
+BAD_REQUEST: Final = 31
+ITEM_NOT_FOUND: Final = 32
+VERSION_CONFLICT: Final = 35
+DATABASE: Final = 46
+
+Handler = Callable[[Request, Any], Awaitable[Response]]
+
+
+class RestError(Exception):
+    """A request refused by the interface itself."""
+
+    def __init__(self, status: int, error_code: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error_code = error_code
+
+
+class _Envelope(msgspec.Struct, rename="camel"):
+    status: int
+    message: str
+    error_code: int
+    timestamp: int
+
+
+def bad_request(message: str) -> RestError:
+    """400 with the code for bad parameters and broken validation."""
+    return RestError(400, BAD_REQUEST, message)
+
+
+def _envelope(
+    status: int, error_code: int, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    body = _Envelope(status, message, error_code, time.time_ns() // 1_000_000)
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+async def _refused(_request: Request, error: RestError) -> Response:
+    return _envelope(error.status, error.error_code, str(error))
+
+
+async def _unrouted(_request: Request, error: HTTPException) -> Response:
+    if error.status_code == 404:
+        return _envelope(404, ITEM_NOT_FOUND, "Requested item wasn't found!")
+    message = error.detail or http.HTTPStatus(error.status_code).phrase
+    return _envelope(error.status_code, GENERAL, message, error.headers)
+
+
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    # Starlette raises the error again after this answer, so that it reaches the log.
+    return _envelope(500, GENERAL, "Internal error; the server's log has the details")
+
+
+def _with(status: int, error_code: int, headers: Mapping[str, str] | None = None) -> Handler:
+    async def handle(_request: Request, error: Exception) -> Response:
+        return _envelope(status, error_code, str(error), headers)
+
+    return handle
+
+
+HANDLERS: Final[dict[Any, Handler]] = {
+    RestError: _refused,
+    HTTPException: _unrouted,
+    NotFound: _with(404, ITEM_NOT_FOUND),
+    UniqueConflict: _with(400, BAD_REQUEST),
+    InvalidEntity: _with(400, BAD_REQUEST),
+    Conflict: _with(409, VERSION_CONFLICT),
+    StoreError: _with(500, DATABASE),
+    ResourceError: _with(503, GENERAL, {"Retry-After": "1"}),
+    Exception: _unexpected,
+}

@@ -1,0 +1,102 @@
+"""Reading requests: ids, query parameters and bounded JSON bodies; refusals are 400 code 31."""
+
+import uuid
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from tbfast import limits
+from tbfast.control.registry import DeviceQuery, SortProperty
+from tbfast.control.rest.errors import BAD_REQUEST, RestError, bad_request
+
+T = TypeVar("T")
+_INT64_DIGITS = 20
+
+
+def entity_id(text: str) -> str:
+    """A UUID in its canonical spelling."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise bad_request(f"Invalid UUID string: {text[:64]}") from error
+
+
+def integer(request: Request, name: str, default: int | None = None, *, least: int = 0) -> int:
+    """An integer parameter; required when there is no default."""
+    text = request.query_params.get(name)
+    if not text:
+        if default is None:
+            raise bad_request(f"Required request parameter '{name}' is not present")
+        return default
+    try:
+        value = int(text) if len(text) <= _INT64_DIGITS else None
+    except ValueError:
+        value = None
+    if value is None or value < least or value >= 1 << 63:
+        raise bad_request(f"'{name}' must be an integer of at least {least}")
+    return value
+
+
+def flag(request: Request, name: str) -> bool:
+    """A boolean parameter, false when absent."""
+    text = request.query_params.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise bad_request(f"'{name}' must be true or false")
+    return text == "true"
+
+
+def descending(request: Request, name: str, default: str) -> bool:
+    """An ASC or DESC parameter."""
+    text = request.query_params.get(name) or default
+    if text.upper() not in ("ASC", "DESC"):
+        raise bad_request(f"'{name}' must be ASC or DESC")
+    return text.upper() == "DESC"
+
+
+def keys(request: Request) -> list[str] | None:
+    """``keys=a,b`` or ``key=a&key=b`` without repetitions; None when neither is there."""
+    names = [name for name in request.query_params.get("keys", "").split(",") if name]
+    names += [name for name in request.query_params.getlist("key") if name]
+    return list(dict.fromkeys(names)) or None
+
+
+def device_query(request: Request) -> DeviceQuery:
+    """Paging of a device list (REST spec 1.2)."""
+    return DeviceQuery(
+        page=integer(request, "page"),
+        page_size=integer(request, "pageSize", least=1),
+        text_search=request.query_params.get("textSearch", ""),
+        type=request.query_params.get("type") or None,
+        sort_property=_sort_property(request),
+        descending=descending(request, "sortOrder", "ASC"),
+    )
+
+
+def _sort_property(request: Request) -> SortProperty:
+    text = request.query_params.get("sortProperty") or "id"
+    try:
+        known: SortProperty = msgspec.convert(text, SortProperty)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"Unsupported sortProperty: {text[:64]}") from error
+    return known
+
+
+async def body(request: Request, type_: type[T]) -> T:
+    """The JSON body, read up to the limit and checked against a type."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > limits.REST_BODY_BYTES:
+        raise _too_long()
+    parts = bytearray()
+    async for chunk in request.stream():
+        if len(parts) + len(chunk) > limits.REST_BODY_BYTES:
+            raise _too_long()
+        parts += chunk
+    try:
+        return msgspec.json.decode(parts, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"Invalid request body: {error}") from error
+
+
+def _too_long() -> RestError:
+    return RestError(413, BAD_REQUEST, f"The body is longer than {limits.REST_BODY_BYTES} bytes")

@@ -1,0 +1,133 @@
+"""Stored telemetry over REST (REST spec 7).
+
+The series reader answers JSON text; with ``useStrictDataTypes=true`` it is passed on untouched.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tbfast import limits
+from tbfast.control.registry import Registry
+from tbfast.control.rest import params
+from tbfast.control.rest.errors import bad_request
+from tbfast.control.services import SeriesReader
+
+DEFAULT_LIMIT: Final = 100
+_PREFIX: Final = "/api/plugins/telemetry/DEVICE/{id}"
+_INLINE_BYTES: Final = 65_536  # longer answers are turned into strings outside the loop
+_NULL: Final = msgspec.Raw(b"null")
+
+
+class _Point(msgspec.Struct):
+    ts: int
+    value: msgspec.Raw
+
+
+_Series = dict[str, list[_Point]]
+_decoder = msgspec.json.Decoder(_Series)
+
+
+class TelemetryRoutes:
+    """Endpoints on top of the series reader."""
+
+    def __init__(self, registry: Registry, series: SeriesReader) -> None:
+        self._registry = registry
+        self._series = series
+
+    def routes(self) -> list[Route]:
+        """Paths below /api/plugins/telemetry."""
+        return [
+            Route(_PREFIX + "/keys/timeseries", self.keys, methods=["GET"]),
+            Route(_PREFIX + "/values/timeseries", self.values, methods=["GET"]),
+            Route(_PREFIX + "/values/timeseries/history", self.history, methods=["GET"]),
+        ]
+
+    async def keys(self, request: Request) -> Response:
+        """GET keys/timeseries: names of the stored series."""
+        return _json(msgspec.json.encode(await self._series.keys(await self._number(request))))
+
+    async def values(self, request: Request) -> Response:
+        """GET values/timeseries: history with both startTs and endTs, latest values otherwise."""
+        if request.query_params.get("startTs") and request.query_params.get("endTs"):
+            return await self.history(request)
+        number = await self._number(request)
+        strict = params.flag(request, "useStrictDataTypes")
+        keys = params.keys(request)
+        text = await self._series.latest(number, keys)
+        if keys is not None:
+            text = _with_missing(text, keys, time.time_ns() // 1_000_000)
+        return _json(text if strict else await _as_strings(text))
+
+    async def history(self, request: Request) -> Response:
+        """GET values/timeseries/history; unlike ThingsBoard either end and keys may be left out."""
+        number = await self._number(request)
+        strict = params.flag(request, "useStrictDataTypes")
+        _only_raw_points(request)
+        start, end = _time(request, "startTs"), _time(request, "endTs")
+        limit = params.integer(request, "limit", DEFAULT_LIMIT, least=1)
+        ascending = not params.descending(request, "orderBy", "DESC")
+        if start is not None and end is not None and start >= end:
+            return _json(b"{}")
+        text = await self._series.range(
+            number,
+            params.keys(request),
+            start_ms=start,
+            end_ms=end,
+            limit=min(limit, limits.REST_POINTS),
+            ascending=ascending,
+        )
+        return _json(text if strict else await _as_strings(text))
+
+    async def _number(self, request: Request) -> int:
+        device = await self._registry.device(params.entity_id(request.path_params["id"]))
+        return device.number
+
+
+def _time(request: Request, name: str) -> int | None:
+    if not request.query_params.get(name):
+        return None
+    return params.integer(request, name, least=-(1 << 63))
+
+
+def _only_raw_points(request: Request) -> None:
+    aggregation = request.query_params.get("agg") or "NONE"
+    # An interval of 0 makes any aggregation behave as NONE (REST spec 7).
+    if aggregation != "NONE" and params.integer(request, "interval", 0) != 0:
+        raise bad_request(f"agg={aggregation[:16]} is not available here; only agg=NONE is")
+
+
+def _with_missing(text: bytes, keys: Sequence[str], now_ms: int) -> bytes:
+    """Latest values where a key asked for and absent has the value null and the present time."""
+    series = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    missing = {key: [_Point(now_ms, _NULL)] for key in keys if key not in series}
+    return msgspec.json.encode({**series, **missing}) if missing else text
+
+
+async def _as_strings(text: bytes) -> bytes:
+    if len(text) <= _INLINE_BYTES:
+        return _stringified(text)
+    return await asyncio.to_thread(_stringified, text)
+
+
+def _stringified(text: bytes) -> bytes:
+    """Every value as a JSON string holding its JSON text; strings and null stay."""
+    series = _decoder.decode(text)
+    for points in series.values():
+        for point in points:
+            raw = bytes(point.value)
+            if raw[:1] in b"{[":
+                point.value = msgspec.Raw(msgspec.json.encode(raw.decode()))
+            elif raw[:1] != b'"' and raw != b"null":
+                point.value = msgspec.Raw(b'"' + raw + b'"')
+    return msgspec.json.encode(series)
+
+
+def _json(text: bytes) -> Response:
+    return Response(text, media_type="application/json")

@@ -1,0 +1,97 @@
+"""What the REST application needs from the rest of the controller, as narrow interfaces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from tbfast.control.registry import Registry
+
+
+class SeriesReader(Protocol):
+    """Stored telemetry, answered as JSON text: {"key":[{"ts":..,"value":..},..],..}.
+
+    Values have their JSON type. Keys without points are absent.
+    """
+
+    async def range(
+        self,
+        device: int,
+        keys: Sequence[str] | None,
+        *,
+        start_ms: int | None,
+        end_ms: int | None,
+        limit: int,
+        ascending: bool,
+    ) -> bytes:
+        """Points with start_ms <= ts < end_ms, at most ``limit`` per key; None keys = all."""
+
+    async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
+        """The newest point of each key; None keys = all."""
+
+    async def keys(self, device: int) -> list[str]:
+        """Names of the device's keys."""
+
+
+class LiveRows(Protocol):
+    """One subscription; an async generator is one."""
+
+    def __aiter__(self) -> "LiveRows":
+        """Itself."""
+
+    async def __anext__(self) -> bytes:
+        """One or more complete JSON lines {"device":number,"ts":..,"key":..,"value":..}."""
+
+    async def aclose(self) -> None:
+        """End the subscription."""
+
+
+class LiveFeed(Protocol):
+    """Telemetry as it is committed."""
+
+    def subscribe(self, devices: frozenset[int] | None) -> LiveRows:
+        """Rows committed from now on, of these device numbers; None = all devices.
+
+        The queue is bounded; a subscriber that reads too slowly is ended.
+        """
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """One ingest process; ``state`` is starting, serving, stopping or down."""
+
+    index: int
+    pid: int
+    state: str
+    connections: int = 0
+    journal_bytes: int = 0
+
+
+class NodeInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """The node at a glance; ports as bound, 0 while a listener is not up."""
+
+    version: str
+    pid: int
+    supervisor_pid: int
+    uptime_ms: int
+    durability: str
+    mqtt_port: int
+    http_port: int
+    workers: list[WorkerInfo]
+
+
+class NodeStatus(Protocol):
+    """The processes of this node."""
+
+    async def status(self) -> NodeInfo:
+        """Their present state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything `tbfast.control.rest.build_app` works on."""
+
+    registry: Registry
+    series: SeriesReader
+    live: LiveFeed
+    node: NodeStatus

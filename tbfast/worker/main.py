@@ -1,0 +1,186 @@
+"""The life of one worker process, from fork to exit."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+
+import uvloop
+
+from tbfast import limits
+from tbfast._ext import metrics as words
+from tbfast._ext.ingest import Group, Ingest
+from tbfast._ext.metrics import Slot
+from tbfast.config import Config
+from tbfast.engine.mqtt.session import Settings
+from tbfast.errors import StoreError
+from tbfast.link import channel as link
+from tbfast.net.http import HttpPort
+from tbfast.net.mqtt import MqttPort
+from tbfast.obs.log import get_logger
+from tbfast.obs.metrics import NodeMetrics
+from tbfast.store.journal import Journal
+from tbfast.store.layout import Layout
+from tbfast.worker.commit import Committer
+from tbfast.worker.directory import Directory
+from tbfast.worker.feed import BlockFeed
+
+log = get_logger("tbfast.worker")
+
+HEARTBEAT_S = 0.5
+DRAIN_S = 20.0  # longest graceful stop (Kubernetes grants 30 s)
+EXIT_STORE = 70  # the journal could not be opened or has failed: reopen under supervision
+
+
+class WorkerSockets:
+    """Listening sockets of one worker, bound by the supervisor and kept open over restarts."""
+
+    def __init__(self, mqtt: socket.socket, http: socket.socket) -> None:
+        self.mqtt = mqtt
+        self.http = http
+
+
+class _CommitMetrics:
+    """Counters of the commit path, in the worker's metrics slot."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+
+    def committed(self, group: Group, seconds: float) -> None:
+        slot = self._slot
+        slot.add(words.MESSAGES_MQTT, group.messages)
+        slot.add(words.POINTS, group.points)
+        if group.value is not None:
+            slot.add(words.COMMITS)
+            slot.add(words.WRITTEN_BYTES, len(group.value))
+            slot.observe_seconds(words.COMMIT, max(0.0, seconds))
+        if group.dropped_records:
+            slot.add(words.RECORDS_DROPPED_KEY, group.dropped_records)
+            log.limited(
+                "key", logging.WARNING,
+                "records with a key that storage refuses were acknowledged and dropped",
+                records=group.dropped_records,
+            )  # fmt: skip
+        if group.bad_utf8:
+            slot.add(words.BAD_UTF8, group.bad_utf8)
+
+    def refused(self, group: Group) -> None:
+        self._slot.add(words.REFUSED_MQTT + words.REASON_STORE, group.messages)
+
+    def pressed(self) -> None:
+        self._slot.add(words.BACKPRESSURE)
+
+
+class Worker:
+    """Wires one worker together; `run` returns its exit code."""
+
+    def __init__(
+        self, number: int, config: Config, sockets: WorkerSockets, metrics: NodeMetrics
+    ) -> None:
+        self._number = number
+        self._config = config
+        self._sockets = sockets
+        self._node = metrics
+        self._slot = metrics.slot(f"worker-{number}")
+        self._layout = Layout(Path(config.data_dir))
+        self._exit_code = 0
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serves until told to stop; 0, or EXIT_STORE if the journal failed."""
+        loop = asyncio.get_running_loop()
+        try:
+            journal = Journal(self._layout.journal(self._number), self._number)
+        except StoreError as error:
+            log.error("cannot open the journal", error=str(error))
+            return EXIT_STORE
+        config = self._config
+        ingest = Ingest(
+            max_remaining=config.mqtt.max_payload_size,
+            type_cast=config.json.type_cast_enabled,
+            max_string=config.json.max_string_value_length,
+        )
+        feed = BlockFeed(loop, journal)
+        directory = Directory(loop, self._number, journal, feed)
+        port = MqttPort(loop, ingest, self._slot, directory, _session_settings(config))
+        committer = Committer(
+            loop,
+            ingest,
+            journal,
+            port,
+            _CommitMetrics(self._slot),
+            disk=config.durability == "disk",
+            on_durable=feed.committed,
+            on_broken=self._broken,
+            max_journal_bytes=config.journal.max_bytes,
+        )
+        directory.sessions = port
+        port.commits = committer
+        http = HttpPort(self._node)
+        await http.listen(loop, self._sockets.http)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        link_task = loop.create_task(
+            link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
+        )
+        port.reactor.listen(self._sockets.mqtt.fileno())
+        self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
+        self._slot.put(words.HEALTH_LISTENING, 1)
+        beat = loop.create_task(self._heartbeat(committer, directory))
+        log.info("worker ready", worker=self._number, epoch=journal.epoch)
+        await self._stop.wait()
+        self._slot.put(words.HEALTH_LISTENING, 0)
+        if self._exit_code == 0:
+            await self._drain(port, committer)
+        port.close()
+        http.close()
+        beat.cancel()
+        await link_task
+        committer.close()
+        if self._exit_code == 0:
+            journal.close()
+        return self._exit_code
+
+    async def _drain(self, port: MqttPort, committer: Committer) -> None:
+        """Finishes and acknowledges what was received."""
+        port.shut_all()
+        deadline = asyncio.get_running_loop().time() + DRAIN_S
+        while (port.draining or not committer.idle) and (
+            asyncio.get_running_loop().time() < deadline
+        ):
+            await asyncio.sleep(0.02)
+
+    async def _heartbeat(self, committer: Committer, directory: Directory) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
+            self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
+            self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
+            directory.expire()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _broken(self, error: StoreError) -> None:
+        """A sync failed: nothing more can be promised by this process."""
+        log.error("the journal failed; this worker restarts", error=str(error))
+        self._exit_code = EXIT_STORE
+        self._stop.set()
+
+
+def _session_settings(config: Config) -> Settings:
+    return Settings(
+        max_remaining=config.mqtt.max_payload_size,
+        close_timeout_ms=config.mqtt.disconnect_timeout,
+        connect_timeout_ms=limits.MQTT_CONNECT_TIMEOUT_MS,
+        idle_timeout_ms=config.sessions.inactivity_timeout,
+        keep_alive_factor=config.mqtt.keep_alive_factor,
+    )
+
+
+def main(number: int, config: Config, sockets: WorkerSockets, metrics: NodeMetrics) -> int:
+    """Body of a forked worker process."""
+    metrics.slot(f"worker-{number}").begin(os.getpid())
+    return uvloop.run(Worker(number, config, sockets, metrics).run())
+
+
