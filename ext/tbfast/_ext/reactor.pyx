@@ -284,10 +284,8 @@ cdef class Reactor:
             raise MemoryError("no memory for connections")
         memset(more + self.capacity, 0, (capacity - self.capacity) * sizeof(conn))
         self.conns = more
-        for slot in range(capacity - 1, self.capacity - 1, -1):
+        for slot in range(self.capacity, capacity):
             self.free_slots.append(slot)
-            if slot == 0:
-                break
         self.capacity = capacity
         return 0
 
