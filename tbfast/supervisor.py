@@ -147,9 +147,7 @@ class Supervisor:
 
     # --- children ----------------------------------------------------------------------------
 
-    def _worker(
-        self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics
-    ) -> _Child:
+    def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
         def park() -> None:
             socks.mqtt.close()
             socks.http.close()

@@ -55,7 +55,7 @@ class Channel(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, message: Message) -> None:
-        """Sends a message; nothing happens when the link is down (its state is rebuilt on Hello)."""
+        """Sends a message; dropped when the link is down: Hello rebuilds that state."""
         if self._transport is not None:
             body = _encoder.encode(message)
             self._transport.write(_HEAD.pack(len(body) + 1, _MESSAGE) + body)

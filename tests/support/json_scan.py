@@ -3,8 +3,9 @@
 import math
 from typing import Any
 
-from tbfast._ext import tbjson
 from tbfast._ext.batch import Batch
+
+from tbfast._ext import tbjson
 from tbfast.errors import PeerError
 from tests.support import oracle_json
 from tests.support.oracle_json import Options, OracleRow, Refused
@@ -28,7 +29,10 @@ def records_of(batch: Batch) -> Records:
     return [
         [
             OracleRow(
-                row.ts, row.key, row.type, parse_strict(row.value) if row.type == "JSON" else row.value
+                row.ts,
+                row.key,
+                row.type,
+                parse_strict(row.value) if row.type == "JSON" else row.value,
             )
             for row in record
         ]
@@ -58,11 +62,7 @@ def scan(payload: bytes, options: Options | None = None, *, attributes: bool = F
 def canonical(records: Records) -> list[list[tuple[Any, ...]]]:
     """Order of keys within a record does not matter, that of records does; -0.0 is not 0.0."""
     return [
-        sorted(
-            (row.ts, row.key, row.type, repr(row.value))
-            for row in record
-        )
-        for record in records
+        sorted((row.ts, row.key, row.type, repr(row.value)) for row in record) for record in records
     ]
 
 

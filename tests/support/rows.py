@@ -145,7 +145,7 @@ class Number(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"Number({str(self)})"
+        return f"Number({self!s})"
 
 
 def _no_constant(name: str) -> Any:
