@@ -27,6 +27,7 @@ from tbfast.config import Config
 from tbfast.control import main as control
 from tbfast.errors import LocalError
 from tbfast.obs.log import get_logger, setup
+from tbfast.obs.log import shutdown as shutdown_logging
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.layout import Layout
 from tbfast.worker import main as worker
@@ -146,9 +147,7 @@ class Supervisor:
 
     # --- children ----------------------------------------------------------------------------
 
-    def _worker(
-        self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics
-    ) -> _Child:
+    def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
         def park() -> None:
             socks.mqtt.close()
             socks.http.close()

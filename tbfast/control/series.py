@@ -47,5 +47,3 @@ class NodeSeries:
         """Names of the device's keys, sorted."""
         await self._links.caught_up()
         return self._tail.keys(device)
-
-

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from rocksdict import AccessType, Rdict
+from rocksdict import AccessType, Cache, Rdict
 
 from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class JournalReader:
-    """Reads the journals of one data directory; reads run one at a time in a thread of their own."""
+    """Reads the journals of one data directory, one read at a time, in a thread of its own."""
 
     def __init__(self, layout: Layout, *, follow: bool) -> None:
         self._layout = layout
@@ -57,9 +57,7 @@ class JournalReader:
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
-        return await self.range(
-            device, keys, start_ms=None, end_ms=None, limit=1, ascending=False
-        )
+        return await self.range(device, keys, start_ms=None, end_ms=None, limit=1, ascending=False)
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys, sorted."""
@@ -106,7 +104,7 @@ class JournalReader:
             try:
                 db.try_catch_up_with_primary()
                 return db
-            except Exception:
+            except Exception:  # noqa: BLE001 - rocksdict raises plain Exception
                 # The writer removed files under the secondary: opening it again finds the new ones.
                 self._forget(number)
         access = AccessType.read_only(False)
@@ -114,7 +112,7 @@ class JournalReader:
             secondary = self._layout.run / f"follow-{number}"
             access = AccessType.secondary(str(secondary))
         opts = rocks.options(
-            write_buffer_bytes=_WRITE_BUFFER_BYTES, cache=rocks.Cache(_WRITE_BUFFER_BYTES)
+            write_buffer_bytes=_WRITE_BUFFER_BYTES, cache=Cache(_WRITE_BUFFER_BYTES)
         )
         opts.create_if_missing(False)
         opts.set_max_open_files(-1 if self._follow else 256)

@@ -29,10 +29,7 @@ class Vector(msgspec.Struct):
 
 def _bytes_of(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            k: bytes.fromhex(v) if k in BINARY else _bytes_of(v)
-            for k, v in value.items()
-        }
+        return {k: bytes.fromhex(v) if k in BINARY else _bytes_of(v) for k, v in value.items()}
     return value
 
 
@@ -64,17 +61,11 @@ def write_seeds(folder: Path) -> int:
     seen: set[tuple[str, bool]] = set()
     count = 0
     for vector in load():
-        group = (
-            (vector.clause, False)
-            if vector.error
-            else (vector.name.split(" with ")[0], True)
-        )
+        group = (vector.clause, False) if vector.error else (vector.name.split(" with ")[0], True)
         if group in seen:
             continue
         seen.add(group)
-        (folder / f"vector-{count:03}").write_bytes(
-            bytes([vector.version]) + vector.data
-        )
+        (folder / f"vector-{count:03}").write_bytes(bytes([vector.version]) + vector.data)
         count += 1
     return count
 

@@ -186,9 +186,7 @@ def publish(r: Reader, flags: int, version: int) -> m.Publish:
     qos = flags >> 1 & 3
     packet_id = r.packet_id() if qos else None
     props = properties(r, "PUBLISH", version)
-    return m.Publish(
-        topic, r.data, qos, bool(flags & 1), bool(flags & 8), packet_id, props
-    )
+    return m.Publish(topic, r.data, qos, bool(flags & 1), bool(flags & 8), packet_id, props)
 
 
 def acknowledgement(r: Reader, kind: int, version: int) -> m.Packet:
@@ -302,9 +300,7 @@ def first_packet(data: bytes, version: int, max_remaining: int) -> tuple[m.Packe
     return body(kind, flags, data[at : at + remaining], version), at + remaining
 
 
-def stream(
-    data: bytes, version: int, max_remaining: int
-) -> tuple[list[m.Packet], str | None]:
+def stream(data: bytes, version: int, max_remaining: int) -> tuple[list[m.Packet], str | None]:
     """Packets of a stream up to the first bad one, and what was wrong with that."""
     packets: list[m.Packet] = []
     try:
