@@ -57,9 +57,7 @@ def test_round_trip(case: tuple[int, list[Packet]]) -> None:
 
 
 @given(STREAMS, st.lists(st.integers(0, 5_000), max_size=8))
-def test_any_split_gives_the_same_packets(
-    case: tuple[int, list[Packet]], cuts: list[int]
-) -> None:
+def test_any_split_gives_the_same_packets(case: tuple[int, list[Packet]], cuts: list[int]) -> None:
     version, packets = case
     data = b"".join(encode(packet, version) for packet in packets)
     assert run(data, version, cuts) == (packets, None)
@@ -67,9 +65,7 @@ def test_any_split_gives_the_same_packets(
 
 
 @settings(max_examples=300)
-@given(
-    st.binary(max_size=64), st.sampled_from([0, 3, 4, 5]), st.lists(st.integers(0, 64))
-)
+@given(st.binary(max_size=64), st.sampled_from([0, 3, 4, 5]), st.lists(st.integers(0, 64)))
 def test_random_bytes_as_the_oracle(data: bytes, version: int, cuts: list[int]) -> None:
     assert run(data, version, cuts) == oracle_mqtt.stream(data, version, LIMIT)
 
@@ -78,9 +74,7 @@ def test_random_bytes_as_the_oracle(data: bytes, version: int, cuts: list[int]) 
 @given(
     st.sampled_from(SEEDS),
     st.sampled_from([0, 3, 4, 5]),
-    st.lists(
-        st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=3
-    ),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=3),
 )
 def test_damaged_packets_as_the_oracle(
     seed: bytes, version: int, damage: list[tuple[int, int]]
@@ -89,16 +83,12 @@ def test_damaged_packets_as_the_oracle(
     for place, value in damage:
         if data:
             data[place % len(data)] = value
-    assert run(bytes(data), version, [1, 3, 9]) == oracle_mqtt.stream(
-        bytes(data), version, LIMIT
-    )
+    assert run(bytes(data), version, [1, 3, 9]) == oracle_mqtt.stream(bytes(data), version, LIMIT)
 
 
 @settings(max_examples=100)
 @given(STREAMS, st.data())
-def test_one_flipped_bit_as_the_oracle(
-    case: tuple[int, list[Packet]], data: st.DataObject
-) -> None:
+def test_one_flipped_bit_as_the_oracle(case: tuple[int, list[Packet]], data: st.DataObject) -> None:
     version, packets = case
     stream = bytearray(b"".join(encode(packet, version) for packet in packets))
     place = data.draw(st.integers(0, 8 * len(stream) - 1))

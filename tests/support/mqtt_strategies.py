@@ -7,12 +7,8 @@ from hypothesis import strategies as st
 from tbfast.model import mqtt as m
 from tests.support.oracle_mqtt import PROPERTIES
 
-text = st.text(
-    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12
-)
-topic = st.text(
-    st.characters(exclude_characters="\0+#", exclude_categories=["Cs"]), max_size=12
-)
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+topic = st.text(st.characters(exclude_characters="\0+#", exclude_categories=["Cs"]), max_size=12)
 binary = st.binary(max_size=12)
 packet_id = st.integers(1, 65_535)
 code = st.integers(0, 255)
@@ -54,13 +50,9 @@ def properties(draw: st.DrawFn, where: str, version: int) -> m.Properties | None
     """What a packet named `where` may carry; None for an empty block and before MQTT 5."""
     if version < 5 or draw(st.booleans()):
         return None
-    allowed = [
-        field for field, _, places, _ in PROPERTIES.values() if where in places.split()
-    ]
+    allowed = [field for field, _, places, _ in PROPERTIES.values() if where in places.split()]
     fields: dict[str, Any] = {}
-    for field in draw(
-        st.lists(st.sampled_from(allowed), unique=True, min_size=1, max_size=6)
-    ):
+    for field in draw(st.lists(st.sampled_from(allowed), unique=True, min_size=1, max_size=6)):
         if field == "user_properties":
             pairs = st.lists(st.tuples(text, text), min_size=1, max_size=3)
             fields[field] = tuple(draw(pairs))

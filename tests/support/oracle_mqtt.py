@@ -4,6 +4,7 @@ Only the packet types are shared, so that results compare with ``==``.  Tables h
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tbfast.model import mqtt as m
@@ -75,9 +76,9 @@ def positive(value: int) -> bool:
 
 
 Read = Callable[[Reader], Any]
-BYTE: Read = lambda r: r.number(1)
-TWO: Read = lambda r: r.number(2)
-FOUR: Read = lambda r: r.number(4)
+BYTE: Read = partial(Reader.number, width=1)
+TWO: Read = partial(Reader.number, width=2)
+FOUR: Read = partial(Reader.number, width=4)
 PUBACKS = "PUBACK PUBREC PUBREL PUBCOMP SUBACK UNSUBACK"
 
 # identifier: (field, reader, packets that may carry it, rule a value must meet)
@@ -186,9 +187,7 @@ def publish(r: Reader, flags: int, version: int) -> m.Publish:
     qos = flags >> 1 & 3
     packet_id = r.packet_id() if qos else None
     props = properties(r, "PUBLISH", version)
-    return m.Publish(
-        topic, r.data, qos, bool(flags & 1), bool(flags & 8), packet_id, props
-    )
+    return m.Publish(topic, r.data, qos, bool(flags & 1), bool(flags & 8), packet_id, props)
 
 
 def acknowledgement(r: Reader, kind: int, version: int) -> m.Packet:
@@ -302,9 +301,7 @@ def first_packet(data: bytes, version: int, max_remaining: int) -> tuple[m.Packe
     return body(kind, flags, data[at : at + remaining], version), at + remaining
 
 
-def stream(
-    data: bytes, version: int, max_remaining: int
-) -> tuple[list[m.Packet], str | None]:
+def stream(data: bytes, version: int, max_remaining: int) -> tuple[list[m.Packet], str | None]:
     """Packets of a stream up to the first bad one, and what was wrong with that."""
     packets: list[m.Packet] = []
     try:

@@ -65,9 +65,7 @@ def test_a_bad_packet_alone_is_raised_at_once_and_stays() -> None:
         (b"\x10\x0c\x00\x04MQTT\x06\x02\x00\x00\x00\x00", UnsupportedProtocol, None),
     ],
 )
-def test_errors_carry_the_wire_code(
-    data: bytes, kind: type[PeerError], code: int | None
-) -> None:
+def test_errors_carry_the_wire_code(data: bytes, kind: type[PeerError], code: int | None) -> None:
     with pytest.raises(kind) as caught:
         decoder().feed(data)
     assert caught.value.code == code
@@ -128,9 +126,7 @@ def test_unknown_version_is_our_own_mistake(version: int) -> None:
         encode(Pingreq(), version)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\xc0", PING + b"\x00", PING + PING, b"\x30\x05\x00\x01t"]
-)
+@pytest.mark.parametrize("data", [b"", b"\xc0", PING + b"\x00", PING + PING, b"\x30\x05\x00\x01t"])
 def test_decode_wants_exactly_one_packet(data: bytes) -> None:
     with pytest.raises(MalformedPacket):
         decode(data, 5)
@@ -192,9 +188,7 @@ LONG = "x" * 65_536
         (Subscribe(1, (Subscription("a", retain_handling=3),)), 5),
         (Subscribe(1, (Subscription(LONG),)), 4),
         (
-            Subscribe(
-                1, (Subscription("a"),), Properties(subscription_identifiers=(1, 2))
-            ),
+            Subscribe(1, (Subscription("a"),), Properties(subscription_identifiers=(1, 2))),
             5,
         ),
         (Suback(1, ()), 4),
@@ -221,8 +215,7 @@ def test_fields_a_version_lacks_are_left_out() -> None:
     assert encode(Disconnect(0x8E, reason), 4) == b"\xe0\x00"
     assert encode(Unsuback(1, (17,)), 4) == b"\xb0\x02\x00\x01"
     assert (
-        encode(Publish("t", b"", properties=Properties(topic_alias=1)), 4)
-        == b"\x30\x03\x00\x01t"
+        encode(Publish("t", b"", properties=Properties(topic_alias=1)), 4) == b"\x30\x03\x00\x01t"
     )
     option = Subscription("a", 1, True, True, 2)
     assert encode(Subscribe(1, (option,)), 4) == b"\x82\x06\x00\x01\x00\x01a\x01"

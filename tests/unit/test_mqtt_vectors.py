@@ -101,9 +101,7 @@ def test_vectors_cover_every_type_and_property() -> None:
     }
     assert covered == expected
     blocks = [v.packet.properties for v in GOOD if hasattr(v.packet, "properties")]
-    blocks += [
-        v.packet.will.properties for v in GOOD if getattr(v.packet, "will", None)
-    ]
+    blocks += [v.packet.will.properties for v in GOOD if getattr(v.packet, "will", None)]
     used = {f for block in blocks if block is not None for f in fields_set(block)}
     assert used == set(mqtt.Properties.__struct_fields__)
 
