@@ -174,24 +174,32 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
 
 
 class Puback(msgspec.Struct, frozen=True, gc=False):
+    """Answer to a QoS 1 PUBLISH (MQTT 5 3.4)."""
+
     packet_id: int
     reason_code: int = 0
     properties: Properties | None = None
 
 
 class Pubrec(msgspec.Struct, frozen=True, gc=False):
+    """First answer to a QoS 2 PUBLISH (MQTT 5 3.5)."""
+
     packet_id: int
     reason_code: int = 0
     properties: Properties | None = None
 
 
 class Pubrel(msgspec.Struct, frozen=True, gc=False):
+    """The sender of a QoS 2 PUBLISH releases its identifier (MQTT 5 3.6)."""
+
     packet_id: int
     reason_code: int = 0
     properties: Properties | None = None
 
 
 class Pubcomp(msgspec.Struct, frozen=True, gc=False):
+    """Last packet of a QoS 2 exchange (MQTT 5 3.7)."""
+
     packet_id: int
     reason_code: int = 0
     properties: Properties | None = None
@@ -208,6 +216,8 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
+    """Asks for topics; answered by Suback (MQTT 5 3.8)."""
+
     packet_id: int
     subscriptions: tuple[Subscription, ...]
     properties: Properties | None = None
@@ -222,6 +232,8 @@ class Suback(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
+    """Answered by Unsuback (MQTT 5 3.10)."""
+
     packet_id: int
     filters: tuple[str, ...]
     properties: Properties | None = None
@@ -236,19 +248,23 @@ class Unsuback(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pingreq(msgspec.Struct, frozen=True, gc=False):
-    pass
+    """The client is alive (MQTT 5 3.12)."""
 
 
 class Pingresp(msgspec.Struct, frozen=True, gc=False):
-    pass
+    """Answer to Pingreq (MQTT 5 3.13)."""
 
 
 class Disconnect(msgspec.Struct, frozen=True, gc=False):
+    """Why the sender closes the connection (MQTT 5 3.14)."""
+
     reason_code: int = 0
     properties: Properties | None = None
 
 
 class Auth(msgspec.Struct, frozen=True, gc=False):
+    """Extended authentication (MQTT 5 3.15)."""
+
     reason_code: int = 0
     properties: Properties | None = None
 
