@@ -8,18 +8,12 @@ from typing import Final
 
 # MQTT (hostile-input bounds; ThingsBoard's own default where it has one)
 MQTT_MAX_REMAINING_BYTES: Final = 65_536  # whole Remaining Length, as ThingsBoard
-MQTT_RECEIVE_MAXIMUM: Final = (
-    1_024  # QoS > 0 in flight per session, announced on MQTT 5
-)
+MQTT_RECEIVE_MAXIMUM: Final = 1_024  # QoS > 0 in flight per session, announced on MQTT 5
 MQTT_TOPIC_ALIAS_MAXIMUM: Final = 16  # inbound aliases per session
 MQTT_TOPIC_ALIAS_BYTES: Final = 16_384  # all alias topics of a session together
-MQTT_EARLY_PACKETS: Final = (
-    100  # packets kept until authentication answers, as ThingsBoard
-)
+MQTT_EARLY_PACKETS: Final = 100  # packets kept until authentication answers, as ThingsBoard
 MQTT_EARLY_BYTES: Final = 262_144  # bytes of the same
-MQTT_CONNECT_TIMEOUT_MS: Final = (
-    10_000  # accept to accepted CONNECT; progress does not extend it
-)
+MQTT_CONNECT_TIMEOUT_MS: Final = 10_000  # accept to accepted CONNECT; progress does not extend it
 MQTT_IDLE_TIMEOUT_MS: Final = 600_000  # no activity: session closed, as ThingsBoard
 MQTT_CLOSE_TIMEOUT_MS: Final = 1_000  # acknowledgements still awaited before a close
 MQTT_SUBSCRIPTIONS: Final = 256  # per session
@@ -38,38 +32,41 @@ UNAUTHENTICATED_BYTES: Final = 67_108_864  # per worker
 # JSON telemetry
 JSON_MAX_DEPTH: Final = 255
 JSON_MAX_KEYS: Final = 10_000  # members of one object
-JSON_MAX_PLAIN_DIGITS: Final = (
-    4_096  # characters a number may need because of its exponent
-)
+JSON_MAX_PLAIN_DIGITS: Final = 4_096  # characters a number may need because of its exponent
 
 # Ingest path of one worker
-BATCH_GROUP_BYTES: Final = (
-    262_144  # one commit group at most: the GIL is held during its write
-)
-BATCH_COMMIT_BYTES: Final = (
-    65_536  # waiting rows that trigger a commit at the end of the turn
-)
+BATCH_GROUP_BYTES: Final = 262_144  # one commit group at most: the GIL is held during its write
+BATCH_COMMIT_BYTES: Final = 65_536  # waiting rows that trigger a commit at the end of the turn
 COMMIT_INTERVAL_MS: Final = 1  # timer that commits smaller groups
-INFLIGHT_BYTES: Final = (
-    8_388_608  # rows not yet durable; beyond it publishers are not read
-)
-KEYS_PER_EPOCH: Final = (
-    65_536  # key numbers of one journal epoch; further names travel inline
-)
-JOURNAL_MAX_BYTES: Final = (
-    17_179_869_184  # on disk per journal; beyond it telemetry is refused
-)
+INFLIGHT_BYTES: Final = 8_388_608  # rows not yet durable; beyond it publishers are not read
+KEYS_PER_EPOCH: Final = 65_536  # key numbers of one journal epoch; further names travel inline
+JOURNAL_MAX_BYTES: Final = 17_179_869_184  # on disk per journal; beyond it telemetry is refused
 
 # Link between worker and controller
 LINK_CREDIT_BYTES: Final = 4_194_304  # blocks pushed and not yet consumed, per worker
-LINK_REPLAY_BYTES: Final = (
-    262_144  # read from the journal per loop turn while replaying
-)
+LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted
 LOG_PEER_BYTES: Final = 64  # bytes of peer data shown, escaped
+LOG_REASONS: Final = 256  # reasons counted apart; further ones share a count
+LOG_LINE_BYTES: Final = 4_096  # the rest of a longer line is cut: a pipe takes so much at once
+LOG_QUEUE_LINES: Final = 1_024  # waiting for standard error, per process; then lines are dropped
+
+# HTTP (hostile-input 2 and 12)
+HTTP_HEAD_BYTES: Final = 16_384  # request line and headers; longer is answered 431
+HTTP_HEADERS: Final = 100  # more are answered 431
+HTTP_TARGET_BYTES: Final = 8_192  # longer is answered 414
+HTTP_BODY_BYTES: Final = 65_536  # longer is answered 413 before it is read
+HTTP_CHUNK_LINE_BYTES: Final = 256  # chunk size with its extensions
+HTTP_HEAD_TIMEOUT_MS: Final = 10_000  # first byte (first request: accept) to complete head
+HTTP_BODY_TIMEOUT_MS: Final = 30_000  # end of head to end of body, progress does not extend it
+HTTP_IDLE_TIMEOUT_MS: Final = 60_000  # between two requests of a connection
+HTTP_REQUESTS_PER_TURN: Final = 16  # pipelined requests of one connection answered in a row
+
+# Health
+HEARTBEAT_STALE_MS: Final = 5_000  # a process silent for longer counts as not ready
 
 # Registry and its REST interface
 REGISTRY_CHANGES: Final = 100_000  # entries of the change log; older readers start afresh

@@ -1,5 +1,6 @@
 /* Row writer of the open batch; layout in tbf_batch.h. */
 #include "tbf_batch.h"
+#include "tbf_block.h"
 
 /* Longest encoding of what precedes a record's points: device, time, point_bytes. */
 #define RECORD_HEAD_MAX (3 * TBF_VARINT_MAX)
@@ -115,10 +116,23 @@ tbf_status tbf_record_begin(tbf_batch *b, uint64_t device, tbf_kind kind, int64_
     return TBF_OK;
 }
 
+/* A refused name whose value has since become null is not there any more. */
+static bool bad_key_is_alive(const tbf_batch *b) {
+    tbf_span points = {b->buf + b->points_off, b->len - b->points_off};
+    tbf_point point;
+    while (tbf_next_point(&points, &point) == TBF_OK) {
+        if (point.key == 0 && !point.dead && key_is_bad(point.name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 tbf_status tbf_record_end(tbf_batch *b) {
     size_t n = b->len - b->points_off;
-    if (b->record_points == 0 || b->record_bad_key) {
-        b->dropped_records += b->record_bad_key;
+    bool refused = b->record_bad_key && bad_key_is_alive(b);
+    if (b->record_points == 0 || refused) {
+        b->dropped_records += refused;
         b->len = b->record_off;
         return TBF_OK;
     }

@@ -75,7 +75,7 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         output.json_line(device)
         return exits.DONE
-    fields = msgspec.to_builtins(msgspec.structs.replace(device))
+    fields = msgspec.to_builtins(device)
     fields["createdTime"] = output.time_text(device.created_time) + " UTC"
     output.table(("", ""), ((name, str(value or "")) for name, value in fields.items()))
     return exits.DONE

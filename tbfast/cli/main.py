@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _check_words(words)
         args = build_parser(words[0] if words else None).parse_args(words)
         code: int = args.run(args)
         sys.stdout.flush()
@@ -78,6 +79,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.DONE
     return code
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Names and keys are Unicode; bytes that are not would fail later and less clearly."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise exits.UsageError(f"{word!r} is not valid in this terminal's encoding") from error
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The store of a stopped server: the only command-line module that opens it."""
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ from tbfast.control.registry import DeviceQuery, Registry
 from tbfast.control.services import SeriesReader
 from tbfast.errors import NotFound, StoreBusy
 from tbfast.model.device import Device, DeviceRecord
-from tbfast.store.registry import DIRECTORY
+from tbfast.store.layout import Layout
 
 _PAGE_SIZE = 1_000
 
@@ -22,28 +24,36 @@ T = TypeVar("T")
 
 def open_store(data_dir: Path) -> "Offline":
     """Open the registry; raises Unreachable when a process has it that does not answer."""
-    runner = asyncio.Runner()
-    try:
-        registry = runner.run(Registry.open(data_dir / DIRECTORY))
-    except StoreBusy as error:
-        runner.close()
-        raise Unreachable(
-            f"{data_dir} is in use by a process that does not answer on its socket: a server "
-            "that is starting or stuck, or another tbfast command; try again or look at its log"
-        ) from error
-    except BaseException:
-        runner.close()
-        raise
-    return Offline(data_dir, runner, registry)
+    layout = Layout(data_dir)
+    layout.prepare()
+    with contextlib.ExitStack() as undo:
+        try:
+            lock = layout.acquire()
+            undo.callback(os.close, lock)
+            runner = undo.enter_context(asyncio.Runner())
+            registry = runner.run(Registry.open(layout.registry))
+        except StoreBusy as error:
+            raise Unreachable(
+                f"{data_dir} is in use by a process that does not answer on its socket: a server "
+                "that starts or hangs, or another tbfast command; try again or look at its log"
+            ) from error
+        return Offline(data_dir, runner, registry, undo.pop_all())
 
 
 class Offline:
     """A `Target` without a server."""
 
-    def __init__(self, data_dir: Path, runner: asyncio.Runner, registry: Registry) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        runner: asyncio.Runner,
+        registry: Registry,
+        undo: contextlib.ExitStack,
+    ) -> None:
         self._data_dir = data_dir
         self._runner = runner
         self._registry = registry
+        self._undo = undo
 
     def create(
         self, name: str, token: str | None, label: str | None, type: str | None
@@ -97,11 +107,9 @@ class Offline:
         )
 
     def close(self) -> None:
-        """Release the store."""
-        try:
+        """Release the store, then the data directory's lock."""
+        with self._undo:
             self._run(self._registry.close())
-        finally:
-            self._runner.close()
 
     async def _found(self, text: str) -> Device:
         device = await self._registry.device_by_name(text)

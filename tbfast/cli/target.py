@@ -89,7 +89,7 @@ def opened(directory: Path, *, create: bool = False) -> Iterator[Target]:
             raise NotFound(
                 f"there is no data directory {directory}; name the server's with --data-dir"
             )
-        from tbfast.cli import offline
+        from tbfast.cli import offline  # RocksDB takes a while to load
 
         target = offline.open_store(directory)
     with contextlib.closing(target):

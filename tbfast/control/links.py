@@ -92,6 +92,7 @@ class LinkServer:
     def message(self, channel: Channel, message: msg.Message) -> None:
         match message:
             case msg.Hello():
+                self._workers[channel] = _Worker(channel, message)
                 self._spawn(self._welcome(channel, message))
             case msg.KeyTable(epoch, first, defs):
                 # Sent right behind Hello, before any block of it can be asked for.

@@ -90,7 +90,7 @@ class Registry:
 
     @classmethod
     async def open(cls, path: Path) -> "Registry":
-        """Open ``<data_dir>/registry``; the first opening makes the default profile."""
+        """Open the registry at ``path``; the first opening makes the default profile."""
         registry = cls(RegistryStore(path))
         try:
             if await registry.profile_by_name(DEFAULT_PROFILE_NAME) is None:

@@ -1,1 +1,1 @@
-"""Sans-IO state machines, one folder per protocol: time and bytes come in, bytes and effects go out."""
+"""Sans-IO state machines, one folder per protocol: time and bytes in, bytes and effects out."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import msgspec
 
@@ -42,8 +42,7 @@ class Channel(asyncio.Protocol):
         self._pending = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
         self._peer.channel_opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -56,7 +55,7 @@ class Channel(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, message: Message) -> None:
-        """Sends a message; nothing happens when the link is down (its state is rebuilt on Hello)."""
+        """Sends a message; dropped when the link is down: Hello rebuilds that state."""
         if self._transport is not None:
             body = _encoder.encode(message)
             self._transport.write(_HEAD.pack(len(body) + 1, _MESSAGE) + body)
@@ -107,7 +106,7 @@ async def connect(path: str, peer: Peer, *, stopping: Callable[[], bool]) -> Non
     while not stopping():
         try:
             transport, channel = await loop.create_unix_connection(lambda: Channel(peer), path)
-        except (ConnectionRefusedError, FileNotFoundError):
+        except OSError:  # the controller is starting, restarting, or its queue is full
             await asyncio.sleep(delay)
             delay = min(delay * 2, 0.5)
             continue

@@ -1,4 +1,4 @@
-"""A worker's journal: commit groups as blocks in RocksDB, with epochs, trim point and high-water mark.
+"""A worker's journal: commit groups as blocks in RocksDB, with epochs and a high-water mark.
 
 Column families: ``default`` holds block values under (epoch, sequence) big-endian; ``meta`` holds
 
@@ -56,15 +56,16 @@ def block_key(position: Position) -> bytes:
 def read_definitions(db: Rdict) -> Iterator[KeyDefinitions]:
     """Every key definition of an open journal, oldest epoch first."""
     meta = db.get_column_family("meta")
-    for key, value in meta.items(from_key=b"k"):
-        if key[:1] != b"k":
-            break
+    it = meta.iter()
+    it.seek(b"k")
+    while it.valid() and (key := it.key())[:1] == b"k":
         epoch, first = struct.unpack(">II", key[1:])
-        yield KeyDefinitions(epoch, first, value)
+        yield KeyDefinitions(epoch, first, it.value())
+        it.next()
 
 
 class Journal:
-    """The journal of one writer process.  Not thread-safe, except that `sync` runs in its own thread.
+    """The journal of one writer process.  Not thread-safe, but `sync` may run in another thread.
 
     Raises StoreError when the directory cannot be opened, is damaged, or lacks blocks that had
     been synced; the message names the path.
@@ -90,8 +91,8 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        self.written = Position(self.epoch, 0)
-        self.durable = Position(self.epoch, 0)
+        self.written = self.last()
+        self.durable = self.written
         self.written_keys = 0
 
     def _check_format(self) -> None:
@@ -126,8 +127,8 @@ class Journal:
         newest = max(self.last(), self.trimmed)
         if newest < Position(epoch, seq):
             raise StoreError(
-                f"{self.path}: blocks up to epoch {epoch}, sequence {seq} were synced, but the newest "
-                f"is epoch {newest.epoch}, sequence {newest.seq}: acknowledged data is missing. "
+                f"{self.path}: blocks up to epoch {epoch}, sequence {seq} were synced, but the "
+                f"newest is epoch {newest.epoch}, sequence {newest.seq}: acknowledged data is missing. "
                 f"Restore the directory from a backup, or accept the loss by removing "
                 f"{self._mark_path}"
             )
@@ -146,6 +147,7 @@ class Journal:
         Holds the GIL while writing: groups are bounded for that reason.
         """
         value = group.value
+        assert value is not None  # a group without rows is never written
         position = Position(self.epoch, group.seq)
         batch = WriteBatch(raw_mode=True)
         batch.put(block_key(position), value)
@@ -172,10 +174,8 @@ class Journal:
         head = MARK.pack(MARK_MAGIC, position.epoch, position.seq, 0)[:-4]
         os.pwrite(self._mark_fd, head + struct.pack("<I", zlib.crc32(head)), 0)
 
-    def read(
-        self, after: Position, upto: Position, max_bytes: int
-    ) -> list[tuple[Position, bytes]]:
-        """Blocks after one position up to another (inclusive), at most max_bytes but at least one."""
+    def read(self, after: Position, upto: Position, max_bytes: int) -> list[tuple[Position, bytes]]:
+        """Blocks after one position up to another, inclusive; max_bytes, but at least one."""
         blocks: list[tuple[Position, bytes]] = []
         total = 0
         it = self._db.iter()
@@ -199,9 +199,7 @@ class Journal:
         if upto <= self.trimmed:
             return
         batch = WriteBatch(raw_mode=True)
-        batch.delete_range(
-            block_key(self.trimmed), block_key(Position(upto.epoch, upto.seq + 1))
-        )
+        batch.delete_range(block_key(self.trimmed), block_key(Position(upto.epoch, upto.seq + 1)))
         batch.put(b"t", KEY.pack(*upto), self._meta_handle)
         oldest = upto.epoch
         for definitions in self.definitions():

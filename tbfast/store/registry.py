@@ -27,7 +27,6 @@ from tbfast.store import rocks
 
 Kind = Literal["device", "device_profile"]
 
-DIRECTORY: Final = "registry"  # below the data directory
 STORE_FORMAT: Final = 1
 _VALUE_FORMAT: Final = b"\x01"
 _FAMILIES: Final = ("device", "device_profile", "unique", "number", "change", "meta")

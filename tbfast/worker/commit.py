@@ -256,6 +256,11 @@ class Committer:
             self._answers.press(False)
 
     @property
+    def inflight_bytes(self) -> int:
+        """Bytes of rows and answers that are not durable yet, the open group aside."""
+        return self._inflight_bytes
+
+    @property
     def idle(self) -> bool:
         """Whether every accepted message has been committed and answered."""
         return self._ingest.group.empty and not self._unwritten and not self._unsynced
@@ -267,6 +272,6 @@ class Committer:
             self._timer.cancel()
         self._jobs.put(None)
         self._thread.join()
-        if self._journal.durable.seq and not self._broken:
+        if self._journal.written.seq and not self._broken:
             self._journal.sync()
             self._journal.mark(self._journal.written)

@@ -41,6 +41,7 @@ class BlockFeed:
         if self._channel is None:
             return
         block = group.value
+        assert block is not None  # only groups with rows are announced
         if self._sent >= previous and self._credit >= len(block):
             self._credit -= len(block)
             self._channel.send_block(block)

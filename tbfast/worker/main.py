@@ -182,5 +182,3 @@ def main(number: int, config: Config, sockets: WorkerSockets, metrics: NodeMetri
     """Body of a forked worker process."""
     metrics.slot(f"worker-{number}").begin(os.getpid())
     return uvloop.run(Worker(number, config, sockets, metrics).run())
-
-

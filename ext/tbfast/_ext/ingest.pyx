@@ -67,7 +67,7 @@ cdef class Group:
         return self.g.messages == 0
 
     def answers(self):
-        """[(slot, generation, [(packet type, packet identifier), ...]), ...]: for tests and slow adapters."""
+        """[(slot, generation, [(packet type, packet identifier), ...]), ...]."""
         cdef uint32_t i, index
         out = []
         for i in range(self.g.touched_count):
@@ -179,7 +179,7 @@ cdef class Ingest:
         return s.generation
 
     def close(self, uint32_t slot):
-        """Ends the session of a slot; answers it still waits for are dropped, its rows are not."""
+        """Ends the session of a slot: answers it waits for are dropped, its rows are not."""
         if slot < self.capacity:
             self.sessions[slot].generation += 1
             self.sessions[slot].hot = False
@@ -190,7 +190,7 @@ cdef class Ingest:
         return self.sessions[slot].generation
 
     def cool(self, uint32_t slot):
-        """Takes the session off the hot path: the engine sees every packet; answers still go out."""
+        """Takes the session off the hot path; answers it waits for still go out."""
         if slot < self.capacity:
             self.sessions[slot].hot = False
 
@@ -208,7 +208,7 @@ cdef class Ingest:
         return self.sessions[slot].active_ms if slot < self.capacity else 0
 
     def walk(self, uint32_t slot, data):
-        """Takes the run of plain PUBLISHes at the front of data; returns (bytes used, group full)."""
+        """Takes the run of plain PUBLISHes at the front: (bytes used, whether the group is full)."""
         cdef Py_buffer view
         cdef size_t used = 0, total = 0
         cdef tbf_walk_end end = TBF_WALK_GROW
@@ -254,7 +254,7 @@ cdef class Ingest:
         return result.records, result.points
 
     def note(self, uint32_t slot, uint8_t ack_type, uint16_t packet_id):
-        """The slot's session owes `ack_type` for packet_id once the open group is durable (0: none)."""
+        """The session owes `ack_type` for packet_id once the open group is durable (0: nothing)."""
         self.ensure_slot(slot)
         while tbf_group_note(&self.group.g, &self.sessions[slot], slot, ack_type, packet_id,
                              self.context.read_us) != TBF_OK:

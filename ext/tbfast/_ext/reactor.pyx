@@ -20,7 +20,7 @@ import socket
 
 from tbfast import limits
 
-from tbfast._ext.batch cimport TBF_MORE, TBF_OK, tbf_span, tbf_status
+from tbfast._ext.batch cimport TBF_MORE, TBF_OK, tbf_status
 from tbfast._ext.ingest cimport (
     TBF_WALK_DONE,
     TBF_WALK_GROUP_FULL,
@@ -222,8 +222,8 @@ cdef class Reactor:
         return 0
 
     cdef int _accept(self) except -1:
-        cdef int fd, one = 1, i
-        for i in range(ACCEPTS):
+        cdef int fd, one = 1, _
+        for _ in range(ACCEPTS):
             if self.connections >= self.max_connections:
                 self._pause_accept()
                 return 0
@@ -284,10 +284,8 @@ cdef class Reactor:
             raise MemoryError("no memory for connections")
         memset(more + self.capacity, 0, (capacity - self.capacity) * sizeof(conn))
         self.conns = more
-        for slot in range(capacity - 1, self.capacity - 1, -1):
+        for slot in range(self.capacity, capacity):
             self.free_slots.append(slot)
-            if slot == 0:
-                break
         self.capacity = capacity
         return 0
 
@@ -419,7 +417,7 @@ cdef class Reactor:
         return 0
 
     def press(self, bint on):
-        """on: the bound of rows that are not durable is reached; publishers are not read until off.
+        """on: the bound of rows that are not durable is reached, publishers are not read.
 
         Held input is taken up by `resume`, which the handler calls from a loop turn of its own:
         this method may be running inside the processing of another connection.
@@ -574,7 +572,7 @@ cdef class Reactor:
             self.handler.drained(slot)
 
     def fail(self, Group group):
-        """The group was not stored: no answer; sessions that wait for one hear it from the handler."""
+        """The group was not stored: nothing is answered, the handler hears which sessions wait."""
         cdef uint32_t i
         cdef tbf_touched *t
         for i in range(group.g.touched_count):

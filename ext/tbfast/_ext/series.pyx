@@ -9,7 +9,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
 from libc.stdint cimport INT64_MAX, INT64_MIN
 from libc.stdlib cimport free, malloc, qsort, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from tbfast.errors import StoreError
 
@@ -414,7 +414,7 @@ cdef class RangeScan:
         return 0
 
     def to_json(self):
-        """{"key":[{"ts":...,"value":...},...],...}: keys in order of first mention, values typed."""
+        """{"key":[{"ts":..,"value":..},..],..}: keys in order of first mention."""
         cdef Text text = Text()
         cdef tbf_span name
         cdef tbf_point point

@@ -8,7 +8,7 @@ from the journals.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
 import os
 
@@ -22,7 +22,6 @@ from tbfast._ext.batch cimport (
     TBF_MORE,
     TBF_OK,
     TBF_STRING,
-    tbf_hash,
     tbf_span,
     tbf_status,
     tbf_type,
@@ -371,7 +370,7 @@ cdef class Tail:
         return sorted(names)
 
     def latest(self, uint64_t number, keys=None):
-        """(JSON {"key":[{"ts":..,"value":..}],...} without the closing brace, keys kept elsewhere)."""
+        """(JSON {"key":[{"ts":..,"value":..}],.. without its last brace, keys kept elsewhere)."""
         cdef device *d = self._find_device(number)
         cdef Text text = Text()
         cdef tbf_point point

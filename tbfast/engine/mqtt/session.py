@@ -31,8 +31,8 @@ from tbfast.engine.mqtt.effects import (
 from tbfast.engine.mqtt.topics import FILTERS, Route, route
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
-from tbfast.model.mqtt import ReasonCode as Code
 from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.model.mqtt import ReasonCode as Code
 
 CONNECT = 1
 PUBACK = 4
@@ -78,6 +78,8 @@ class Settings:
 
 
 class State(Enum):
+    """See the module's table."""
+
     NEW = auto()
     AUTHENTICATING = auto()
     OPEN = auto()
@@ -335,9 +337,7 @@ class MqttSession:
         v3 = _V3_CONNACK.get(code, _NOT_AUTHORIZED_V3)
         if self.version == 5:
             self._send(
-                m.Connack(
-                    session_present=False, reason_code=code, properties=self._reason(reason)
-                )
+                m.Connack(session_present=False, reason_code=code, properties=self._reason(reason))
             )
         else:
             self._send(m.Connack(session_present=False, reason_code=v3))

@@ -1,0 +1,26 @@
+from collections.abc import Container, Iterable, Sequence
+
+def block_info(data: bytes) -> dict[str, int]: ...
+def split_definitions(defs: bytes) -> list[bytes]: ...
+def rows(
+    data: bytes, keys: dict[int, bytes], devices: Container[int] | None = None
+) -> list[tuple[int, int, int, str, str, bytes]]: ...
+
+class RangeScan:
+    blocks: int
+    skipped: int
+    def __init__(
+        self,
+        device: int,
+        keys: Sequence[str] | None,
+        *,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        limit: int = 100,
+        ascending: bool = False,
+        kind: int = 0,
+    ) -> None: ...
+    def epoch(self, definitions: Iterable[tuple[int, bytes]]) -> None: ...
+    def feed(self, data: bytes) -> None: ...
+    def to_json(self) -> bytes: ...
+    def key_names(self) -> list[str]: ...

@@ -1,0 +1,182 @@
+"""Follows the journals: cursors, latest values, and the live feed."""
+
+import asyncio
+import struct
+import time
+from collections import deque
+
+import msgspec
+
+from tbfast._ext import metrics as words
+from tbfast._ext.metrics import Slot
+from tbfast._ext.series import rows, split_definitions
+from tbfast._ext.tail import Tail
+from tbfast.errors import ResourceError, StoreError
+from tbfast.obs.log import get_logger
+
+log = get_logger("tbfast.tail")
+
+LIVE_QUEUE_BYTES = 1 << 20  # per subscriber; beyond it the subscription is ended
+_WHERE = struct.Struct("<IIQ")  # journal, epoch, sequence: block header, offset 8
+_DEFS_BYTES = struct.Struct("<I")
+
+Cursor = tuple[int, int]
+
+
+class LiveSubscription:
+    """Rows as they are committed, as JSON lines; ResourceError when the reader was too slow."""
+
+    def __init__(self, tail: "TailService", devices: frozenset[int] | None) -> None:
+        self.devices = devices
+        self._tail = tail
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._overflowed = False
+        self._wake = asyncio.Event()
+
+    def __aiter__(self) -> "LiveSubscription":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._queue:
+            if self._overflowed:
+                raise ResourceError("this subscriber reads too slowly; subscribe again")
+            self._wake.clear()
+            await self._wake.wait()
+        chunk = b"".join(self._queue)
+        self._queue.clear()
+        self._queued_bytes = 0
+        return chunk
+
+    async def aclose(self) -> None:
+        """Ends the subscription."""
+        self._tail.unsubscribe(self)
+
+    def push(self, lines: bytes) -> None:
+        """Queues lines, or ends the subscription at the bound."""
+        if self._queued_bytes + len(lines) > LIVE_QUEUE_BYTES:
+            self._overflowed = True
+            self._tail.unsubscribe(self)
+        else:
+            self._queue.append(lines)
+            self._queued_bytes += len(lines)
+        self._wake.set()
+
+
+class TailService:
+    """State that follows from the journals' blocks, in the order each journal committed them."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+        self._tail = Tail()
+        self._cursors: dict[int, Cursor] = {}
+        self._names: dict[tuple[int, int], dict[int, bytes]] = {}
+        self._waiting: dict[int, list[tuple[Cursor, asyncio.Future[None]]]] = {}
+        self._live: set[LiveSubscription] = set()
+
+    def cursor(self, journal: int) -> Cursor:
+        """Position of the last block applied; (0, 0) = none."""
+        return self._cursors.get(journal, (0, 0))
+
+    def define(self, journal: int, epoch: int, first: int, names: list[bytes]) -> None:
+        """Key definitions of one journal epoch."""
+        self._tail.define(journal, epoch, first, names)
+        known = self._names.setdefault((journal, epoch), {})
+        known.update(enumerate(names, first))
+
+    def apply(self, block: bytes) -> None:
+        """Takes a block in; one that was applied before is ignored."""
+        journal, epoch, seq = _WHERE.unpack_from(block, 8)
+        position = (epoch, seq)
+        if position <= self.cursor(journal):
+            return
+        try:
+            commit_ms = self._tail.apply(block)[4]
+        except StoreError as error:
+            # The rows stay in the journal, where a read reports the damage with its place.
+            log.error("block is damaged", journal=journal, epoch=epoch, seq=seq, error=str(error))
+            commit_ms = 0
+        self._cursors[journal] = position
+        self._slot.put(words.TAIL_LAG_MS, max(0, time.time_ns() // 1_000_000 - commit_ms))
+        self._learn_names(block, journal, epoch)
+        if self._live and commit_ms:
+            self._push_live(block, journal, epoch)
+        self._wake(journal, position)
+
+    def _learn_names(self, block: bytes, journal: int, epoch: int) -> None:
+        (size,) = _DEFS_BYTES.unpack_from(block, 56)
+        if size:
+            (first,) = _DEFS_BYTES.unpack_from(block, 72)
+            names = split_definitions(block[80 : 80 + size])
+            self._names.setdefault((journal, epoch), {}).update(enumerate(names, first))
+
+    # --- waiting for a position --------------------------------------------------------------
+
+    async def reached(self, journal: int, position: Cursor) -> None:
+        """Returns when the journal has been applied up to `position`."""
+        if self.cursor(journal) >= position:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(journal, []).append((position, future))
+        await future
+
+    def _wake(self, journal: int, position: Cursor) -> None:
+        waiting = self._waiting.get(journal)
+        if not waiting:
+            return
+        self._waiting[journal] = [w for w in waiting if w[0] > position and not w[1].done()]
+        for wanted, future in waiting:
+            if wanted <= position and not future.done():
+                future.set_result(None)
+
+    # --- live --------------------------------------------------------------------------------
+
+    def subscribe(self, devices: frozenset[int] | None) -> LiveSubscription:
+        """Rows committed from now on; None = of all devices."""
+        subscription = LiveSubscription(self, devices)
+        self._live.add(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: LiveSubscription) -> None:
+        """Ends a subscription."""
+        self._live.discard(subscription)
+
+    def _push_live(self, block: bytes, journal: int, epoch: int) -> None:
+        wanted: set[int] | None = set()
+        for subscription in self._live:
+            wanted = None if subscription.devices is None or wanted is None else (
+                wanted | subscription.devices
+            )  # fmt: skip
+        names = self._names.setdefault((journal, epoch), {})
+        lines: list[tuple[int, bytes]] = [
+            (
+                device,
+                b'{"device":%d,"ts":%d,"key":%b,"value":%b}\n'
+                % (device, ts, msgspec.json.encode(name), text),
+            )
+            for device, kind, ts, name, _, text in rows(block, names, wanted)
+            if kind == 0
+        ]
+        for subscription in list(self._live):
+            mine = b"".join(
+                line
+                for device, line in lines
+                if subscription.devices is None or device in subscription.devices
+            )
+            if mine:
+                subscription.push(mine)
+
+    # --- reads -------------------------------------------------------------------------------
+
+    def latest(self, device: int, keys: list[str] | None) -> tuple[bytes, list[str]]:
+        """(JSON without its closing brace, keys whose value must be read from the journals)."""
+        return self._tail.latest(device, keys)
+
+    def keys(self, device: int) -> list[str]:
+        """Telemetry keys of a device, sorted."""
+        return self._tail.key_names(device)
+
+    @property
+    def series(self) -> int:
+        """Number of series seen."""
+        return self._tail.series

@@ -1,0 +1,302 @@
+"""Starts, watches and restarts the processes of a node; imports everything, runs nothing itself.
+
+The supervisor binds every listening socket once and keeps it open: connections that arrive while a
+worker restarts wait in its queue.  Children are forked from this image (shared memory, fast
+restart) and die with it.  A child that crashes is restarted with back-off; one that crashes
+`PARK_CRASHES` times in `PARK_WINDOW_S` is parked: its listeners close, the node is not ready, the
+rest serves on.
+"""
+
+import ctypes
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from tbfast import __version__
+from tbfast._ext import metrics as words
+from tbfast.config import Config
+from tbfast.control import main as control
+from tbfast.errors import LocalError
+from tbfast.obs.log import get_logger, setup
+from tbfast.obs.log import shutdown as shutdown_logging
+from tbfast.obs.metrics import NodeMetrics
+from tbfast.store.layout import Layout
+from tbfast.worker import main as worker
+
+log = get_logger("tbfast.supervisor")
+
+BACKLOG = 4096  # connections waiting in one worker's queue
+BACKOFF_FIRST_S = 0.1
+BACKOFF_LAST_S = 30.0
+PARK_CRASHES = 5
+PARK_WINDOW_S = 60.0
+STUCK_S = 5.0  # heartbeats missed for so long: killed and restarted
+TICK_S = 0.25
+STOP_S = 25.0  # then what is left is killed
+_PR_SET_PDEATHSIG = 1
+
+
+class _Child:
+    """One supervised process."""
+
+    def __init__(self, name: str, body: Callable[[], int], park: Callable[[], None]) -> None:
+        self.name = name
+        self.body = body
+        self.park = park
+        self.pid = 0
+        self.started = 0.0
+        self.restart_at = 0.0
+        self.crashes: deque[float] = deque(maxlen=PARK_CRASHES)
+        self.parked = False
+
+
+class Supervisor:
+    """One node: `run` returns its exit code."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._layout = Layout(Path(config.data_dir))
+        self._workers = config.worker_count(os.cpu_count() or 1)
+        self._children: list[_Child] = []
+        self._stopping = False
+        self._metrics: NodeMetrics | None = None
+
+    def run(self) -> int:
+        """Serves until SIGTERM or SIGINT; 0 after a graceful stop."""
+        config = self._config
+        setup(config.log.level, config.log.format, "supervisor")
+        self._layout.prepare()
+        lock = self._layout.acquire()
+        for stale in (self._layout.api, self._layout.link):
+            stale.unlink(missing_ok=True)
+        sockets = self._bind()
+        names = ["controller", *(f"worker-{n}" for n in range(self._workers))]
+        metrics = self._metrics = NodeMetrics(names)
+        run = control.NodeRun(
+            os.getpid(), self._workers, _port(sockets[0].mqtt), _port(sockets[0].http)
+        )
+        self._children.append(
+            _Child("controller", lambda: control.main(config, run, metrics), lambda: None)
+        )
+        for number, socks in enumerate(sockets):
+            self._children.append(self._worker(number, socks, metrics))
+        wake = self._signals()
+        gc.freeze()  # children share these objects; the collector must not touch their pages
+        for child in self._children:
+            self._start(child)
+        self._announce(run)
+        log.info(
+            "serving",
+            mqtt=run.mqtt_port,
+            http=run.http_port,
+            workers=self._workers,
+            durability=config.durability,
+            data_dir=str(self._layout.root),
+        )
+        if config.durability == "process":
+            log.warning(
+                "durability is 'process': acknowledged data survives a crash of tbfast, "
+                "but the last second may be lost in a power cut"
+            )
+        with selectors.DefaultSelector() as selector:
+            selector.register(wake, selectors.EVENT_READ)
+            while not self._stopping:
+                if selector.select(TICK_S):
+                    wake.recv(4096)
+                self._reap()
+                self._watch()
+        code = self._stop()
+        os.close(lock)
+        return code
+
+    # --- sockets -----------------------------------------------------------------------------
+
+    def _bind(self) -> list[worker.WorkerSockets]:
+        """One listening socket per worker and protocol, all in one reuse-port group each."""
+        mqtt, http = self._config.mqtt, self._config.http
+        mqtt_port, http_port = mqtt.bind_port, http.bind_port
+        bound = []
+        for _ in range(self._workers):
+            mqtt_sock = _listener(mqtt.bind_address, mqtt_port, "--mqtt-port")
+            http_sock = _listener(http.bind_address, http_port, "--http-port")
+            mqtt_port, http_port = _port(mqtt_sock), _port(http_sock)
+            bound.append(worker.WorkerSockets(mqtt_sock, http_sock))
+        return bound
+
+    def _announce(self, run: control.NodeRun) -> None:
+        """Writes where this run listens, for tools that started it on free ports."""
+        info = {
+            "version": __version__,
+            "pid": run.supervisor_pid,
+            "mqtt_port": run.mqtt_port,
+            "http_port": run.http_port,
+        }
+        path = self._layout.run / "node.json"
+        partial = path.with_suffix(".new")
+        partial.write_bytes(msgspec.json.encode(info) + b"\n")
+        partial.replace(path)
+
+    # --- children ----------------------------------------------------------------------------
+
+    def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
+        def park() -> None:
+            socks.mqtt.close()
+            socks.http.close()
+
+        return _Child(
+            f"worker-{number}",
+            lambda: worker.main(number, self._config, socks, metrics),
+            park,
+        )
+
+    def _start(self, child: _Child) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._become(child)
+        child.pid = pid
+        child.started = time.monotonic()
+        child.restart_at = 0.0
+
+    def _become(self, child: _Child) -> None:
+        """Runs in the forked process and never returns."""
+        code = 1
+        try:
+            parent = os.getppid()
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            setup(self._config.log.level, self._config.log.format, child.name)
+            code = child.body()
+        except BaseException as error:  # the last line of this process: whatever it is, say it
+            log.error("process failed", error=repr(error), exc_info=True)
+        finally:
+            shutdown_logging()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = next((c for c in self._children if c.pid == pid), None)
+            if child is not None:
+                self._ended(child, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, child: _Child, code: int) -> None:
+        child.pid = 0
+        assert self._metrics is not None
+        slot = self._metrics.slot(child.name)
+        slot.end()
+        if self._stopping:
+            return
+        now = time.monotonic()
+        child.crashes.append(now)
+        if len(child.crashes) == PARK_CRASHES and now - child.crashes[0] < PARK_WINDOW_S:
+            child.parked = True
+            child.park()
+            log.error(
+                "process keeps failing and is parked; the node is not ready. "
+                "See its log lines above, then restart tbfast",
+                process=child.name,
+                exit_code=code,
+            )
+            return
+        recent = sum(now - t < PARK_WINDOW_S for t in child.crashes)
+        delay = min(BACKOFF_FIRST_S * 2 ** (recent - 1), BACKOFF_LAST_S)
+        child.restart_at = now + delay
+        slot.add(words.RESTARTS)
+        log.error("process ended; restarting", process=child.name, exit_code=code, in_s=delay)
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if child.pid == 0:
+                if not child.parked and child.restart_at and child.restart_at <= now:
+                    self._start(child)
+                continue
+            assert self._metrics is not None
+            beat_ms = self._metrics.slot(child.name).get(words.HEALTH_HEARTBEAT_MS)
+            if max(beat_ms / 1000, child.started) < now - STUCK_S:
+                log.error("process is stuck; killing it", process=child.name, pid=child.pid)
+                os.kill(child.pid, signal.SIGKILL)
+                child.started = now  # one kill per STUCK_S
+
+    # --- stopping ----------------------------------------------------------------------------
+
+    def _signals(self) -> socket.socket:
+        reader, writer = socket.socketpair()
+        for end in (reader, writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        self._wake_writer = writer
+
+        def stop(number: int, frame: object) -> None:
+            self._stopping = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        return reader
+
+    def _stop(self) -> int:
+        """Workers finish and acknowledge first, then the controller goes."""
+        log.info("stopping")
+        deadline = time.monotonic() + STOP_S
+        for group in (self._children[1:], self._children[:1]):
+            for child in group:
+                if child.pid:
+                    os.kill(child.pid, signal.SIGTERM)
+            while any(c.pid for c in group) and time.monotonic() < deadline:
+                self._reap()
+                time.sleep(0.01)
+        left = [c for c in self._children if c.pid]
+        for child in left:
+            log.error("process did not stop in time; killed", process=child.name)
+            os.kill(child.pid, signal.SIGKILL)
+        self._reap()
+        log.info("stopped")
+        shutdown_logging()
+        return 1 if left else 0
+
+
+def _listener(address: str, port: int, flag: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setblocking(False)
+    try:
+        sock.bind((address, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        raise LocalError(
+            f"cannot listen on {address}:{port}: {error.strerror}; "
+            f"stop what uses it or choose another with {flag}"
+        ) from error
+    return sock
+
+
+def _port(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
+
+
+def serve(config: Config) -> int:
+    """Runs a node in this process until it is told to stop; returns its exit code."""
+    return Supervisor(config).run()

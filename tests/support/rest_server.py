@@ -1,0 +1,186 @@
+"""The real REST application on a real Unix socket, with telemetry that tests put in by hand."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from tbfast.control.registry import Registry
+from tbfast.control.rest import build_app
+from tbfast.control.services import NodeInfo, Services, WorkerInfo
+from tbfast.store.layout import Layout
+
+NODE = NodeInfo(
+    version="1.2.3",
+    pid=10,
+    supervisor_pid=9,
+    uptime_ms=5,
+    durability="disk",
+    mqtt_port=1883,
+    http_port=8080,
+    workers=[WorkerInfo(index=0, pid=11, state="serving", connections=2, journal_bytes=77)],
+)
+
+
+class MemorySeries:
+    """The obvious series reader: JSON texts of values by device, key and time."""
+
+    def __init__(self) -> None:
+        self.points: dict[int, dict[str, dict[int, str]]] = {}
+
+    def put(self, device: int, key: str, ts: int, value: str) -> None:
+        self.points.setdefault(device, {}).setdefault(key, {})[ts] = value
+
+    async def range(
+        self,
+        device: int,
+        keys: Sequence[str] | None,
+        *,
+        start_ms: int | None,
+        end_ms: int | None,
+        limit: int,
+        ascending: bool,
+    ) -> bytes:
+        low = -(1 << 63) if start_ms is None else start_ms
+        high = 1 << 63 if end_ms is None else end_ms
+        found = {}
+        for key, points in self._of(device, keys).items():
+            times = sorted((ts for ts in points if low <= ts < high), reverse=not ascending)
+            found[key] = [(ts, points[ts]) for ts in times[:limit]]
+        return _text(found)
+
+    async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
+        return await self.range(device, keys, start_ms=None, end_ms=None, limit=1, ascending=False)
+
+    async def keys(self, device: int) -> list[str]:
+        return sorted(self.points.get(device, {}))
+
+    def _of(self, device: int, keys: Sequence[str] | None) -> dict[str, dict[int, str]]:
+        stored = self.points.get(device, {})
+        return {key: stored[key] for key in (keys or sorted(stored)) if key in stored}
+
+
+def _text(found: dict[str, list[tuple[int, str]]]) -> bytes:
+    members = []
+    for key, points in found.items():
+        if points:
+            rows = ",".join(f'{{"ts":{ts},"value":{value}}}' for ts, value in points)
+            members.append(f"{msgspec.json.encode(key).decode()}:[{rows}]")
+    return ("{" + ",".join(members) + "}").encode()
+
+
+class MemoryFeed:
+    """A live feed that tests write to."""
+
+    def __init__(self) -> None:
+        self.queues: list[tuple[frozenset[int] | None, asyncio.Queue[bytes | None]]] = []
+        self._changed = asyncio.Event()
+
+    def subscribe(self, devices: frozenset[int] | None) -> AsyncIterator[bytes]:
+        entry = (devices, asyncio.Queue[bytes | None]())
+        self.queues.append(entry)
+        self._changed.set()
+
+        async def rows() -> AsyncIterator[bytes]:
+            try:
+                while (chunk := await entry[1].get()) is not None:
+                    yield chunk
+            finally:
+                self.queues.remove(entry)
+                self._changed.set()
+
+        return rows()
+
+    def publish(self, device: int, lines: bytes) -> None:
+        for devices, queue in self.queues:
+            if devices is None or device in devices:
+                queue.put_nowait(lines)
+
+    async def subscribers(self, wanted: int) -> None:
+        """Wait until there are so many."""
+        while len(self.queues) != wanted:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def end(self) -> None:
+        for _devices, queue in self.queues:
+            queue.put_nowait(None)
+
+
+class FixedNode:
+    async def status(self) -> NodeInfo:
+        return NODE
+
+
+class _Server(uvicorn.Server):
+    """Tells a thread when it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config, listening: threading.Event) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets=None) -> None:
+        await super().startup(sockets)
+        self._listening.set()
+
+
+class RunningApp:
+    """A controller's interface in a thread of its own."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.layout = Layout(data_dir)
+        self.layout.prepare()
+        self.series = MemorySeries()
+        self.feed = MemoryFeed()
+        self.loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        self._started.wait(10)
+        if self._failure is not None:
+            raise self._failure
+
+    def call(self, work):
+        """Run a coroutine on the application's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.feed.end)
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+                runner.run(self._serve())
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._started.set()
+
+    async def _serve(self) -> None:
+        self.registry = await Registry.open(self.layout.registry)
+        app = build_app(Services(self.registry, self.series, self.feed, FixedNode()))
+        config = uvicorn.Config(
+            app, uds=str(self.layout.api), ws="none", lifespan="off", log_config=None
+        )
+        self._server = _Server(config, self._started)
+        try:
+            await self._server.serve()
+        finally:
+            await self.registry.close()
+
+
+@contextlib.contextmanager
+def running_app(data_dir: Path) -> Iterator[RunningApp]:
+    app = RunningApp(data_dir)
+    try:
+        yield app
+    finally:
+        app.close()
