@@ -50,6 +50,23 @@ LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted
 LOG_PEER_BYTES: Final = 64  # bytes of peer data shown, escaped
+LOG_REASONS: Final = 256  # reasons counted apart; further ones share a count
+LOG_LINE_BYTES: Final = 4_096  # the rest of a longer line is cut: a pipe takes so much at once
+LOG_QUEUE_LINES: Final = 1_024  # waiting for standard error, per process; then lines are dropped
+
+# HTTP (hostile-input 2 and 12)
+HTTP_HEAD_BYTES: Final = 16_384  # request line and headers; longer is answered 431
+HTTP_HEADERS: Final = 100  # more are answered 431
+HTTP_TARGET_BYTES: Final = 8_192  # longer is answered 414
+HTTP_BODY_BYTES: Final = 65_536  # longer is answered 413 before it is read
+HTTP_CHUNK_LINE_BYTES: Final = 256  # chunk size with its extensions
+HTTP_HEAD_TIMEOUT_MS: Final = 10_000  # first byte (first request: accept) to complete head
+HTTP_BODY_TIMEOUT_MS: Final = 30_000  # end of head to end of body, progress does not extend it
+HTTP_IDLE_TIMEOUT_MS: Final = 60_000  # between two requests of a connection
+HTTP_REQUESTS_PER_TURN: Final = 16  # pipelined requests of one connection answered in a row
+
+# Health
+HEARTBEAT_STALE_MS: Final = 5_000  # a process silent for longer counts as not ready
 
 # Registry and its REST interface
 REGISTRY_CHANGES: Final = 100_000  # entries of the change log; older readers start afresh

@@ -1,0 +1,89 @@
+"""Where log lines go: standard error, without ever blocking the process that logs."""
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from tbfast import limits
+
+_TICK_S: Final = 1.0
+
+
+class ThreadedSink:
+    """A bounded queue of lines and one writer thread; a line that finds it full is dropped.
+
+    tick: called about once a second in the writer thread; what it returns is written too.
+    Create it after fork.
+    """
+
+    def __init__(self, fd: int, tick: Callable[[], list[bytes]]) -> None:
+        self._fd = fd
+        self._tick = tick
+        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, line: bytes) -> bool:
+        """Queues a line; False if it was dropped."""
+        if self._lines.qsize() >= limits.LOG_QUEUE_LINES:
+            return False
+        self._lines.put(line)
+        return True
+
+    def close(self, timeout_s: float) -> None:
+        """Writes what is queued, as far as the time allows."""
+        self._lines.put(None)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        ticked = time.monotonic()
+        while True:
+            try:
+                line = self._lines.get(timeout=_TICK_S)
+            except Empty:
+                line = b""
+            now = time.monotonic()
+            if line is None or now - ticked >= _TICK_S:
+                ticked = now
+                for extra in self._tick():
+                    _write_all(self._fd, extra)
+            if line is None:
+                return
+            if line:
+                _write_all(self._fd, line)
+
+
+class DirectSink:
+    """Writes at once if that cannot block, else drops; for a process that must have no threads."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, line: bytes) -> bool:
+        """False if the line was dropped because nobody reads."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        # A line is at most PIPE_BUF long: a pipe that is writable takes it whole.
+        events = poll.poll(0)
+        if not events or not events[0][1] & select.POLLOUT:
+            return False
+        return _write_all(self._fd, line)
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing is held back."""
+
+
+def _write_all(fd: int, line: bytes) -> bool:
+    view = memoryview(line)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [], _TICK_S)
+        except OSError:
+            return False  # the reader of standard error has gone: nobody is left to be told
+    return True
