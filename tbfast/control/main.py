@@ -127,6 +127,7 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
         uvicorn.Config(
             build_app(services),
             log_config=None,
+            log_level="warning",
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=int(STOP_S),

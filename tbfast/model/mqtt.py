@@ -174,11 +174,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
 
 
 class Puback(msgspec.Struct, frozen=True, gc=False):
-<<<<<<< HEAD
     """Answer to a QoS 1 PUBLISH (MQTT 5 3.4)."""
-=======
-    """Answer to a QoS 1 PUBLISH (3.4)."""
->>>>>>> h/mqtt
 
     packet_id: int
     reason_code: int = 0
@@ -186,11 +182,7 @@ class Puback(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pubrec(msgspec.Struct, frozen=True, gc=False):
-<<<<<<< HEAD
     """First answer to a QoS 2 PUBLISH (MQTT 5 3.5)."""
-=======
-    """First answer to a QoS 2 PUBLISH (3.5)."""
->>>>>>> h/mqtt
 
     packet_id: int
     reason_code: int = 0
@@ -198,11 +190,7 @@ class Pubrec(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pubrel(msgspec.Struct, frozen=True, gc=False):
-<<<<<<< HEAD
     """The sender of a QoS 2 PUBLISH releases its identifier (MQTT 5 3.6)."""
-=======
-    """Release of a QoS 2 PUBLISH (3.6)."""
->>>>>>> h/mqtt
 
     packet_id: int
     reason_code: int = 0
@@ -210,11 +198,7 @@ class Pubrel(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pubcomp(msgspec.Struct, frozen=True, gc=False):
-<<<<<<< HEAD
     """Last packet of a QoS 2 exchange (MQTT 5 3.7)."""
-=======
-    """Last answer of a QoS 2 exchange (3.7)."""
->>>>>>> h/mqtt
 
     packet_id: int
     reason_code: int = 0
@@ -232,11 +216,7 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscribe(msgspec.Struct, frozen=True, gc=False):
-<<<<<<< HEAD
     """Asks for topics; answered by Suback (MQTT 5 3.8)."""
-=======
-    """At least one subscription (3.8)."""
->>>>>>> h/mqtt
 
     packet_id: int
     subscriptions: tuple[Subscription, ...]
@@ -252,11 +232,7 @@ class Suback(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, gc=False):
-<<<<<<< HEAD
     """Answered by Unsuback (MQTT 5 3.10)."""
-=======
-    """At least one filter (3.10)."""
->>>>>>> h/mqtt
 
     packet_id: int
     filters: tuple[str, ...]
@@ -272,7 +248,6 @@ class Unsuback(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pingreq(msgspec.Struct, frozen=True, gc=False):
-<<<<<<< HEAD
     """The client is alive (MQTT 5 3.12)."""
 
 
@@ -282,28 +257,13 @@ class Pingresp(msgspec.Struct, frozen=True, gc=False):
 
 class Disconnect(msgspec.Struct, frozen=True, gc=False):
     """Why the sender closes the connection (MQTT 5 3.14)."""
-=======
-    """Sign of life (3.12)."""
-
-
-class Pingresp(msgspec.Struct, frozen=True, gc=False):
-    """Answer to PINGREQ (3.13)."""
-
-
-class Disconnect(msgspec.Struct, frozen=True, gc=False):
-    """Last packet of a connection (3.14); before MQTT 5 only from the client."""
->>>>>>> h/mqtt
 
     reason_code: int = 0
     properties: Properties | None = None
 
 
 class Auth(msgspec.Struct, frozen=True, gc=False):
-<<<<<<< HEAD
     """Extended authentication (MQTT 5 3.15)."""
-=======
-    """Step of an extended authentication, MQTT 5 only (3.15)."""
->>>>>>> h/mqtt
 
     reason_code: int = 0
     properties: Properties | None = None

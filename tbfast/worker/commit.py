@@ -17,9 +17,10 @@ from typing import Protocol
 from tbfast import limits
 from tbfast._ext.ingest import Group, Ingest
 from tbfast.errors import StoreError, StoreFull, StoreStall
+from tbfast.obs.log import get_logger
 from tbfast.store.journal import Journal, Position
 
-log = logging.getLogger("tbfast.commit")
+log = get_logger("tbfast.commit")
 
 STALL_RETRY_S = 0.005
 MARK_INTERVAL_S = 1.0  # also the window of durability "process"
@@ -162,7 +163,7 @@ class Committer:
         self._write()
 
     def _refuse(self, group: Group, error: StoreError) -> None:
-        log.error("journal refused a group", extra={"fields": {"error": str(error)}})
+        log.limited("store", logging.ERROR, "journal refused a group", error=str(error))
         self._metrics.refused(group)
         self._inflight_bytes -= group.held_bytes
         self._answers.fail(group)
