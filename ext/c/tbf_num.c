@@ -3,10 +3,11 @@
 
 #define INT64_DIGITS 19u
 #define MAX_DECIMALS 16 /* more decimals than this are kept as text, as ThingsBoard does */
-#define DOUBLE_INTEGER_DIGITS 309     /* of the largest double */
-#define EXPONENT_CAP 1000000000000000 /* beyond any message length; no overflow when added to one  \
-                                       */
-#define LIMBS 20u                     /* 325 digits take 17; one more for the shift */
+#define DOUBLE_INTEGER_DIGITS 309 /* of the largest double */
+#define EXPONENT_CAP                                                                               \
+    1000000000000000 /* beyond any message length; no overflow when added to one                   \
+                      */
+#define LIMBS 20u    /* 325 digits take 17; one more for the shift */
 
 static const uint64_t POWERS[INT64_DIGITS + 1] = {1u,
                                                   10u,

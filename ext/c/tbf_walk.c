@@ -15,8 +15,7 @@ tbf_status tbf_group_note(tbf_group *g, tbf_session *s, uint32_t slot, uint8_t a
     if (s->group != g->serial) {
         s->group = g->serial;
         s->touched_at = g->touched_count;
-        g->touched[g->touched_count++] =
-            (tbf_touched){.slot = slot, .generation = s->generation};
+        g->touched[g->touched_count++] = (tbf_touched){.slot = slot, .generation = s->generation};
     }
     g->messages++;
     if (ack_type == 0) {

@@ -14,7 +14,7 @@
 
 /* One message waiting for the commit of its group. */
 typedef struct {
-    uint32_t next;   /* index + 1 of the session's next one in this group; 0 = last */
+    uint32_t next;    /* index + 1 of the session's next one in this group; 0 = last */
     uint32_t read_us; /* when its bytes were read, us since the group was opened */
     uint16_t packet_id;
     uint8_t type; /* packet type to answer with: 4 PUBACK, 5 PUBREC; 0: QoS 0, no answer */
@@ -56,10 +56,11 @@ tbf_status tbf_group_note(tbf_group *g, tbf_session *s, uint32_t slot, uint8_t a
                           uint16_t packet_id, uint32_t read_us);
 
 typedef enum {
-    TBF_WALK_DONE,    /* nothing complete is left */
-    TBF_WALK_UNUSUAL, /* a packet for the engine (or malformed bytes) is next */
-    TBF_WALK_GROW,    /* batch or group is out of room: grow, call again */
-    TBF_WALK_GROUP_FULL /* rows have reached `rows_limit` or answers their bound: commit, call again */
+    TBF_WALK_DONE,      /* nothing complete is left */
+    TBF_WALK_UNUSUAL,   /* a packet for the engine (or malformed bytes) is next */
+    TBF_WALK_GROW,      /* batch or group is out of room: grow, call again */
+    TBF_WALK_GROUP_FULL /* rows have reached `rows_limit` or answers their bound: commit, call again
+                         */
 } tbf_walk_end;
 
 typedef struct {
