@@ -114,7 +114,7 @@ def test_only_received_bytes_of_the_unfinished_packet_are_kept() -> None:
 def test_a_field_never_swallows_the_next_packet(short: bytes) -> None:
     """Hostile-input M5: the byte that is missing here stands right behind the packet."""
     for following in (b"\x30\x03\x00\x01t", b"\x01", PING):
-        with pytest.raises(MalformedPacket, match="malformed [PUSD]"):
+        with pytest.raises(MalformedPacket, match=r"malformed [PUSD]"):
             decoder(5).feed(short + following)
 
 
