@@ -333,8 +333,8 @@ static tbf_status apply(tbf_batch *b, tbf_json_walk *w, tbf_span payload, pass s
     const size_t cap = b->cap;
     w->b = b;
     w->x = (tbf_lex){.p = payload.p, .end = payload.p + payload.n};
-    w->max_depth =
-        w->opts->max_depth < TBF_JSON_DEPTH_CAP ? w->opts->max_depth : TBF_JSON_DEPTH_CAP;
+    uint32_t asked = w->opts->max_depth < 1 ? 1 : w->opts->max_depth;
+    w->max_depth = asked < TBF_JSON_DEPTH_CAP ? asked : TBF_JSON_DEPTH_CAP;
     tbf_status status = TBF_EMALFORMED;
     if (payload.n > INT32_MAX) {
         status = tbf_json_refuse(w, "payload is too large");

@@ -16,7 +16,7 @@ typedef struct {
     uint64_t device;
     tbf_kind kind;
     int64_t now_ms;
-    uint32_t max_depth; /* opts->max_depth within TBF_JSON_DEPTH_CAP */
+    uint32_t max_depth; /* opts->max_depth, 1 to TBF_JSON_DEPTH_CAP */
     uint32_t depth;     /* of the object being read; the outermost value has 1 */
     uint32_t bad_utf8;
     bool poisoned; /* the current record holds a value to refuse, see tbf_json_poison */

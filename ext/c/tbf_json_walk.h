@@ -207,6 +207,9 @@ static tbf_status WALK(timed)(tbf_json_walk *w, bool *done) {
 
 /* One element of telemetry; its brace is consumed. */
 static tbf_status WALK(record)(tbf_json_walk *w) {
+    if (TBF_UNLIKELY(w->depth > w->max_depth)) {
+        return tbf_json_refuse(w, "nested too deeply");
+    }
     w->poisoned = false;
     if (WALK(may_be_timed)(&w->x)) {
         bool done;
@@ -219,9 +222,6 @@ static tbf_status WALK(record)(tbf_json_walk *w) {
 }
 
 static tbf_status WALK(records)(tbf_json_walk *w) {
-    if (w->max_depth < 2) {
-        return tbf_json_refuse(w, "nested too deeply");
-    }
     w->depth = 2;
     for (bool first = true;; first = false) {
         tbf_tok t;
