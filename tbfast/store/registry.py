@@ -22,7 +22,7 @@ import msgspec
 from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
 
 from tbfast import limits
-from tbfast.errors import Conflict, StoreError, TbfastError
+from tbfast.errors import Conflict, StoreError, StoreStall, TbfastError
 from tbfast.model.device import Change, ChangeKind, ChangeOp
 from tbfast.store import rocks
 
@@ -33,6 +33,7 @@ _VALUE_FORMAT: Final = b"\x01"
 _FAMILIES: Final = ("device", "device_profile", "unique", "number", "change", "meta")
 _NUMBERED: Final = ("device",)
 _WRITE_BUFFER_BYTES: Final = 4_194_304
+_STALL_WAITS_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _FORMAT_KEY: Final = b"format"
 _STATE_KEY: Final = b"state"
 
@@ -168,12 +169,12 @@ class RegistryStore:
         """Apply one write; returns when it is on disk.
 
         Raises Conflict (version differs, or an index key belongs to another entity; nothing is
-        changed) or StoreError. After a failed sync every further commit fails: what the disk
-        holds is unknown until the store is opened again.
+        changed), StoreStall (trying later may work) or StoreError. After a failed sync every
+        further commit fails: what the disk holds is unknown until the store is opened again.
         """
         if self._failed is not None:
             raise self._failed
-        change = self._apply(write)
+        change = await self._applied(write)
         synced = asyncio.get_running_loop().create_future()
         self._waiting.append((change, synced))
         self._unsynced[write.id] = synced
@@ -188,6 +189,15 @@ class RegistryStore:
             await self._syncing
         self._thread.shutdown()
         self._release()
+
+    async def _applied(self, write: Write) -> Change:
+        """Apply, waiting out a write stall; each attempt checks and builds the batch anew."""
+        for wait_s in _STALL_WAITS_S:
+            try:
+                return self._apply(write)
+            except StoreStall:
+                await asyncio.sleep(wait_s)
+        return self._apply(write)
 
     # No await between the checks and the write: the loop makes them one step.
     def _apply(self, write: Write) -> Change:

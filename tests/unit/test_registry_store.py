@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tbfast import limits
-from tbfast.errors import Conflict, StoreBusy, StoreError
+from tbfast.errors import Conflict, StoreBusy, StoreError, StoreStall
 from tbfast.model.device import Change
 from tbfast.store.registry import RegistryStore, Write
 
@@ -224,6 +224,28 @@ def test_a_failed_sync_fails_all_who_wait_and_all_who_follow(
             await store.commit(write("later"))
         await asyncio.sleep(0)
         assert seen == []
+
+    with_store(tmp_path / "r", work)
+
+
+def test_a_write_stall_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tbfast.store.registry._STALL_WAITS_S", (0, 0))
+
+    async def work(store: RegistryStore) -> None:
+        stalls, real = [2], store._write
+
+        def stalling(batch: object) -> None:
+            stalls[0] -= 1
+            if stalls[0] >= 0:
+                raise StoreStall("wait")
+            real(batch)
+
+        monkeypatch.setattr(store, "_write", stalling)
+        assert (await store.commit(write("a"))).revision == 1
+        stalls[0] = 3
+        with pytest.raises(StoreStall):
+            await store.commit(write("b"))
+        assert (await store.commit(write("b"))).revision == 2
 
     with_store(tmp_path / "r", work)
 
