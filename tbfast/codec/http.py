@@ -315,12 +315,19 @@ class _HeadParts:
     def __init__(self) -> None:
         self.target = b""
         self.headers: list[tuple[bytes, bytes]] = []
+        self.keep_alive = False
+        self.parser: httptools.HttpRequestParser | None = None
 
     def on_url(self, part: bytes) -> None:
         self.target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        # Asked here: at the end of a message without a body the parser has forgotten it.
+        assert self.parser is not None
+        self.keep_alive = bool(self.parser.should_keep_alive())
 
 
 def _parse_head(data: bytes) -> Head:
@@ -330,7 +337,7 @@ def _parse_head(data: bytes) -> Head:
     if rest.count(b"\r\n") > limits.HTTP_HEADERS + 1:
         raise HttpError(431, "too many headers", "too_big")
     parts = _HeadParts()
-    parser = httptools.HttpRequestParser(parts)
+    parser = parts.parser = httptools.HttpRequestParser(parts)
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
@@ -342,6 +349,8 @@ def _parse_head(data: bytes) -> Head:
         raise HttpError(400, "request line is malformed") from error
     except httptools.HttpParserError as error:
         raise HttpError(400, f"request is malformed: {error}") from error
+    finally:
+        parts.parser = None
     version = parser.get_http_version()
     if version not in ("1.0", "1.1") or not first.endswith(b" HTTP/" + version.encode()):
         raise HttpError(400, "HTTP/1.0 and HTTP/1.1 are spoken here", "protocol")
@@ -358,5 +367,5 @@ def _parse_head(data: bytes) -> Head:
         parts.target,
         version,
         tuple(parts.headers),
-        bool(parser.should_keep_alive()),
+        parts.keep_alive,
     )
