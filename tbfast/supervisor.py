@@ -26,8 +26,7 @@ from tbfast._ext import metrics as words
 from tbfast.config import Config
 from tbfast.control import main as control
 from tbfast.errors import LocalError
-from tbfast.obs.log import get_logger, setup
-from tbfast.obs.log import shutdown as shutdown_logging
+from tbfast.obs.log import get_logger, setup, shutdown_logging
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.layout import Layout
 from tbfast.worker import main as worker

@@ -151,6 +151,10 @@ class Server:
             while text := response.readline():
                 yield text
 
+    def get(self, path: str, type_: type[T]) -> T:
+        """Any other resource, decoded."""
+        return self._call("GET", path, type_)
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

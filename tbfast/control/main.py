@@ -116,6 +116,9 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     tail = TailService(slot)
     links = LinkServer(registry, tail)
     journals = JournalReader(layout, follow=True)
+    # Journals of workers that a smaller --workers no longer starts: nobody sends their blocks.
+    orphans = [n for n in layout.journal_numbers() if n >= run.workers]
+    await journals.replay(orphans, tail.apply)
     await links.listen(layout.link)
     services = Services(
         registry=registry,
@@ -127,6 +130,7 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
         uvicorn.Config(
             build_app(services),
             log_config=None,
+            log_level="warning",
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=int(STOP_S),

@@ -128,8 +128,8 @@ class Journal:
         if newest < Position(epoch, seq):
             raise StoreError(
                 f"{self.path}: blocks up to epoch {epoch}, sequence {seq} were synced, but the "
-                f"newest is epoch {newest.epoch}, sequence {newest.seq}: acknowledged data is missing. "
-                f"Restore the directory from a backup, or accept the loss by removing "
+                f"newest is epoch {newest.epoch}, sequence {newest.seq}: acknowledged data is "
+                f"missing. Restore the directory from a backup, or accept the loss by removing "
                 f"{self._mark_path}"
             )
 

@@ -9,6 +9,7 @@ The sync runs in a thread of its own (the GIL is free there); the next groups fo
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -17,9 +18,10 @@ from typing import Protocol
 from tbfast import limits
 from tbfast._ext.ingest import Group, Ingest
 from tbfast.errors import StoreError, StoreFull, StoreStall
+from tbfast.obs.log import get_logger
 from tbfast.store.journal import Journal, Position
 
-log = logging.getLogger("tbfast.commit")
+log = get_logger("tbfast.commit")
 
 STALL_RETRY_S = 0.005
 MARK_INTERVAL_S = 1.0  # also the window of durability "process"
@@ -162,7 +164,7 @@ class Committer:
         self._write()
 
     def _refuse(self, group: Group, error: StoreError) -> None:
-        log.error("journal refused a group", extra={"fields": {"error": str(error)}})
+        log.limited("store", logging.ERROR, "journal refused a group", error=str(error))
         self._metrics.refused(group)
         self._inflight_bytes -= group.held_bytes
         self._answers.fail(group)
@@ -207,7 +209,7 @@ class Committer:
 
     def _complete(self, count: int) -> None:
         """The oldest `count` unsynced groups are durable."""
-        now = self._loop.time()
+        now_ns = time.monotonic_ns()
         for _ in range(count):
             group = self._unsynced.popleft()
             self._inflight_bytes -= group.held_bytes
@@ -215,7 +217,7 @@ class Committer:
                 previous = self._journal.durable
                 self._journal.durable = Position(self._journal.epoch, group.seq)
                 self._on_durable(group, previous)
-            self._metrics.committed(group, now - group.opened_ns / 1e9)
+            self._metrics.committed(group, (now_ns - group.opened_ns) / 1e9)
             self._answers.complete(group)
             self._ingest.recycle(group)
         if count:

@@ -6,7 +6,6 @@ waits, at most `LOOKUP_TIMEOUT_S`, holding up only the connection that asked.
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable
 from typing import Protocol
@@ -15,11 +14,12 @@ from tbfast.errors import TbfastError
 from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.obs.log import get_logger
 from tbfast.ops.auth import candidate_ids, identify
 from tbfast.store.journal import Journal, Position
 from tbfast.worker.feed import BlockFeed
 
-log = logging.getLogger("tbfast.directory")
+log = get_logger("tbfast.directory")
 
 LOOKUP_TIMEOUT_S = 10.0  # as ThingsBoard's transport waits for its backend
 KNOWN_CREDENTIALS = 200_000  # cached positive answers, oldest forgotten
@@ -201,7 +201,7 @@ class Directory:
             case msg.Welcome():
                 self._welcome(channel, message)
             case _:
-                log.error("unexpected link message %s", type(message).__name__)
+                log.error("unexpected link message", type=type(message).__name__)
 
     def _welcome(self, channel: Channel, welcome: msg.Welcome) -> None:
         self._welcomed = True

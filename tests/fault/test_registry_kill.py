@@ -13,14 +13,17 @@ from tbfast.control.registry import Registry
 from tbfast.model.device import CREDENTIALS_INDEX, NAME_INDEX
 from tbfast.store.registry import RegistryStore
 
+ROOT = Path(__file__).parents[2]
+WRITER = ROOT / "tests/support/registry_writer.py"
 ROUNDS = 4
 SEED = int(os.environ.get("TBFAST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 
 
 def write_until(path: Path, seed: int, lines: int) -> list[list[str]]:
     """Answered writes of a writer killed after so many lines (and what it got out meanwhile)."""
-    command = [sys.executable, "-m", "tests.support.registry_writer", str(path), str(seed)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+    command = [sys.executable, str(WRITER), str(path), str(seed)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "open\n"
         seen = [writer.stdout.readline() for _ in range(lines)]

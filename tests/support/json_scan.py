@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
-from tbfast._ext.batch import Batch
-
 from tbfast._ext import tbjson
+from tbfast._ext.batch import Batch
 from tbfast.errors import PeerError
 from tests.support import oracle_json
 from tests.support.oracle_json import Options, OracleRow, Refused

@@ -56,18 +56,16 @@ def load() -> list[Vector]:
 
 
 def write_seeds(folder: Path) -> int:
-    """One seed per accepted packet and one per clause of refused ones; first byte: version."""
+    """One stream of accepted packets per type and version; the first byte chooses the version."""
     folder.mkdir(parents=True, exist_ok=True)
-    seen: set[tuple[str, bool]] = set()
-    count = 0
+    streams: dict[str, bytes] = {}
     for vector in load():
-        group = (vector.clause, False) if vector.error else (vector.name.split(" with ")[0], True)
-        if group in seen:
-            continue
-        seen.add(group)
-        (folder / f"vector-{count:03}").write_bytes(bytes([vector.version]) + vector.data)
-        count += 1
-    return count
+        if vector.packet is not None and len(vector.data) < 256:
+            seed = f"{type(vector.packet).__name__.lower()}-{vector.version}"
+            streams[seed] = streams.get(seed, bytes([vector.version])) + vector.data
+    for seed, data in streams.items():
+        (folder / seed).write_bytes(data)
+    return len(streams)
 
 
 if __name__ == "__main__":

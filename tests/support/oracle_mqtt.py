@@ -4,6 +4,7 @@ Only the packet types are shared, so that results compare with ``==``.  Tables h
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tbfast.model import mqtt as m
@@ -75,9 +76,9 @@ def positive(value: int) -> bool:
 
 
 Read = Callable[[Reader], Any]
-BYTE: Read = lambda r: r.number(1)
-TWO: Read = lambda r: r.number(2)
-FOUR: Read = lambda r: r.number(4)
+BYTE: Read = partial(Reader.number, width=1)
+TWO: Read = partial(Reader.number, width=2)
+FOUR: Read = partial(Reader.number, width=4)
 PUBACKS = "PUBACK PUBREC PUBREL PUBCOMP SUBACK UNSUBACK"
 
 # identifier: (field, reader, packets that may carry it, rule a value must meet)

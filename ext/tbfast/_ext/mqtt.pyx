@@ -317,3 +317,25 @@ def frame_length(data, size_t max_remaining):
         return f.total
     finally:
         PyBuffer_Release(&view)
+
+
+def scan_publishes(data, version):
+    """Number of PUBLISH packets at the front of data; cuts and checks them, makes no object."""
+    cdef Py_buffer view
+    cdef tbf_frame f
+    cdef tbf_publish p
+    cdef uint8_t level = checked_level(version)
+    cdef size_t at = 0, n, count = 0
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        n = <size_t>view.len
+        with nogil:
+            while tbf_mqtt_frame(<const uint8_t *>view.buf + at, n - at, TBF_MQTT_REMAINING_MAX,
+                                 &f) == TBF_OK:
+                if f.type != TBF_MQTT_PUBLISH or tbf_mqtt_publish(&f, level, &p) != TBF_OK:
+                    break
+                at += f.total
+                count += 1
+        return count
+    finally:
+        PyBuffer_Release(&view)

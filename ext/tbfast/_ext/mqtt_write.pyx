@@ -40,6 +40,10 @@ cdef inline tbf_span span_of_bytes(bytes value):
 
 cdef inline tbf_span span_of_block(bytearray value):
     cdef tbf_span s
+    s.p = NULL
+    s.n = 0
+    if value is None:
+        return s
     s.p = <const uint8_t *>PyByteArray_AS_STRING(value)
     s.n = <size_t>len(value)
     return s
@@ -56,12 +60,13 @@ cdef int append_property(bytearray block, const tbf_property *prop) except -1:
 
 
 cdef bytearray block_of(object properties, uint8_t version):
-    """Property block without its length; empty where the version has none."""
-    cdef bytearray block = bytearray()
+    """Property block without its length; None if there is nothing to write."""
+    cdef bytearray block
     cdef tbf_property prop
     cdef tbf_form form
     if properties is None or version < 5:
-        return block
+        return None
+    block = bytearray()
     for number, name in enumerate(NAMES):
         value = None if name is None else getattr(properties, name)
         if value is None:
@@ -276,9 +281,10 @@ def encode(packet, version):
     cdef size_t n
     cdef tbf_status status
     cdef bytes out
-    if type(packet) not in TYPE_OF:
+    number = TYPE_OF.get(type(packet))
+    if number is None:
         raise LocalError(f"not an MQTT packet: {type(packet).__name__}")
-    kind = TYPE_OF[type(packet)]
+    kind = number
     level = checked_level(packet.protocol_version if kind == TBF_MQTT_CONNECT else version)
     try:
         status = write(small, SMALL, &n, packet, kind, level)
