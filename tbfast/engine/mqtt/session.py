@@ -517,7 +517,7 @@ class MqttSession:
         if accepted and self._sink.awaiting(self.slot):
             self._deadline = now + self._settings.close_timeout_ms
         else:
-            self._finish(disconnect=accepted)
+            self._finish()
 
     def _finish(self, *, disconnect: bool = True) -> None:
         if disconnect and self.version == 5 and self._why is not None:
