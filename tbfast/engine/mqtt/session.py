@@ -487,6 +487,8 @@ class MqttSession:
 
     def _on_disconnect(self, packet: m.Disconnect, now: int) -> None:
         """The client leaves; its rows stay, answers it still waits for would never be read."""
+        if self.version == 5:
+            self._send(m.Disconnect())  # as ThingsBoard (1.7)
         self._finish(disconnect=False)
 
     def _ignore(self, packet: object, now: int) -> None:
