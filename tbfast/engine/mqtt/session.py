@@ -554,15 +554,15 @@ class MqttSession:
     def _send(self, packet: m.Packet) -> None:
         data = codec.encode(packet, self.version)
         if self._peer_max_packet and len(data) > self._peer_max_packet:
-            properties = getattr(packet, "properties", None)
-            if properties is None or properties.reason_string is None:
+            if getattr(packet, "properties", None) is None:
                 return  # larger than the client takes: dropped (MQTT 5 3.1.2.11.4)
-            self._send(_without_reason(packet))
+            self._send(_bare(packet))
             return
         self._out.append(data)
 
 
-def _without_reason(packet: m.Packet) -> m.Packet:
+def _bare(packet: m.Packet) -> m.Packet:
+    """Without its properties: none that we send is worth losing the packet for."""
     return msgspec.structs.replace(packet, properties=None)
 
 
