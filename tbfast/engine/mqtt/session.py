@@ -446,6 +446,8 @@ class MqttSession:
         """
         self._refused("store", "the store refuses writes")
         self._close(Code.QUOTA_EXCEEDED, "the store refuses writes; try again later", now)
+        if not self._sink.awaiting(self.slot):
+            self.drained(now)
 
     # --- SUBSCRIBE, UNSUBSCRIBE, the rest ----------------------------------------------------
 
