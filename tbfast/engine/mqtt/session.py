@@ -382,6 +382,8 @@ class MqttSession:
                 kept = sum(len(t) for a, t in self._aliases.items() if a != alias)
                 if kept + len(packet.topic) <= limits.MQTT_TOPIC_ALIAS_BYTES:
                     self._aliases[alias] = packet.topic
+                else:
+                    self._aliases.pop(alias, None)  # its former topic would be the wrong one
             return packet.topic
         return None if alias is None or self._aliases is None else self._aliases.get(alias)
 
