@@ -353,7 +353,7 @@ def _parse_head(data: bytes) -> Head:
         parts.parser = None
     version = parser.get_http_version()
     if version not in ("1.0", "1.1") or not first.endswith(b" HTTP/" + version.encode()):
-        raise HttpError(400, "HTTP/1.0 and HTTP/1.1 are spoken here", "protocol")
+        raise HttpError(400, "only HTTP/1.x is spoken here", "protocol")
     if len(parts.target) > limits.HTTP_TARGET_BYTES:
         raise HttpError(414, "request target is too long", "too_big")
     hosts = sum(name == b"host" for name, _ in parts.headers)

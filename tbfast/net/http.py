@@ -120,9 +120,9 @@ class _Connection(asyncio.Protocol):
     # --- asyncio ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
-        self._transport = transport
-        transport.set_write_buffer_limits(high=limits.OUTBOUND_PAUSE_BYTES)
+        # uvloop's transports do not inherit from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=limits.OUTBOUND_PAUSE_BYTES)
         self._port.opened(self)
         self._arm(limits.HTTP_HEAD_TIMEOUT_MS)
 

@@ -52,8 +52,7 @@ def test_text_line(captured):
     stamp, _, rest = line.partition(" ")
     assert time.strptime(stamp, "%Y-%m-%dT%H:%M:%S." + stamp[-4:-1] + "Z")
     assert rest == (
-        "INFO    worker-0 tbfast.test: worker ready "
-        'worker=3 epoch=- fresh=true note="a \\"b\\" c"'
+        'INFO    worker-0 tbfast.test: worker ready worker=3 epoch=- fresh=true note="a \\"b\\" c"'
     )
 
 

@@ -20,7 +20,9 @@ def samples(node: NodeMetrics) -> dict[str, float]:
     found = {}
     for line in node.render().decode().splitlines():
         if line.startswith("# "):
-            assert re.match(r"^# (HELP [a-z0-9_]+ .+|TYPE [a-z0-9_]+ (counter|gauge|histogram))$", line)
+            assert re.match(
+                r"^# (HELP [a-z0-9_]+ .+|TYPE [a-z0-9_]+ (counter|gauge|histogram))$", line
+            )
             continue
         match = SAMPLE.match(line)
         assert match, line
