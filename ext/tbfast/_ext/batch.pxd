@@ -14,6 +14,10 @@ cdef extern from "tbf_base.h" nogil:
         TBF_ENOSPACE
         TBF_ECORRUPT
         TBF_EVERSION
+    uint64_t tbf_zigzag(int64_t v)
+    int64_t tbf_unzigzag(uint64_t v)
+    uint8_t *tbf_put_varint(uint8_t *p, uint64_t v)
+    const uint8_t *tbf_get_varint(const uint8_t *p, const uint8_t *end, uint64_t *out)
     uint32_t tbf_crc32c(uint32_t crc, const uint8_t *p, size_t n)
     uint64_t tbf_hash(const uint8_t *p, size_t n, const uint64_t *seed)
 

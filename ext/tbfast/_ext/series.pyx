@@ -195,18 +195,6 @@ def rows(const uint8_t[::1] data not None, keys, devices=None):
     return out
 
 
-cdef struct hit:
-    int64_t ts
-    int64_t commit_ms
-    uint64_t arrival     # journal number in the high bits, then a counter
-    int64_t i64
-    double f64
-    uint8_t *bytes       # owned
-    uint32_t n
-    uint32_t column
-    uint8_t type
-    uint8_t scale
-
 cdef int by_newest(const void *a, const void *b) noexcept nogil:
     """Column, then newest time, then latest arrival first."""
     cdef const hit *x = <const hit *>a
@@ -236,22 +224,6 @@ cdef class RangeScan:
     may hold: hits beyond that are sorted and cut while scanning.
     """
 
-    cdef uint64_t device
-    cdef int kind
-    cdef int64_t start_ms, end_ms
-    cdef bint bounded_end
-    cdef uint64_t limit
-    cdef bint ascending
-    cdef dict columns          # name bytes -> column
-    cdef list names
-    cdef bint all_keys
-    cdef hit *hits
-    cdef size_t count, cap, compact_at
-    cdef uint64_t arrival
-    cdef uint32_t *key_map     # key number -> column + 1, of the current epoch
-    cdef size_t key_map_len
-    cdef readonly uint64_t blocks, skipped
-
     def __cinit__(self, uint64_t device, keys, *, start_ms=None, end_ms=None, uint64_t limit=100,
                   bint ascending=False, int kind=0):
         self.device = device
@@ -278,6 +250,12 @@ cdef class RangeScan:
             free(self.hits[i].bytes)
         free(self.hits)
         free(self.key_map)
+
+    cdef int64_t column_of(self, bytes name) except -2:
+        """Column of a key, -1 if it is not wanted."""
+        if self.all_keys or name in self.columns:
+            return self._column(name)
+        return -1
 
     def _column(self, name):
         column = self.columns.get(name)
@@ -338,7 +316,9 @@ cdef class RangeScan:
                     column = (self._column(name) + 1
                               if self.all_keys or name in self.columns else 0)
                 if column:
-                    self._add(&block, &record, &point, column - 1)
+                    self.arrival += 1
+                    self.add(column - 1, record.ts_ms, block.commit_ms,
+                             <uint64_t>block.journal_id << 40 | self.arrival, &point)
             if status != TBF_MORE:
                 break
         if status != TBF_MORE:
@@ -358,8 +338,9 @@ cdef class RangeScan:
                     and (not self.bounded_end or record.ts_ms < self.end_ms)):
                 return TBF_OK
 
-    cdef int _add(self, tbf_block *block, tbf_record *record, tbf_point *point,
-                  uint32_t column) except -1:
+    cdef int add(self, uint32_t column, int64_t ts, int64_t commit_ms, uint64_t arrival,
+                 const tbf_point *point) except -1:
+        """One point; of equal times the later commit, then the later arrival wins."""
         cdef hit *more
         cdef hit *h
         if self.count == self.cap:
@@ -369,10 +350,9 @@ cdef class RangeScan:
             self.hits = more
             self.cap *= 2
         h = &self.hits[self.count]
-        h.ts = record.ts_ms
-        h.commit_ms = block.commit_ms
-        self.arrival += 1
-        h.arrival = <uint64_t>block.journal_id << 40 | self.arrival
+        h.ts = ts
+        h.commit_ms = commit_ms
+        h.arrival = arrival
         h.i64 = point.i64
         h.f64 = point.f64
         h.type = <uint8_t>point.type

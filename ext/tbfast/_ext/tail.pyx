@@ -6,7 +6,7 @@ cost about 56 MB.  The newest time wins; at equal times the last arrival does.  
 from the journals.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
@@ -16,17 +16,28 @@ from tbfast.errors import StoreError
 
 from tbfast._ext.batch cimport (
     TBF_BYTES,
+    TBF_DECIMAL,
+    TBF_DOUBLE,
     TBF_ECORRUPT,
+    TBF_FALSE,
+    TBF_INT64,
     TBF_JSON,
     TBF_KIND_TELEMETRY,
     TBF_MORE,
     TBF_OK,
     TBF_STRING,
+    TBF_TRUE,
+    tbf_get_varint,
+    tbf_put_varint,
+    tbf_unzigzag,
+    tbf_zigzag,
     tbf_span,
     tbf_status,
     tbf_type,
 )
+from tbfast._ext.head cimport Head, head_row, head_series
 from tbfast._ext.series cimport (
+    RangeScan,
     Text,
     open_block,
     tbf_block,
@@ -109,11 +120,13 @@ cdef class Tail:
     cdef dict maps            # (journal, epoch) -> KeyMap
     cdef size_t string_bytes
     cdef readonly uint64_t points
+    cdef readonly Head head   # rows that no run holds yet
 
     def __cinit__(self):
         random = os.urandom(16)
         self.seed[0] = int.from_bytes(random[:8], "little")
         self.seed[1] = int.from_bytes(random[8:], "little")
+        self.head = Head()
         self.keys = {}
         self.names = [b""]
         self.maps = {}
@@ -214,7 +227,7 @@ cdef class Tail:
                 else:
                     raise StoreError("journal block uses a key that nothing defines")
                 self.points += 1
-                self._put(d, record.ts_ms, key, &point)
+                self._put(d, record.ts_ms, key, &point, True)
             if status != TBF_MORE:
                 return status
         return status
@@ -294,12 +307,15 @@ cdef class Tail:
         d.first = d.count = 0
         return d
 
-    cdef int _put(self, device *d, int64_t ts, uint32_t key, const tbf_point *point) except -1:
+    cdef int _put(self, device *d, int64_t ts, uint32_t key, const tbf_point *point,
+                  bint to_head) except -1:
         cdef uint64_t h = mix(d.number ^ self.seed[0], key) & self.index_mask
         cdef series *s
         while self.index[h]:
             s = &self.all[self.index[h] - 1]
             if s.device == d.number and s.key == key:
+                if to_head:
+                    self.head.append(self.index[h] - 1, d.number, key, ts, point)
                 if ts < s.ts:
                     return 0
                 self._drop_bytes(s)
@@ -316,6 +332,8 @@ cdef class Tail:
         s.next = d.first
         d.first = self.count
         d.count += 1
+        if to_head:
+            self.head.append(self.count - 1, d.number, key, ts, point)
         self._store(s, ts, point)
         return 0
 
@@ -339,11 +357,146 @@ cdef class Tail:
             memcpy(copy, point.bytes.p, s.n)
             s.value = <int64_t>copy
             self.string_bytes += s.n
-        elif point.type == 1:
+        elif point.type == TBF_DOUBLE:
             memcpy(&s.value, &point.f64, sizeof(double))
         else:
             s.value = point.i64
         return 0
+
+    def feed(self, RangeScan scan, Head head, uint64_t number, uint32_t age):
+        """Gives the rows that `head` holds of a device to a range scan: later than any chunk.
+
+        age: 0 for the newest head; rows of a smaller age win at equal times.
+        """
+        cdef device *d = self._find_device(number)
+        cdef uint32_t i = d.first if d != NULL else 0
+        cdef head_series *held
+        cdef int64_t column
+        while i:
+            held = head.find(i - 1)
+            if held != NULL:
+                column = scan.column_of(self.names[self.all[i - 1].key])
+                if column >= 0:
+                    self._feed_series(scan, head, held, <uint32_t>column, age)
+            i = self.all[i - 1].next
+
+    cdef int _feed_series(self, RangeScan scan, Head head, head_series *held,
+                          uint32_t column, uint32_t age) except -1:
+        cdef uint32_t at = held.last
+        cdef head_row *row
+        cdef tbf_point point
+        while at:
+            row = &head.rows[at - 1]
+            if row.ts >= scan.start_ms and (not scan.bounded_end or row.ts < scan.end_ms):
+                point.type = <tbf_type>row.type
+                point.scale = row.scale
+                point.i64 = row.value
+                memcpy(&point.f64, &row.value, sizeof(double))
+                point.bytes.p = head.bytes + <size_t>row.value if row.n else NULL
+                point.bytes.n = row.n
+                scan.add(column, row.ts, INT64_MAX - age, at, &point)
+            at = row.previous
+        return 0
+
+    # --- what a run keeps of the tail, and a start takes back --------------------------------
+
+    def names_from(self, uint32_t number):
+        """[(own key number, name), ...] from a number on."""
+        return list(enumerate(self.names[number:], number))
+
+    def restore_key(self, uint32_t number, bytes name):
+        """A key with the number it had; numbers must come in order, from 1, without holes."""
+        if self._intern(name) != number:
+            raise StoreError(f"key numbers of the series store have a hole at {number}")
+
+    def pack_latest(self, Head head, uint32_t start, uint32_t count):
+        """Latest values of the devices behind head series [start, start + count).
+
+        [(device, packed), ...]; each device is packed once per call, with all its series:
+        repeated varint(key << 3 | type) scale varint(zigzag ts) value, values as in tbf_batch.h.
+        Values that are kept elsewhere are left out.
+        """
+        cdef uint32_t i, at
+        cdef uint64_t number
+        cdef device *d
+        cdef series *s
+        cdef Text text
+        cdef uint8_t *p
+        cdef set done = set()
+        out = []
+        for i in range(start, min(start + count, head.series_count)):
+            number = head.series[i].device
+            if number in done:
+                continue
+            done.add(number)
+            d = self._find_device(number)
+            text = Text()
+            at = d.first
+            while at:
+                s = &self.all[at - 1]
+                at = s.next
+                if s.elsewhere:
+                    continue
+                text.room(40 + s.n)
+                p = text.buf + text.len
+                p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
+                p[0] = s.scale
+                p = tbf_put_varint(p + 1, tbf_zigzag(s.ts))
+                if s.type == TBF_DOUBLE:
+                    memcpy(p, &s.value, 8)
+                    p += 8
+                elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
+                    p = tbf_put_varint(p, s.n)
+                    memcpy(p, <void *>s.value, s.n)
+                    p += s.n
+                elif s.type == TBF_INT64 or s.type == TBF_DECIMAL:
+                    p = tbf_put_varint(p, tbf_zigzag(s.value))
+                text.len = p - text.buf
+            out.append((number, text.to_bytes()))
+        return out
+
+    def restore_latest(self, uint64_t number, const uint8_t[::1] packed not None):
+        """Takes back what `pack_latest` gave; keys must have been restored before."""
+        cdef const uint8_t *p = &packed[0] if packed.shape[0] else NULL
+        cdef const uint8_t *end = p + packed.shape[0]
+        cdef uint64_t tag, ts, wide
+        cdef tbf_point point
+        cdef device *d
+        self._reserve(<size_t>packed.shape[0] // 3 + 1, 1)
+        d = self._device(number)
+        while p != end:
+            p = tbf_get_varint(p, end, &tag)
+            if p == NULL or p == end or tag >> 3 >= <uint64_t>len(self.names):
+                raise StoreError("stored latest values are damaged")
+            point.type = <tbf_type>(tag & 7)
+            point.scale = p[0]
+            p = tbf_get_varint(p + 1, end, &ts)
+            wide = 0
+            if p != NULL and point.type == TBF_DOUBLE:
+                if end - p < 8:
+                    p = NULL
+                else:
+                    memcpy(&point.f64, p, 8)
+                    p += 8
+            elif p != NULL and point.type != TBF_TRUE and point.type != TBF_FALSE:
+                p = tbf_get_varint(p, end, &wide)
+            if p != NULL and (point.type == TBF_STRING or point.type == TBF_JSON
+                              or point.type == TBF_BYTES):
+                if <uint64_t>(end - p) < wide:
+                    p = NULL
+                else:
+                    point.bytes.p = p
+                    point.bytes.n = wide
+                    p += wide
+            if p == NULL:
+                raise StoreError("stored latest values are damaged")
+            point.i64 = tbf_unzigzag(wide)
+            self._put(d, tbf_unzigzag(ts), <uint32_t>(tag >> 3), &point, False)
+
+    def freeze(self):
+        """The head so far, for the sealer; rows that follow go to a new one."""
+        head, self.head = self.head, Head()
+        return head
 
     # --- reads ---------------------------------------------------------------------------
 

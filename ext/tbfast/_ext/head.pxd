@@ -1,0 +1,33 @@
+# Rows that no recorded run holds yet: see head.pyx.
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from tbfast._ext.series cimport tbf_point
+
+cdef struct head_row:
+    int64_t ts
+    int64_t value     # int64, mantissa, bits of a double, or offset into the byte arena
+    uint32_t previous # index + 1 of the series' row before it; 0 = first
+    uint32_t n        # length of bytes
+    uint8_t type
+    uint8_t scale
+
+cdef struct head_series:
+    uint64_t device
+    uint32_t key
+    uint32_t last     # index + 1 of its newest row
+    uint32_t count
+
+cdef class Head:
+    cdef head_row *rows
+    cdef uint32_t row_count, row_cap
+    cdef uint8_t *bytes
+    cdef size_t bytes_len, bytes_cap
+    cdef head_series *series
+    cdef uint32_t series_count, series_cap
+    cdef uint32_t *place      # tail's series index -> index + 1 into series
+    cdef uint32_t place_cap
+    cdef int append(self, uint32_t index, uint64_t device, uint32_t key, int64_t ts,
+                    const tbf_point *point) except -1
+    cdef int _more_places(self, uint32_t index) except -1
+    cdef head_series *_series_of(self, uint32_t index, uint64_t device, uint32_t key) except NULL
+    cdef head_series *find(self, uint32_t index) noexcept nogil

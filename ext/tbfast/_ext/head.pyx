@@ -1,0 +1,128 @@
+"""The head: rows of the current run in arrival order, linked per series (design section 3).
+
+One arena of 32-byte rows, one of value bytes, one entry per series that has rows.  A full head is
+frozen, handed to the sealer, and a new one takes its place; a frozen head is never written again,
+so that reads on the loop and the sealer's thread may share it.
+"""
+
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from tbfast._ext.batch cimport TBF_BYTES, TBF_DOUBLE, TBF_JSON, TBF_STRING
+
+cdef class Head:
+    """Rows since the last freeze."""
+
+    def __cinit__(self):
+        self.row_cap = 4096
+        self.bytes_cap = 65536
+        self.series_cap = 256
+        self.place_cap = 1024
+        self.rows = <head_row *>malloc(self.row_cap * sizeof(head_row))
+        self.bytes = <uint8_t *>malloc(self.bytes_cap)
+        self.series = <head_series *>malloc(self.series_cap * sizeof(head_series))
+        self.place = <uint32_t *>calloc(self.place_cap, sizeof(uint32_t))
+        if not (self.rows and self.bytes and self.series and self.place):
+            raise MemoryError("no memory for the head")
+
+    def __dealloc__(self):
+        free(self.rows)
+        free(self.bytes)
+        free(self.series)
+        free(self.place)
+
+    cdef int _more_places(self, uint32_t index) except -1:
+        cdef uint32_t cap = self.place_cap
+        cdef uint32_t *more
+        while index >= cap:
+            cap *= 2
+        more = <uint32_t *>realloc(self.place, cap * sizeof(uint32_t))
+        if more == NULL:
+            raise MemoryError("no memory for the head")
+        memset(more + self.place_cap, 0, (cap - self.place_cap) * sizeof(uint32_t))
+        self.place = more
+        self.place_cap = cap
+        return 0
+
+    cdef head_series *_series_of(self, uint32_t index, uint64_t device, uint32_t key) except NULL:
+        cdef void *more
+        cdef head_series *s
+        if index >= self.place_cap:
+            self._more_places(index)
+        if self.place[index]:
+            return &self.series[self.place[index] - 1]
+        if self.series_count == self.series_cap:
+            more = realloc(self.series, 2 * self.series_cap * sizeof(head_series))
+            if more == NULL:
+                raise MemoryError("no memory for the head")
+            self.series = <head_series *>more
+            self.series_cap *= 2
+        s = &self.series[self.series_count]
+        self.series_count += 1
+        self.place[index] = self.series_count
+        s.device = device
+        s.key = key
+        s.last = s.count = 0
+        return s
+
+    cdef int append(self, uint32_t index, uint64_t device, uint32_t key, int64_t ts,
+                    const tbf_point *point) except -1:
+        cdef head_series *s = self._series_of(index, device, key)
+        cdef head_row *row
+        cdef void *more
+        cdef size_t cap
+        if self.row_count == self.row_cap:
+            more = realloc(self.rows, 2 * <size_t>self.row_cap * sizeof(head_row))
+            if more == NULL:
+                raise MemoryError("no memory for the head")
+            self.rows = <head_row *>more
+            self.row_cap *= 2
+        row = &self.rows[self.row_count]
+        row.ts = ts
+        row.type = <uint8_t>point.type
+        row.scale = point.scale
+        row.n = 0
+        if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
+            cap = self.bytes_cap
+            while cap - self.bytes_len < point.bytes.n:
+                cap *= 2
+            if cap != self.bytes_cap:
+                more = realloc(self.bytes, cap)
+                if more == NULL:
+                    raise MemoryError("no memory for the head")
+                self.bytes = <uint8_t *>more
+                self.bytes_cap = cap
+            memcpy(self.bytes + self.bytes_len, point.bytes.p, point.bytes.n)
+            row.value = <int64_t>self.bytes_len
+            row.n = <uint32_t>point.bytes.n
+            self.bytes_len += point.bytes.n
+        elif point.type == TBF_DOUBLE:
+            memcpy(&row.value, &point.f64, sizeof(double))
+        else:
+            row.value = point.i64
+        row.previous = s.last
+        self.row_count += 1
+        s.last = self.row_count
+        s.count += 1
+        return 0
+
+    cdef head_series *find(self, uint32_t index) noexcept nogil:
+        if index >= self.place_cap or self.place[index] == 0:
+            return NULL
+        return &self.series[self.place[index] - 1]
+
+    @property
+    def points(self):
+        """Rows held."""
+        return self.row_count
+
+    @property
+    def series_held(self):
+        """Series with rows."""
+        return self.series_count
+
+    @property
+    def nbytes(self):
+        """Memory in use, bytes."""
+        return (self.row_count * sizeof(head_row) + self.bytes_len
+                + self.series_count * sizeof(head_series))
