@@ -226,6 +226,24 @@ def test_early_packets_of_a_refused_client_leave_nothing() -> None:
     assert host.ingest.group.empty
 
 
+@pytest.mark.parametrize("raw", [b"\x00\x00", b"\x30\xff\xff\xff\x7f" + b"x" * 500])
+@pytest.mark.parametrize("version", [4, 5])
+def test_bytes_that_are_no_packet_are_refused_in_their_turn(version: int, raw: bytes) -> None:
+    """CONNACK first, however long the lookup takes."""
+    for who in (KNOWN, "later"):
+        host = Host(who=who)
+        host.write(connect(version), m.Pingreq())
+        host.receive(raw)
+        if who == "later":
+            host.receive(b"\xc0\x00" * 500)  # no sense can be made of what follows
+            host.authenticate(KNOWN)
+        connack, pingresp, *rest = host.replies()
+        assert isinstance(connack, m.Connack)
+        assert pingresp == m.Pingresp()
+        assert [type(p) for p in rest] == [m.Disconnect] * (version == 5)
+        assert host.ended == "finish"
+
+
 # --- CONNACK (MQTT spec 1.3, 1.6, 1.9) -------------------------------------------------------
 
 REFUSALS = [
