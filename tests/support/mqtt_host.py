@@ -73,12 +73,13 @@ class Host:
         if self.ended is not None:
             return
         self._tick()
-        if not self.hot:
-            self.engine.receive(data, self.now)
-            self._pump()
-            return
         self._kept += data
         while self._kept and self.ended is None:
+            if not self.hot and self.state is State.OPEN:
+                self.engine.receive(self._kept, self.now)
+                self._kept = b""
+                self._pump()
+                return
             used, full = self.ingest.walk(SLOT, self._kept)
             self._kept = self._kept[used:]
             if full:
