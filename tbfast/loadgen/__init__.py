@@ -1,0 +1,1 @@
+"""Load tests and simulated fleets: the device side of the wire."""
