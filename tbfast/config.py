@@ -147,6 +147,34 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = limits.JOURNAL_MAX_BYTES
 
 
+class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The sealed series that journals become."""
+
+    head_bytes: Annotated[
+        int,
+        Meta(
+            ge=1_048_576,
+            le=1_073_741_824,
+            description="memory of rows that are not sealed yet; a full head is sealed",
+        ),
+    ] = limits.HEAD_BYTES
+    seal_interval_ms: Annotated[
+        int,
+        Meta(ge=1_000, description="ms after which rows are sealed even if the head is not full"),
+    ] = limits.SEAL_INTERVAL_MS
+    retention_ms: Annotated[
+        int,
+        Meta(ge=0, description="ms after their arrival that rows are kept; 0 = for ever"),
+    ] = 0
+    max_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="bytes of sealed chunks kept, the oldest are dropped first; 0 = no limit",
+        ),
+    ] = 0
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -200,6 +228,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     json: Json = Json()
     sessions: Sessions = Sessions()
     journal: Journal = Journal()
+    series: Series = Series()
     log: Log = Log()
 
     def worker_count(self, cores: int) -> int:

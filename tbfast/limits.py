@@ -42,6 +42,13 @@ INFLIGHT_BYTES: Final = 8_388_608  # rows not yet durable; beyond it publishers 
 KEYS_PER_EPOCH: Final = 65_536  # key numbers of one journal epoch; further names travel inline
 JOURNAL_MAX_BYTES: Final = 17_179_869_184  # on disk per journal; beyond it telemetry is refused
 
+# Series: what the controller makes of the journals
+HEAD_BYTES: Final = 33_554_432  # rows that no run holds yet; a full head is sealed
+HEAD_BLOCKED_HEADS: Final = 4  # heads of rows held while sealing lags; then workers wait
+SEAL_INTERVAL_MS: Final = 600_000  # rows are sealed after this time even in a small head
+WINDOWS_PER_RETENTION: Final = 16  # windows are dropped whole: the grain of retention
+WINDOW_MS: Final = 86_400_000  # span of a window when nothing is ever dropped by age
+
 # Link between worker and controller
 LINK_CREDIT_BYTES: Final = 4_194_304  # blocks pushed and not yet consumed, per worker
 LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying

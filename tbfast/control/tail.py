@@ -9,7 +9,8 @@ import msgspec
 
 from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
-from tbfast._ext.series import rows, split_definitions
+from tbfast._ext.head import Head
+from tbfast._ext.series import RangeScan, rows, split_definitions
 from tbfast._ext.tail import Tail
 from tbfast.errors import ResourceError, StoreError
 from tbfast.obs.log import get_logger
@@ -69,6 +70,7 @@ class TailService:
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
         self._tail = Tail()
+        self._frozen: Head | None = None
         self._cursors: dict[int, Cursor] = {}
         self._names: dict[tuple[int, int], dict[int, bytes]] = {}
         self._waiting: dict[int, list[tuple[Cursor, asyncio.Future[None]]]] = {}
@@ -83,6 +85,59 @@ class TailService:
         self._tail.define(journal, epoch, first, names)
         known = self._names.setdefault((journal, epoch), {})
         known.update(enumerate(names, first))
+
+    # --- runs ----------------------------------------------------------------------------
+
+    @property
+    def head(self) -> Head:
+        """Rows of the current run."""
+        return self._tail.head
+
+    def cursors(self) -> dict[int, Cursor]:
+        """Position applied of every journal."""
+        return dict(self._cursors)
+
+    def restore_cursors(self, cursors: dict[int, Cursor]) -> None:
+        """Positions that recorded runs cover; blocks up to there are ignored."""
+        self._cursors.update(cursors)
+
+    def freeze(self) -> Head:
+        """Starts a new head; the frozen one stays readable until `thaw`."""
+        self._frozen = self._tail.freeze()
+        return self._frozen
+
+    def thaw(self) -> None:
+        """The frozen head is in a recorded run."""
+        self._frozen = None
+
+    @property
+    def key_count(self) -> int:
+        """Own key numbers given so far."""
+        return len(self._tail.names_from(1))
+
+    def names_from(self, number: int) -> list[tuple[int, bytes]]:
+        """(own key number, name) from a number on."""
+        return self._tail.names_from(number)
+
+    def restore_key(self, number: int, name: bytes) -> None:
+        """A key of the series store, in order of numbers."""
+        self._tail.restore_key(number, name)
+
+    def restore_latest(self, device: int, packed: bytes) -> None:
+        """Latest values of a device from the series store."""
+        self._tail.restore_latest(device, packed)
+
+    def pack_latest(self, head: Head, start: int, count: int) -> list[tuple[int, bytes]]:
+        """Latest values of devices in a head, for the series store."""
+        return self._tail.pack_latest(head, start, count)
+
+    def feed(self, scan: RangeScan, device: int) -> None:
+        """Gives the rows that no recorded run holds to a range scan."""
+        self._tail.feed(scan, self._tail.head, device, 0)
+        if self._frozen is not None:
+            self._tail.feed(scan, self._frozen, device, 1)
+
+    # --- blocks --------------------------------------------------------------------------
 
     def apply(self, block: bytes) -> None:
         """Takes a block in; one that was applied before is ignored."""

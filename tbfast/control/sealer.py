@@ -1,0 +1,143 @@
+"""From journal to series: when a head is sealed, and what follows from a recorded run."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from tbfast._ext.head import Head
+from tbfast._ext.sealer import Sealer
+from tbfast.control.tail import Cursor, TailService
+from tbfast.errors import StoreError, StoreFull, StoreStall
+from tbfast.obs.log import get_logger
+from tbfast.store.series import WRITE_BATCH_BYTES, RunRecord, SeriesStore
+
+log = get_logger("tbfast.sealer")
+
+CHECK_S = 0.25
+FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
+LATEST_SERIES_PER_STEP = 2_000  # packed in one turn of the loop
+
+T = TypeVar("T")
+
+
+class SealService:
+    """Seals one head at a time: in a thread, without the GIL where it counts.
+
+    on_run(cursors) is called on the loop after each recorded run: journals may be trimmed up to
+    there.  on_broken(error) ends the controller: after a failed sync nothing can be promised.
+    """
+
+    def __init__(
+        self,
+        tail: TailService,
+        store: SeriesStore,
+        *,
+        head_bytes: int,
+        interval_s: float,
+        window_span_ms: int,
+        on_run: Callable[[dict[int, Cursor]], None],
+        on_broken: Callable[[StoreError], None],
+    ) -> None:
+        self._tail = tail
+        self._store = store
+        self._head_bytes = head_bytes
+        self._interval_s = interval_s
+        self._window_span_ms = window_span_ms
+        self._on_run = on_run
+        self._on_broken = on_broken
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sealer")
+        self._last_run = time.monotonic()
+        self._sealing = asyncio.Lock()
+        self._keys_stored = 1
+        self.sealed_points = 0
+
+    def restore(self) -> None:
+        """Gives the tail what recorded runs hold: keys, latest values, cursors."""
+        for number, name in self._store.key_names():
+            self._tail.restore_key(number, name)
+        self._keys_stored = self._tail.key_count + 1
+        for device, packed in self._store.latest():
+            self._tail.restore_latest(device, packed)
+        self._tail.restore_cursors(self._store.cursors())
+
+    async def run(self) -> None:
+        """Seals full and old heads until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            age_s = time.monotonic() - self._last_run
+            head = self._tail.head
+            if head.nbytes >= self._head_bytes or (head.points and age_s >= self._interval_s):
+                await self.seal()
+
+    async def seal(self) -> RunRecord | None:
+        """Seals everything applied so far; None when there was nothing."""
+        async with self._sealing:
+            if self._tail.head.points == 0:
+                return None
+            head = self._tail.freeze()
+            cursors = self._tail.cursors()
+            record = await self._sealed(head, cursors)
+            self._tail.thaw()
+            self._last_run = time.monotonic()
+            self.sealed_points += record.points
+            self._on_run(cursors)
+            log.debug("run recorded", run=record.number, points=record.points)
+            return record
+
+    async def _sealed(self, head: Head, cursors: dict[int, Cursor]) -> RunRecord:
+        """Tries until the disk has room: rows stay readable from the head meanwhile."""
+        while True:
+            try:
+                return await self._seal(head, cursors)
+            except (StoreFull, StoreStall) as error:
+                log.limited("seal", logging.ERROR, "sealing waits", error=str(error))
+                await asyncio.sleep(FULL_RETRY_S)
+            except StoreError as error:
+                self._on_broken(error)
+                raise
+
+    async def _seal(self, head: Head, cursors: dict[int, Cursor]) -> RunRecord:
+        now_ms = time.time_ns() // 1_000_000
+        names = self._tail.names_from(self._keys_stored)
+        number, window, sealer = await self._in_thread(
+            lambda: self._write_chunks(head, names, now_ms)
+        )
+        for start in range(0, head.series_held, LATEST_SERIES_PER_STEP):
+            packed = self._tail.pack_latest(head, start, LATEST_SERIES_PER_STEP)
+            await self._in_thread(lambda packed=packed: self._store.write_latest(packed))
+        record = RunRecord(
+            number=number,
+            window=window,
+            cursors=cursors,
+            points=sealer.points,
+            chunk_bytes=sealer.nbytes,
+            min_ts=sealer.min_ts,
+            max_ts=sealer.max_ts,
+            sealed_at_ms=now_ms,
+        )
+        await self._in_thread(lambda: self._store.finish_run(record))
+        self._keys_stored += len(names)
+        return record
+
+    def _write_chunks(
+        self, head: Head, names: list[tuple[int, bytes]], now_ms: int
+    ) -> tuple[int, int, Sealer]:
+        number = self._store.begin_run()
+        window = self._store.window_for(now_ms, self._window_span_ms)
+        self._store.write_keys(names)
+        sealer = Sealer(head, number)
+        while batch := sealer.next(WRITE_BATCH_BYTES):
+            self._store.write_chunks(window, batch)
+        return number, window, sealer
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """Waits for the thread."""
+        self._thread.shutdown()
+
+
