@@ -34,11 +34,15 @@ SCALARS = st.none() | st.booleans() | NUMBERS | STRINGS
 # Objects are lists of pairs: names may repeat.
 NESTED = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.lists(st.tuples(NAMES, inner), max_size=5).map(lambda pairs: ("object", pairs)),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(st.tuples(NAMES, inner), max_size=5).map(lambda pairs: ("object", pairs))
+    ),
     max_leaves=12,
 )
-OBJECTS = st.lists(st.tuples(NAMES, NESTED), min_size=1, max_size=6).map(lambda pairs: ("object", pairs))
+OBJECTS = st.lists(st.tuples(NAMES, NESTED), min_size=1, max_size=6).map(
+    lambda pairs: ("object", pairs)
+)
 TIMES = st.integers(-(2**63), 2**63).map(lambda n: Number(n)) | NUMBERS | STRINGS | SCALARS
 
 
@@ -71,7 +75,7 @@ class Renderer:
         if not self.odd():
             return ""
         if self.lenient:
-            return self.pick(" ", "\n", "/* c' */", "// \"c\"\n", "#c\r", "\t")
+            return self.pick(" ", "\n", "/* c' */", '// "c"\n', "#c\r", "\t")
         return self.pick(" ", "\n", "\r\n", "\t ")
 
     def string(self, text: str) -> str:

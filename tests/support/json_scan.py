@@ -28,7 +28,10 @@ def records_of(batch: Batch) -> Records:
     return [
         [
             OracleRow(
-                row.ts, row.key, row.type, parse_strict(row.value) if row.type == "JSON" else row.value
+                row.ts,
+                row.key,
+                row.type,
+                parse_strict(row.value) if row.type == "JSON" else row.value,
             )
             for row in record
         ]
@@ -58,11 +61,7 @@ def scan(payload: bytes, options: Options | None = None, *, attributes: bool = F
 def canonical(records: Records) -> list[list[tuple[Any, ...]]]:
     """Order of keys within a record does not matter, that of records does; -0.0 is not 0.0."""
     return [
-        sorted(
-            (row.ts, row.key, row.type, repr(row.value))
-            for row in record
-        )
-        for record in records
+        sorted((row.ts, row.key, row.type, repr(row.value)) for row in record) for record in records
     ]
 
 

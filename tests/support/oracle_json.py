@@ -79,7 +79,9 @@ class _Reader:
         while (char := self.take()) != quote:
             out.append(self.escape() if char == "\\" else char)
         # Halves that belong together become one character; the others are replaced.
-        text = "".join(out).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        text = (
+            "".join(out).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        )
         return re.sub("[\ud800-\udfff]", "�", text)
 
     def escape(self) -> str:
@@ -230,12 +232,7 @@ def _fits(value: Decimal) -> bool:
 
 def _is_parsable(text: str) -> bool:
     bmp = all(ord(char) < 0x10000 for char in text)
-    return bool(
-        bmp
-        and PARSABLE.fullmatch(text)
-        and not text.endswith((".", "-"))
-        and text
-    )
+    return bool(bmp and PARSABLE.fullmatch(text) and not text.endswith((".", "-")) and text)
 
 
 def _ascii_digits(text: str) -> str:
@@ -309,9 +306,7 @@ def _element(element: Any, now_ms: int, options: Options) -> list[OracleRow]:
     return _record(now_ms, element, options)
 
 
-def telemetry(
-    payload: bytes, now_ms: int, options: Options | None = None
-) -> list[list[OracleRow]]:
+def telemetry(payload: bytes, now_ms: int, options: Options | None = None) -> list[list[OracleRow]]:
     """Records in order, those without rows left out; Refused for the whole payload."""
     options = options or Options()
     document = _parse(payload, options)
