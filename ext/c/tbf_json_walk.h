@@ -66,9 +66,10 @@ static tbf_status WALK(members)(tbf_json_walk *w, WALK(shape) * shape) {
         if (TBF_UNLIKELY(count == w->opts->max_keys)) {
             return tbf_json_refuse(w, "object has too many members");
         }
-        tbf_span key;
-        tbf_status status = tbf_json_key(w, &name, &key);
-        if (TBF_UNLIKELY(status != TBF_OK)) {
+        tbf_span key = {name.text.p, name.text.n};
+        tbf_status status = TBF_OK;
+        if (TBF_UNLIKELY((name.flags & (TBF_TEXT_ESCAPE | TBF_TEXT_BROKEN)) != 0) &&
+            (status = tbf_json_decode_key(w, &name, &key)) != TBF_OK) {
             return status;
         }
         if (shape != NULL) {
@@ -94,9 +95,10 @@ static tbf_status WALK(pass_over)(tbf_json_walk *w, uint32_t count, WALK(shape) 
         if (count >= w->opts->max_keys) {
             return tbf_json_refuse(w, "object has too many members");
         }
-        tbf_span key;
-        tbf_status status = tbf_json_key(w, &t, &key);
-        if (status != TBF_OK) {
+        tbf_span key = t.text;
+        tbf_status status = TBF_OK;
+        if ((t.flags & (TBF_TEXT_ESCAPE | TBF_TEXT_BROKEN)) != 0 &&
+            (status = tbf_json_decode_key(w, &t, &key)) != TBF_OK) {
             return status;
         }
         WALK(note)(shape, key, w->x.p);
@@ -207,6 +209,9 @@ static tbf_status WALK(timed)(tbf_json_walk *w, bool *done) {
 
 /* One element of telemetry; its brace is consumed. */
 static tbf_status WALK(record)(tbf_json_walk *w) {
+    if (TBF_UNLIKELY(w->depth > w->max_depth)) {
+        return tbf_json_refuse(w, "nested too deeply");
+    }
     w->poisoned = false;
     if (WALK(may_be_timed)(&w->x)) {
         bool done;
@@ -219,9 +224,6 @@ static tbf_status WALK(record)(tbf_json_walk *w) {
 }
 
 static tbf_status WALK(records)(tbf_json_walk *w) {
-    if (w->max_depth < 2) {
-        return tbf_json_refuse(w, "nested too deeply");
-    }
     w->depth = 2;
     for (bool first = true;; first = false) {
         tbf_tok t;
@@ -242,35 +244,34 @@ static tbf_status WALK(records)(tbf_json_walk *w) {
     }
 }
 
-static tbf_status WALK(telemetry)(tbf_json_walk *w) {
-    tbf_tok t;
-    tbf_tok_kind kind = LEX(start)(&w->x) ? LEX(value)(&w->x, &t) : TBF_TOK_ERROR;
-    tbf_status status;
-    if (kind == TBF_TOK_OBJECT) {
-        status = WALK(record)(w);
-    } else if (kind == TBF_TOK_ARRAY) {
-        status = WALK(records)(w);
-    } else {
-        return kind == TBF_TOK_ERROR
-                   ? TBF_EMALFORMED
-                   : tbf_json_refuse(w, "payload is neither an object nor an array");
-    }
-    return status == TBF_OK && !LEX(at_end)(&w->x) ? TBF_EMALFORMED : status;
-}
-
+/* Members become one record as they are: attributes know no times. */
 static tbf_status WALK(attributes)(tbf_json_walk *w) {
-    tbf_tok t;
-    tbf_tok_kind kind = LEX(start)(&w->x) ? LEX(value)(&w->x, &t) : TBF_TOK_ERROR;
-    if (kind != TBF_TOK_OBJECT) {
-        return kind == TBF_TOK_ERROR ? TBF_EMALFORMED
-                                     : tbf_json_refuse(w, "payload is not an object");
-    }
     tbf_status status = tbf_record_begin(w->b, w->device, w->kind, w->now_ms);
     if (status == TBF_OK) {
         status = WALK(members)(w, NULL);
     }
-    if (status == TBF_OK) {
-        status = tbf_json_record_end(w);
+    return status == TBF_OK ? tbf_json_record_end(w) : status;
+}
+
+/* The whole payload. */
+static tbf_status WALK(document)(tbf_json_walk *w) {
+    tbf_tok t;
+    tbf_tok_kind kind = LEX(start)(&w->x) ? LEX(value)(&w->x, &t) : TBF_TOK_ERROR;
+    tbf_status status;
+    if (kind == TBF_TOK_ERROR) {
+        return TBF_EMALFORMED;
+    }
+    if (w->kind == TBF_KIND_CLIENT_ATTR) {
+        if (kind != TBF_TOK_OBJECT) {
+            return tbf_json_refuse(w, "payload is not an object");
+        }
+        status = WALK(attributes)(w);
+    } else if (kind == TBF_TOK_OBJECT) {
+        status = WALK(record)(w);
+    } else if (kind == TBF_TOK_ARRAY) {
+        status = WALK(records)(w);
+    } else {
+        return tbf_json_refuse(w, "payload is neither an object nor an array");
     }
     return status == TBF_OK && !LEX(at_end)(&w->x) ? TBF_EMALFORMED : status;
 }

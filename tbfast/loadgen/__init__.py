@@ -1,1 +1,1 @@
-"""Load tests and simulated fleets: the device side of the wire."""
+"""The device side of the wire: load for benchmarks, and the fleet of the demo."""

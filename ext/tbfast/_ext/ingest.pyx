@@ -83,16 +83,17 @@ cdef class Group:
 cdef class Ingest:
     """Turns payloads into rows of the open batch and notes who waits for the commit.
 
-    rows_limit: bytes of rows that close a group.  The other arguments are the JSON bounds of
-    hostile-input section 2 and ThingsBoard's JSON settings.
+    rows_limit: bytes of rows that close a group.  seed: of the key table's hash, 16 bytes, random
+    unless given.  The other arguments are the JSON bounds of hostile-input section 2 and
+    ThingsBoard's JSON settings.
     """
 
     def __cinit__(self, *, size_t max_remaining=limits.MQTT_MAX_REMAINING_BYTES,
                   size_t rows_limit=limits.BATCH_GROUP_BYTES, bint type_cast=True,
                   uint32_t max_string=0, uint32_t max_depth=limits.JSON_MAX_DEPTH,
                   uint32_t max_keys=limits.JSON_MAX_KEYS,
-                  uint32_t keys_per_epoch=limits.KEYS_PER_EPOCH):
-        self.batch = Batch(keys_per_epoch)
+                  uint32_t keys_per_epoch=limits.KEYS_PER_EPOCH, seed=None):
+        self.batch = Batch(keys_per_epoch, seed=seed)
         self._spare = []
         self.capacity = 64
         self.sessions = <tbf_session *>calloc(self.capacity, sizeof(tbf_session))
@@ -208,7 +209,7 @@ cdef class Ingest:
         return self.sessions[slot].active_ms if slot < self.capacity else 0
 
     def walk(self, uint32_t slot, data):
-        """Takes the run of plain PUBLISHes at the front: (bytes used, whether the group is full)."""
+        """Takes the run of plain PUBLISHes in front: (bytes used, whether the group is full)."""
         cdef Py_buffer view
         cdef size_t used = 0, total = 0
         cdef tbf_walk_end end = TBF_WALK_GROW
@@ -279,6 +280,18 @@ cdef class Ingest:
         tbf_batch_clear(&self.batch.b, self.context.wall_ms)
         self._open_group(0)
         return group
+
+    def settle(self, Group group):
+        """The group has ended: what it owes to sessions that are still there.
+
+        [(slot, [(packet type, packet identifier), ...]), ...]; they wait for it no more.
+        """
+        out = []
+        for slot, generation, owed in group.answers():
+            if owed and self.sessions[<uint32_t>slot].generation == generation:
+                self.sessions[<uint32_t>slot].awaiting -= <uint32_t>len(owed)
+                out.append((slot, owed))
+        return out
 
     def recycle(self, Group group):
         """Gives back a group whose answers have been sent."""

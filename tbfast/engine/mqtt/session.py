@@ -37,6 +37,7 @@ from tbfast.model.mqtt import ReasonCode as Code
 CONNECT = 1
 PUBACK = 4
 PUBREC = 5
+MAX_HEADER_BYTES = 5  # packet type and the longest Remaining Length
 
 
 class Sink(Protocol):
@@ -121,6 +122,7 @@ class MqttSession:
         "_settings",
         "_sink",
         "_subscriptions",
+        "_unframed",
         "_why",
         "credentials",
         "slot",
@@ -148,6 +150,7 @@ class MqttSession:
         self._effects: list[Effect] = []
         self._early: list[bytes] | None = None
         self._early_bytes = 0
+        self._unframed = False  # the early queue ends in what cannot be a packet
         self._connect: m.Connect | None = None
         self._deadline = now + settings.connect_timeout_ms
         self._last_ms = now
@@ -190,9 +193,8 @@ class MqttSession:
             rest = memoryview(data)[at:]
             try:
                 length = codec.frame_length(rest, self._settings.max_remaining)
-            except PeerError as error:
-                self._malformed(error)
-                break
+            except PeerError:
+                length = len(rest)  # receive_packet finds the same and acts on it
             if length == 0:
                 break
             self.receive_packet(rest[:length], now)
@@ -204,20 +206,30 @@ class MqttSession:
         if self.state in (State.CLOSING, State.CLOSED):
             return
         try:
-            codec.frame_length(packet, self._settings.max_remaining)
             first = self.state is State.NEW and packet[0] >> 4 == CONNECT
             if self.state is not State.OPEN and not first:
-                self._queue_early(packet)
+                self._queue_early(packet, now)
                 return
+            codec.frame_length(packet, self._settings.max_remaining)
             decoded = codec.decode(packet, self.version or 4)
         except PeerError as error:
-            self._malformed(error)
+            self._malformed(error, now)
             return
         self._last_ms = now
         _HANDLERS[type(decoded)](self, decoded, now)
 
-    def _queue_early(self, packet: bytes | memoryview) -> None:
+    def _queue_early(self, packet: bytes | memoryview, now: int) -> None:
         """Keeps a packet until the CONNECT is accepted."""
+        if self._unframed:
+            return
+        try:
+            codec.frame_length(packet, self._settings.max_remaining)
+        except PeerError:
+            if self.state is State.NEW:
+                raise
+            # Whether the lookup has answered yet must not show: it is refused in its turn.
+            self._unframed = True
+            packet = packet[:MAX_HEADER_BYTES]
         if self._early is None:
             self._early = []
         self._early_bytes += len(packet)
@@ -226,11 +238,11 @@ class MqttSession:
             or self._early_bytes > limits.MQTT_EARLY_BYTES
         ):
             self._refused("early_queue", "too many packets before CONNACK")
-            self._close(Code.QUOTA_EXCEEDED, "too many packets before CONNACK")
+            self._close(Code.QUOTA_EXCEEDED, "too many packets before CONNACK", now)
             return
         self._early.append(bytes(packet))
 
-    def _malformed(self, error: PeerError) -> None:
+    def _malformed(self, error: PeerError, now: int) -> None:
         if isinstance(error, codec.PacketTooLarge):
             reason = "too_big"
         else:
@@ -239,7 +251,7 @@ class MqttSession:
         if self.state is State.NEW:
             self._abort()  # no CONNECT was accepted: no CONNACK, no DISCONNECT (1.2)
         else:
-            self._close(Code.MALFORMED_PACKET, str(error))
+            self._close(Code.MALFORMED_PACKET, str(error), now)
 
     def timeout(self, now: int) -> None:
         """The deadline has passed."""
@@ -251,7 +263,7 @@ class MqttSession:
             self._deadline = last + self._idle_ms()
             if self._deadline <= now:
                 self._refused("timeout", "no activity")
-                self._close(Code.MAXIMUM_CONNECT_TIME, "inactivity timeout")
+                self._close(Code.MAXIMUM_CONNECT_TIME, "inactivity timeout", now)
         elif self.state is State.CLOSING:
             self._finish()
 
@@ -264,7 +276,7 @@ class MqttSession:
     def _on_connect(self, packet: m.Connect, now: int) -> None:
         if self.state is not State.NEW:
             self._refused("protocol", "second CONNECT")
-            self._close(Code.PROTOCOL_ERROR, "second CONNECT")
+            self._close(Code.PROTOCOL_ERROR, "second CONNECT", now)
             return
         self.version = packet.protocol_version
         self._connect = packet
@@ -360,9 +372,9 @@ class MqttSession:
             return
         where = route(topic)
         if where is Route.TELEMETRY:
-            self._post_telemetry(packet)
+            self._post_telemetry(packet, now)
         elif where is Route.TELEMETRY_PROTOBUF:
-            self._reject(packet, "the device profile has no Protobuf schema")
+            self._reject(packet, "the device profile has no Protobuf schema", now)
         elif where is Route.GATEWAY:
             self._refused("topic", "gateway topic from a device that is not a gateway")
         elif where is Route.UNSUPPORTED:
@@ -382,6 +394,8 @@ class MqttSession:
                 kept = sum(len(t) for a, t in self._aliases.items() if a != alias)
                 if kept + len(packet.topic) <= limits.MQTT_TOPIC_ALIAS_BYTES:
                     self._aliases[alias] = packet.topic
+                else:
+                    self._aliases.pop(alias, None)  # its former topic would be the wrong one
             return packet.topic
         return None if alias is None or self._aliases is None else self._aliases.get(alias)
 
@@ -390,12 +404,12 @@ class MqttSession:
         seen = self._qos2
         return seen is not None and bool(seen[packet_id >> 3] & (1 << (packet_id & 7)))
 
-    def _post_telemetry(self, packet: m.Publish) -> None:
+    def _post_telemetry(self, packet: m.Publish, now: int) -> None:
         assert self.credentials is not None
         try:
             self._sink.append_json(self.credentials.device, packet.payload)
         except PeerError as error:
-            self._reject(packet, str(error))
+            self._reject(packet, str(error), now)
             return
         if packet.qos == 2:
             self._remember(packet.packet_id or 0)
@@ -407,13 +421,13 @@ class MqttSession:
             self._qos2 = bytearray(8192)
         self._qos2[packet_id >> 3] |= 1 << (packet_id & 7)
 
-    def _reject(self, packet: m.Publish, why: str) -> None:
+    def _reject(self, packet: m.Publish, why: str, now: int) -> None:
         """REJECT of the spec's vocabulary: v5 is told, v3 is closed."""
         self._refused("payload", why)
         if packet.qos > 0 and self.version == 5:
             self._answer(packet, Code.PAYLOAD_FORMAT_INVALID, why)
         else:
-            self._close(Code.PAYLOAD_FORMAT_INVALID, why)
+            self._close(Code.PAYLOAD_FORMAT_INVALID, why, now)
 
     def _answer(self, packet: m.Publish, code: Code, why: str) -> None:
         """ACK(code) of the spec's vocabulary: nothing was stored, so nothing is waited for."""
@@ -445,7 +459,9 @@ class MqttSession:
         Real clients take any PUBACK, and silence on an open connection, as delivered.
         """
         self._refused("store", "the store refuses writes")
-        self._close(Code.QUOTA_EXCEEDED, "the store refuses writes; try again later")
+        self._close(Code.QUOTA_EXCEEDED, "the store refuses writes; try again later", now)
+        if not self._sink.awaiting(self.slot):
+            self.drained(now)
 
     # --- SUBSCRIBE, UNSUBSCRIBE, the rest ----------------------------------------------------
 
@@ -487,6 +503,8 @@ class MqttSession:
 
     def _on_disconnect(self, packet: m.Disconnect, now: int) -> None:
         """The client leaves; its rows stay, answers it still waits for would never be read."""
+        if self.version == 5:
+            self._send(m.Disconnect())  # as ThingsBoard (1.7)
         self._finish(disconnect=False)
 
     def _ignore(self, packet: object, now: int) -> None:
@@ -506,7 +524,7 @@ class MqttSession:
         if self.state is State.CLOSING:
             self._finish()
 
-    def _close(self, code: Code, reason: str, now: int | None = None) -> None:
+    def _close(self, code: Code, reason: str, now: int) -> None:
         """CLOSE of the spec's vocabulary, after the answers of messages accepted earlier."""
         if self.state in (State.CLOSING, State.CLOSED):
             return
@@ -515,9 +533,9 @@ class MqttSession:
         self._why = (code, reason)
         self._sink.cool(self.slot)
         if accepted and self._sink.awaiting(self.slot):
-            self._deadline = (now or self._last_ms) + self._settings.close_timeout_ms
+            self._deadline = now + self._settings.close_timeout_ms
         else:
-            self._finish(disconnect=accepted)
+            self._finish()
 
     def _finish(self, *, disconnect: bool = True) -> None:
         if disconnect and self.version == 5 and self._why is not None:
@@ -552,15 +570,15 @@ class MqttSession:
     def _send(self, packet: m.Packet) -> None:
         data = codec.encode(packet, self.version)
         if self._peer_max_packet and len(data) > self._peer_max_packet:
-            properties = getattr(packet, "properties", None)
-            if properties is None or properties.reason_string is None:
+            if getattr(packet, "properties", None) is None:
                 return  # larger than the client takes: dropped (MQTT 5 3.1.2.11.4)
-            self._send(_without_reason(packet))
+            self._send(_bare(packet))
             return
         self._out.append(data)
 
 
-def _without_reason(packet: m.Packet) -> m.Packet:
+def _bare(packet: m.Packet) -> m.Packet:
+    """Without its properties: none that we send is worth losing the packet for."""
     return msgspec.structs.replace(packet, properties=None)
 
 
