@@ -105,7 +105,10 @@ def run(args: argparse.Namespace) -> int:
             plan = msgspec.convert({**fields, **_server(args, progress)}, plans.Plan)
         except (msgspec.ValidationError, plans.PlanError) as error:
             raise UsageError(str(error)) from error
-        result = runner.run(plan, progress)
+        try:
+            result = runner.run(plan, progress)
+        except runner.ServerUnusable as error:
+            raise Unreachable(str(error)) from error
     if args.json:
         output.json_line(result)
     else:

@@ -39,13 +39,10 @@ def rows(plan: Plan, result: Result) -> list[tuple[str, str]]:
                 + f"{server.cpu_cores:.2f} cores",
             )
         )
-        found.append(
-            (
-                "server memory",
-                f"{_mib(server.pss)} Pss, {_mib(server.rss)} RSS, "
-                f"{server.rss_per_connection / 1024:.1f} KiB/connection",
-            )
-        )
+        memory = f"{_mib(server.pss)} Pss, {_mib(server.rss)} RSS"
+        if plan.idle:
+            memory += f", {server.rss_per_connection / 1024:.2f} KiB RSS per connection"
+        found.append(("server memory", memory))
     found.append(("generator CPU", f"{result.generator_cores:.2f} cores"))
     found.extend((name, f"{count:,}") for name, count in troubles(plan, result).items())
     return found
