@@ -85,9 +85,8 @@ class LinkServer:
         worker = self._workers[channel]
         self._tail.apply(block)
         worker.owed_bytes += len(block)
-        if worker.owed_bytes >= CREDIT_STEP_BYTES:
-            channel.send(msg.Credit(worker.owed_bytes))
-            worker.owed_bytes = 0
+        if worker.owed_bytes >= CREDIT_STEP_BYTES and not self._tail.full:
+            self._give_credit(worker)
 
     def message(self, channel: Channel, message: msg.Message) -> None:
         match message:
@@ -109,6 +108,19 @@ class LinkServer:
                     waiting.set_result((epoch, seq))
             case _:
                 log.error("unexpected link message", type=type(message).__name__)
+
+    def _give_credit(self, worker: _Worker) -> None:
+        worker.channel.send(msg.Credit(worker.owed_bytes))
+        worker.owed_bytes = 0
+
+    def run_recorded(self, cursors: dict[int, tuple[int, int]]) -> None:
+        """Rows up to these positions are sealed: journals may forget them."""
+        for worker in self._workers.values():
+            position = cursors.get(worker.journal_id)
+            if position is not None:
+                worker.channel.send(msg.Trim(*position))
+            if worker.owed_bytes >= CREDIT_STEP_BYTES:
+                self._give_credit(worker)
 
     # --- handshake ---------------------------------------------------------------------------
 

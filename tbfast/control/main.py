@@ -113,16 +113,37 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    tail = TailService(slot)
+    settings = config.series
+    tail = TailService(slot, head_bytes=settings.head_bytes)
     links = LinkServer(registry, tail)
     journals = JournalReader(layout, follow=True)
-    # Journals of workers that a smaller --workers no longer starts: nobody sends their blocks.
-    orphans = [n for n in layout.journal_numbers() if n >= run.workers]
-    await journals.replay(orphans, tail.apply)
+    broken = asyncio.Event()
+    try:
+        store = SeriesStore(layout.series)
+        sealer = SealService(
+            tail,
+            store,
+            head_bytes=settings.head_bytes,
+            interval_s=settings.seal_interval_ms / 1000,
+            retention_ms=settings.retention_ms,
+            max_bytes=settings.max_bytes,
+            on_run=links.run_recorded,
+            on_broken=lambda error: broken.set(),
+        )
+        sealer.restore()
+        # Journals of workers that a smaller --workers no longer starts: nobody sends their blocks.
+        orphans = [n for n in layout.journal_numbers() if n >= run.workers]
+        await journals.replay(orphans, tail.cursor, tail.apply)
+        for number in orphans:
+            await journals.remove_covered(number, tail.sealed_cursor(number))
+    except StoreError as error:
+        log.error("cannot open the series", error=str(error))
+        return EXIT_STORE
     await links.listen(layout.link)
+    sealing = loop.create_task(sealer.run())
     services = Services(
         registry=registry,
-        series=NodeSeries(tail, links, journals),
+        series=NodeSeries(tail, links, store),
         live=tail,
         node=_Status(config, run, metrics),
     )
@@ -142,8 +163,8 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     log.info("controller ready", devices_revision=registry.revision)
     code = 0
     while not stop.is_set():
-        if registry.failed:  # a failed sync: nothing may be answered from here on
-            log.error("the registry's disk failed; the controller restarts")
+        if registry.failed or broken.is_set():  # a failed sync: nothing can be promised any more
+            log.error("the disk of the registry or the series failed; the controller restarts")
             code = EXIT_STORE
             break
         slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))

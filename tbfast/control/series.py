@@ -1,22 +1,30 @@
 """What REST reads of stored telemetry are answered from."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
+from tbfast._ext.series import RangeScan
 from tbfast.control.links import LinkServer
 from tbfast.control.tail import TailService
-from tbfast.store.series_reader import JournalReader
+from tbfast.store.series import SeriesStore
+
+T = TypeVar("T")
 
 
 class NodeSeries:
-    """Latest values and key names from the tail, ranges from the journals.
+    """Sealed chunks, and the head for what is not sealed yet.
 
-    Every answer holds all rows acknowledged before the call.
+    Every answer holds all rows acknowledged before the call.  Chunks are read in a thread of their
+    own, one read at a time; the workers' loops have no part in it.
     """
 
-    def __init__(self, tail: TailService, links: LinkServer, journals: JournalReader) -> None:
+    def __init__(self, tail: TailService, links: LinkServer, store: SeriesStore) -> None:
         self._tail = tail
         self._links = links
-        self._journals = journals
+        self._store = store
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="series-read")
 
     async def range(
         self,
@@ -29,17 +37,31 @@ class NodeSeries:
         ascending: bool,
     ) -> bytes:
         """Points with start_ms <= ts < end_ms, at most `limit` per key."""
-        return await self._journals.range(
+        await self._links.caught_up()
+        self._tail.check()
+        scan = RangeScan(
             device, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=ascending
         )
+        # The head first: a run recorded in between is then read twice, never missed.
+        self._tail.feed(scan, device)
+        names = self._tail.key_numbers(device)
+
+        def read() -> bytes:
+            self._store.feed(scan, names)
+            return scan.to_json()
+
+        return await self._in_thread(read)
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
         await self._links.caught_up()
+        self._tail.check()
         text, elsewhere = self._tail.latest(device, None if keys is None else list(keys))
         if not elsewhere:
             return text + b"}"
-        rest = await self._journals.latest(device, elsewhere)
+        rest = await self.range(
+            device, elsewhere, start_ms=None, end_ms=None, limit=1, ascending=False
+        )
         separator = b"," if len(text) > 1 and len(rest) > 2 else b""
         return text + separator + rest[1:]
 
@@ -47,3 +69,10 @@ class NodeSeries:
         """Names of the device's keys, sorted."""
         await self._links.caught_up()
         return self._tail.keys(device)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """Waits for the read that is running."""
+        self._thread.shutdown()

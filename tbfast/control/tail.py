@@ -7,6 +7,7 @@ from collections import deque
 
 import msgspec
 
+from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
 from tbfast._ext.head import Head
@@ -67,10 +68,12 @@ class LiveSubscription:
 class TailService:
     """State that follows from the journals' blocks, in the order each journal committed them."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, *, head_bytes: int = limits.HEAD_BYTES) -> None:
         self._slot = slot
+        self._bound_bytes = head_bytes * limits.HEAD_BLOCKED_HEADS
         self._tail = Tail()
         self._frozen: Head | None = None
+        self._damaged: dict[int, str] = {}  # journal -> where; its rows end before that place
         self._cursors: dict[int, Cursor] = {}
         self._names: dict[tuple[int, int], dict[int, bytes]] = {}
         self._waiting: dict[int, list[tuple[Cursor, asyncio.Future[None]]]] = {}
@@ -92,6 +95,12 @@ class TailService:
     def head(self) -> Head:
         """Rows of the current run."""
         return self._tail.head
+
+    @property
+    def full(self) -> bool:
+        """Whether sealing lags so far behind that workers must wait."""
+        held = self._tail.head.nbytes + (self._frozen.nbytes if self._frozen else 0)
+        return held >= self._bound_bytes
 
     def cursors(self) -> dict[int, Cursor]:
         """Position applied of every journal."""
@@ -137,6 +146,11 @@ class TailService:
         if self._frozen is not None:
             self._tail.feed(scan, self._frozen, device, 1)
 
+    def check(self) -> None:
+        """StoreError if a journal has damage that hides acknowledged rows."""
+        for where in self._damaged.values():
+            raise StoreError(f"{where}; restore the journal from a backup")
+
     # --- blocks --------------------------------------------------------------------------
 
     def apply(self, block: bytes) -> None:
@@ -145,16 +159,19 @@ class TailService:
         position = (epoch, seq)
         if position <= self.cursor(journal):
             return
+        if journal in self._damaged:
+            return
         try:
             commit_ms = self._tail.apply(block)[4]
         except StoreError as error:
-            # The rows stay in the journal, where a read reports the damage with its place.
-            log.error("block is damaged", journal=journal, epoch=epoch, seq=seq, error=str(error))
-            commit_ms = 0
+            # The cursor stays before it: nothing from here on is sealed or trimmed.
+            self._damaged[journal] = f"journal {journal}, epoch {epoch}, sequence {seq}: {error}"
+            log.error("journal is damaged", where=self._damaged[journal])
+            return
         self._cursors[journal] = position
         self._slot.put(words.TAIL_LAG_MS, max(0, time.time_ns() // 1_000_000 - commit_ms))
         self._learn_names(block, journal, epoch)
-        if self._live and commit_ms:
+        if self._live:
             self._push_live(block, journal, epoch)
         self._wake(journal, position)
 
@@ -226,6 +243,10 @@ class TailService:
     def latest(self, device: int, keys: list[str] | None) -> tuple[bytes, list[str]]:
         """(JSON without its closing brace, keys whose value must be read from the journals)."""
         return self._tail.latest(device, keys)
+
+    def key_numbers(self, device: int) -> dict[int, bytes]:
+        """Own key number -> name of the keys a device has."""
+        return self._tail.key_numbers(device)
 
     def keys(self, device: int) -> list[str]:
         """Telemetry keys of a device, sorted."""

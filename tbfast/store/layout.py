@@ -19,6 +19,7 @@ class Layout:
         self.link = root / "link.sock"  # workers to controller, mode 0600
         self.registry = root / "registry"
         self.journals = root / "journal"
+        self.series = root / "series"
         self.run = root / "run"  # follows the running server, rebuilt at start
 
     def journal(self, number: int) -> Path:

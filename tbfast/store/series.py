@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-from rocksdict import Rdict, WriteBatch, WriteOptions
+from rocksdict import Cache, Rdict, WriteBatch, WriteOptions
 
+from tbfast._ext.sealer import feed_chunk
+from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
 
@@ -72,12 +74,13 @@ class Window(NamedTuple):
 class SeriesStore:
     """Chunks, runs, key names and latest values.  One writer thread at a time; reads in another."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         families = [*_FIXED]
         if path.is_dir() and (path / "CURRENT").exists():
             with rocks.translated(path):
                 families = [*_FIXED, *(n for n in Rdict.list_cf(str(path)) if n not in _FIXED)]
+        self._cache = Cache.new_hyper_clock_cache(CACHE_BYTES, 16_384)
         self._db = rocks.open_families(path, families, write_buffer_bytes=WRITE_BUFFER_BYTES)
         self._windows_db = {
             int(name[1:]): self._db.get_column_family(name)
@@ -155,16 +158,13 @@ class SeriesStore:
         with rocks.translated(self.path):
             family = f"w{number}"
             self._windows_db[number] = self._db.create_column_family(
-                family, rocks.options(write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache())
+                family, rocks.options(write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache)
             )
             record = WindowRecord(number, now_ms)
             self._db.put(b"w" + _U32.pack(number), msgspec.msgpack.encode(record))
             self._db.flush_wal(True)
         self._opened[number] = now_ms
         return number
-
-    def _cache(self) -> rocks.Cache:
-        return rocks.cache(CACHE_BYTES)
 
     def write_chunks(self, window: int, chunks: Iterable[tuple[bytes, bytes]]) -> None:
         """Writes chunks of a run, sorted by key, without the log."""
@@ -221,8 +221,10 @@ class SeriesStore:
             )
         return [found[number] for number in sorted(found)]
 
-    def chunks(self, device: int, key: int, start_ms: int, end_ms: int) -> Iterator[bytes]:
-        """Recorded chunks of a series (key 0: shared by the device's small series), any order.
+    def chunks(
+        self, device: int, key: int, start_ms: int, end_ms: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """(run, chunk) of a series (key 0: shared by the device's small series), any order.
 
         Only windows whose times overlap [start_ms, end_ms) are looked at.
         """
@@ -233,9 +235,17 @@ class SeriesStore:
             it = self._windows_db[window.number].iter()
             it.seek(prefix)
             while it.valid() and (found := it.key())[:-4] == prefix:
-                if _U32.unpack(found[-4:])[0] in self._valid:
-                    yield it.value()
+                run = _U32.unpack(found[-4:])[0]
+                if run in self._valid:
+                    yield run, it.value()
                 it.next()
+
+    def feed(self, scan: RangeScan, names: dict[int, bytes]) -> None:
+        """Gives what recorded runs hold of the scan's device and keys to it."""
+        device, start, end = scan.device_number, scan.start, scan.end
+        for key in (0, *(n for n, name in names.items() if scan.wants(name))):
+            for run, chunk in self.chunks(device, key, start, end):
+                feed_chunk(scan, chunk, names, run)
 
     def key_names(self) -> Iterator[tuple[int, bytes]]:
         """(number, name) of every key."""

@@ -1,11 +1,11 @@
-"""Range reads over what the journals hold.
+"""Reads of a store that no server has open: sealed series, and what only the journals hold yet.
 
-A running server's journals are followed as RocksDB secondaries: a read first catches up with the
-writer's log, so it sees every row acknowledged before it began, and never touches a worker's loop.
-A stopped server's journals are opened read-only.
+A running server reads the series store itself and has the rest in its head; this module serves the
+command line on a stopped server, and the controller for journals that no worker writes any more.
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,22 +16,62 @@ from rocksdict import AccessType, Cache, Rdict
 from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
-from tbfast.store.journal import KEY, read_definitions
+from tbfast.store.journal import KEY, Position, block_key, read_definitions
 from tbfast.store.layout import Layout
+from tbfast.store.series import SeriesStore
 
-_WRITE_BUFFER_BYTES = 1 << 20  # nothing is written through these handles
+_BUFFER_BYTES = 1 << 20  # nothing is written through these handles; each block is read once
 _FAMILIES = ("default", "meta")
 
 T = TypeVar("T")
 
 
-class JournalReader:
-    """Reads the journals of one data directory, one read at a time, in a thread of its own."""
+class JournalFile:
+    """A journal without a writer, opened read-only."""
 
-    def __init__(self, layout: Layout, *, follow: bool) -> None:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        opts = rocks.options(write_buffer_bytes=_BUFFER_BYTES, cache=Cache(_BUFFER_BYTES))
+        opts.create_if_missing(False)
+        with rocks.translated(path):
+            self._db = Rdict(
+                str(path), opts, dict.fromkeys(_FAMILIES, opts), AccessType.read_only(False)
+            )
+
+    def definitions(self) -> dict[int, list[tuple[int, bytes]]]:
+        """Key definitions by epoch: (first number, names)."""
+        found: dict[int, list[tuple[int, bytes]]] = {}
+        for known in read_definitions(self._db):
+            found.setdefault(known.epoch, []).append((known.first, known.defs))
+        return found
+
+    def blocks(self, after: Position) -> Iterator[tuple[Position, bytes]]:
+        """Blocks after a position, in order."""
+        it = self._db.iter()
+        it.seek(block_key(Position(after.epoch, after.seq + 1)))
+        while it.valid():
+            yield Position(*KEY.unpack(it.key())), it.value()
+            it.next()
+
+    def close(self) -> None:
+        """Releases the files."""
+        self._db.close()
+
+
+def remove_journal(path: Path) -> None:
+    """Deletes a journal whose rows are all sealed, its mark first."""
+    path.with_name(path.name + ".mark").unlink(missing_ok=True)
+    shutil.rmtree(path)
+
+
+class OfflineSeries:
+    """`SeriesReader` of a stopped server; reads run one at a time in a thread."""
+
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._follow = follow
-        self._open: dict[int, Rdict] = {}
+        self._store: SeriesStore | None = None
+        if layout.series.is_dir():
+            self._store = SeriesStore(layout.series)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="series-read")
 
     async def range(
@@ -69,88 +109,43 @@ class JournalReader:
 
         return await self._in_thread(read)
 
-    async def replay(self, numbers: Sequence[int], apply: Callable[[bytes], None]) -> None:
-        """Every block of these journals, in order, to `apply` (called in the reader's thread)."""
-
-        def read() -> None:
-            for number in numbers:
-                path = self._layout.journal(number)
-                with rocks.translated(path):
-                    db = self._caught_up(number, path)
-                for _, block in _blocks(db):
-                    apply(block)
-
-        await self._in_thread(read)
-
     async def close(self) -> None:
-        """Releases the journals."""
-        await self._in_thread(self._forget_all)
+        """Releases the store."""
         self._thread.shutdown()
+        if self._store is not None:
+            self._store.close()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    # --- in the thread -----------------------------------------------------------------------
-
     def _scan(self, scan: RangeScan) -> None:
+        sealed: dict[int, tuple[int, int]] = {}
+        if self._store is not None:
+            sealed = self._store.cursors()
+            self._store.feed(scan, dict(self._store.key_names()))
         for number in self._layout.journal_numbers():
-            path = self._layout.journal(number)
-            with rocks.translated(path):
-                db = self._caught_up(number, path)
-            definitions: dict[int, list[tuple[int, bytes]]] = {}
-            for known in read_definitions(db):
-                definitions.setdefault(known.epoch, []).append((known.first, known.defs))
-            epoch = -1
-            for key, block in _blocks(db):
-                block_epoch, seq = KEY.unpack(key)
-                if block_epoch != epoch:
-                    epoch = block_epoch
-                    scan.epoch(definitions.get(epoch, ()))
-                try:
-                    scan.feed(block)
-                except StoreError as error:
-                    raise StoreError(f"{path}: epoch {epoch}, sequence {seq}: {error}") from error
-
-    def _caught_up(self, number: int, path: Path) -> Rdict:
-        db = self._open.get(number)
-        if db is not None:
+            journal = JournalFile(self._layout.journal(number))
             try:
-                db.try_catch_up_with_primary()
-                return db
-            except Exception:  # noqa: BLE001 - rocksdict raises plain Exception
-                # The writer removed files under the secondary: opening it again finds the new ones.
-                self._forget(number)
-        access = AccessType.read_only(False)
-        if self._follow:
-            secondary = self._layout.run / f"follow-{number}"
-            access = AccessType.secondary(str(secondary))
-        opts = rocks.options(
-            write_buffer_bytes=_WRITE_BUFFER_BYTES, cache=Cache(_WRITE_BUFFER_BYTES)
-        )
-        opts.create_if_missing(False)
-        opts.set_max_open_files(-1 if self._follow else 256)
-        db = Rdict(str(path), opts, dict.fromkeys(_FAMILIES, opts), access)
-        if self._follow:
-            db.try_catch_up_with_primary()
-            self._open[number] = db
-        return db
-
-    def _forget(self, number: int) -> None:
-        self._open.pop(number).close()
-
-    def _forget_all(self) -> None:
-        for number in list(self._open):
-            self._forget(number)
+                _scan_journal(scan, journal, Position(*sealed.get(number, (0, 0))))
+            finally:
+                journal.close()
 
 
-def _blocks(db: Rdict) -> Iterator[tuple[bytes, bytes]]:
-    it = db.iter()
-    it.seek_to_first()
-    while it.valid():
-        yield it.key(), it.value()
-        it.next()
+def _scan_journal(scan: RangeScan, journal: JournalFile, after: Position) -> None:
+    definitions = journal.definitions()
+    epoch = -1
+    for position, block in journal.blocks(after):
+        if position.epoch != epoch:
+            epoch = position.epoch
+            scan.epoch(definitions.get(epoch, ()))
+        try:
+            scan.feed(block)
+        except StoreError as error:
+            raise StoreError(
+                f"{journal.path}: epoch {epoch}, sequence {position.seq}: {error}"
+            ) from error
 
 
-def open_offline(data_dir: Path) -> JournalReader:
+def open_offline(data_dir: Path) -> OfflineSeries:
     """Reader for a stopped server."""
-    return JournalReader(Layout(data_dir), follow=False)
+    return OfflineSeries(Layout(data_dir))

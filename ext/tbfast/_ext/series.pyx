@@ -264,6 +264,24 @@ cdef class RangeScan:
             self.names.append(name)
         return column
 
+    @property
+    def device_number(self):
+        return self.device
+
+    @property
+    def start(self):
+        """Smallest time wanted."""
+        return self.start_ms
+
+    @property
+    def end(self):
+        """First time not wanted; 2^63 when there is no bound."""
+        return self.end_ms if self.bounded_end else 1 << 63
+
+    def wants(self, name):
+        """Whether points of this key belong into the answer."""
+        return self.all_keys or name in self.columns
+
     def epoch(self, definitions):
         """Starts an epoch of a journal with its key table: [(first number, defs bytes), ...]."""
         free(self.key_map)

@@ -522,6 +522,16 @@ cdef class Tail:
                 i = self.all[i - 1].next
         return sorted(names)
 
+    def key_numbers(self, uint64_t number):
+        """{own key number: name} of a device's keys."""
+        cdef device *d = self._find_device(number)
+        cdef uint32_t i = d.first if d != NULL else 0
+        found = {}
+        while i:
+            found[self.all[i - 1].key] = self.names[self.all[i - 1].key]
+            i = self.all[i - 1].next
+        return found
+
     def latest(self, uint64_t number, keys=None):
         """(JSON {"key":[{"ts":..,"value":..}],.. without its last brace, keys kept elsewhere)."""
         cdef device *d = self._find_device(number)
