@@ -63,6 +63,8 @@ HTTP_CHUNK_LINE_BYTES: Final = 256  # chunk size with its extensions
 HTTP_HEAD_TIMEOUT_MS: Final = 10_000  # first byte (first request: accept) to complete head
 HTTP_BODY_TIMEOUT_MS: Final = 30_000  # end of head to end of body, progress does not extend it
 HTTP_IDLE_TIMEOUT_MS: Final = 60_000  # between two requests of a connection
+HTTP_LINGER_MS: Final = 500  # after a closing answer: what still arrives is read and dropped
+HTTP_CONNECTIONS: Final = 16_384  # per worker; when full the oldest is closed
 HTTP_REQUESTS_PER_TURN: Final = 16  # pipelined requests of one connection answered in a row
 
 # Health

@@ -53,6 +53,28 @@ static inline void tbf_store64(uint8_t *p, uint64_t v) { memcpy(p, &v, sizeof v)
 static inline uint64_t tbf_zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
 static inline int64_t tbf_unzigzag(uint64_t v) { return (int64_t)(v >> 1) ^ -(int64_t)(v & 1); }
 
+/* Equality of two short texts of the same length, without a call for the usual key name. */
+static inline bool tbf_same_bytes(const uint8_t *a, const uint8_t *b, size_t n) {
+    if (TBF_UNLIKELY(n > 32)) {
+        return memcmp(a, b, n) == 0;
+    }
+    uint64_t differ = 0;
+    if (n >= 8) {
+        for (size_t i = 0; i + 8 < n; i += 8) {
+            differ |= tbf_load64(a + i) ^ tbf_load64(b + i);
+        }
+        return (differ | (tbf_load64(a + n - 8) ^ tbf_load64(b + n - 8))) == 0;
+    }
+    if (n >= 4) {
+        return ((tbf_load32(a) ^ tbf_load32(b)) |
+                (tbf_load32(a + n - 4) ^ tbf_load32(b + n - 4))) == 0;
+    }
+    for (size_t i = 0; i < n; i++) {
+        differ |= a[i] ^ b[i];
+    }
+    return differ == 0;
+}
+
 #define TBF_VARINT_MAX 10u /* bytes of the longest LEB128 uint64 */
 
 /* Writes v at p (room for TBF_VARINT_MAX bytes) and returns the byte after it. */

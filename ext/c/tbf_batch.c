@@ -40,6 +40,7 @@ void tbf_batch_rollback(tbf_batch *b, const tbf_mark *m) {
         k->count--;
     }
     k->names_len = m->names_len;
+    k->last = k->last <= k->count ? k->last : 0;
     b->stamp++; /* points of the abandoned record must not be found again */
 }
 
@@ -76,14 +77,17 @@ static bool key_is_bad(tbf_span name) {
     return blank || units > TBF_KEY_MAX_UNITS;
 }
 
+static bool is_key(const tbf_keys *k, uint32_t number, tbf_span name) {
+    const tbf_key *key = &k->keys[number - 1];
+    return key->name_len == name.n && tbf_same_bytes(k->names + key->name_off, name.p, name.n);
+}
+
 /* Number of a key, defining it if there is room; 0 = write it inline. */
-static uint32_t key_number(tbf_keys *k, tbf_span name) {
+static uint32_t find_key(tbf_keys *k, tbf_span name) {
     uint64_t hash = tbf_hash(name.p, name.n, k->seed);
     size_t slot = (size_t)hash & k->slot_mask;
     for (uint32_t number; (number = k->slots[slot]) != 0; slot = (slot + 1) & k->slot_mask) {
-        const tbf_key *key = &k->keys[number - 1];
-        if (key->hash == hash && key->name_len == name.n &&
-            memcmp(k->names + key->name_off, name.p, name.n) == 0) {
+        if (k->keys[number - 1].hash == hash && is_key(k, number, name)) {
             return number;
         }
     }
@@ -96,6 +100,24 @@ static uint32_t key_number(tbf_keys *k, tbf_span name) {
     k->names_len += (uint32_t)name.n;
     k->slots[slot] = ++k->count;
     return k->count;
+}
+
+/* The same, trying first the key that followed the previous one the last time. */
+static inline uint32_t key_number(tbf_keys *k, tbf_span name) {
+    uint32_t guess = k->last == 0 ? 0 : k->keys[k->last - 1].next;
+    /* A rollback may have taken the guessed key away. */
+    if (TBF_LIKELY(guess != 0 && guess <= k->count && is_key(k, guess, name))) {
+        k->last = guess;
+        return guess;
+    }
+    uint32_t number = find_key(k, name);
+    if (number != 0) {
+        if (k->last != 0) {
+            k->keys[k->last - 1].next = number;
+        }
+        k->last = number;
+    }
+    return number;
 }
 
 tbf_status tbf_record_begin(tbf_batch *b, uint64_t device, tbf_kind kind, int64_t ts_ms) {

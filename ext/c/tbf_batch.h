@@ -39,6 +39,7 @@ typedef struct {
     uint32_t name_off;
     uint32_t name_len;
     uint32_t point_off; /* the point of the record that used this key last, killed on a repeat */
+    uint32_t next;      /* number of the key used after it the last time; 0 = none */
     uint64_t stamp;     /* serial of that record; 64 bits never come round */
     uint64_t hash;
 } tbf_key;
@@ -50,6 +51,7 @@ typedef struct {
     uint32_t slot_mask;
     tbf_key *keys; /* index = key number - 1 */
     uint32_t count, cap;
+    uint32_t last; /* number of the key used last: records of a kind repeat their order */
     uint8_t *names;
     uint32_t names_len, names_cap;
 } tbf_keys;

@@ -325,54 +325,69 @@ static tbf_status strict_skip(tbf_json_walk *w, tbf_tok_kind kind) {
 
 /* ---- entry points ---- */
 
-typedef tbf_status (*pass)(tbf_json_walk *w);
+/* Brings the walk to the start of the payload. */
+static void begin(tbf_json_walk *w, const uint8_t *p) {
+    w->x.p = p;
+    w->depth = 1;
+    w->bad_utf8 = 0;
+    w->poisoned = false;
+    w->error = NULL;
+}
 
-static tbf_status apply(tbf_batch *b, tbf_json_walk *w, tbf_span payload, pass strict, pass lenient,
-                        tbf_json_result *result) {
-    const tbf_mark mark = tbf_batch_mark(b);
-    const size_t cap = b->cap;
-    w->b = b;
-    w->x = (tbf_lex){.p = payload.p, .end = payload.p + payload.n};
-    w->max_depth =
-        w->opts->max_depth < TBF_JSON_DEPTH_CAP ? w->opts->max_depth : TBF_JSON_DEPTH_CAP;
-    tbf_status status = TBF_EMALFORMED;
+static tbf_status walk(tbf_json_walk *w, tbf_span payload) {
+    const tbf_mark mark = tbf_batch_mark(w->b);
+    const size_t cap = w->b->cap; /* what is taken off as scratch memory comes back here */
+    begin(w, payload.p);
     if (payload.n > INT32_MAX) {
-        status = tbf_json_refuse(w, "payload is too large");
+        return tbf_json_refuse(w, "payload is too large");
     }
-    for (unsigned round = 0; round < 2 && status == TBF_EMALFORMED; round++) {
-        w->x.p = payload.p;
-        w->depth = 1;
-        w->bad_utf8 = 0;
-        w->poisoned = false;
-        w->error = NULL;
-        status = (round == 0 ? strict : lenient)(w);
-        b->cap = cap;
-        if (TBF_UNLIKELY(status != TBF_OK)) {
-            tbf_batch_rollback(b, &mark);
+    tbf_status status = strict_document(w);
+    if (TBF_UNLIKELY(status == TBF_EMALFORMED)) {
+        w->b->cap = cap;
+        tbf_batch_rollback(w->b, &mark);
+        begin(w, payload.p);
+        status = tbf_lenient_document(w);
+        if (status == TBF_EMALFORMED) {
+            status = tbf_json_refuse(w, "not JSON");
         }
     }
-    if (status == TBF_EMALFORMED) {
-        status = tbf_json_refuse(w, "not JSON");
+    w->b->cap = cap;
+    if (TBF_UNLIKELY(status != TBF_OK)) {
+        tbf_batch_rollback(w->b, &mark);
     }
-    *result =
-        (tbf_json_result){.records = b->record_count - mark.record_count,
-                          .points = b->point_count - mark.point_count,
-                          .bad_utf8 = status == TBF_OK ? w->bad_utf8 : 0,
-                          .error_at = status == TBF_EREJECT ? (size_t)(w->error_at - payload.p) : 0,
-                          .error = status == TBF_EREJECT ? w->error : NULL};
+    return status;
+}
+
+static tbf_status apply(tbf_batch *b, uint64_t device, tbf_kind kind, int64_t now_ms,
+                        tbf_span payload, const tbf_json_opts *opts, tbf_json_result *result) {
+    const uint32_t records = b->record_count, points = b->point_count;
+    const uint32_t depth = opts->max_depth < 1 ? 1 : opts->max_depth;
+    tbf_json_walk w; /* field by field: clearing all of it shows in the time of a small payload */
+    w.x.p = payload.p;
+    w.x.end = payload.p + payload.n;
+    w.x.spaced = false;
+    w.b = b;
+    w.opts = opts;
+    w.device = device;
+    w.kind = kind;
+    w.now_ms = now_ms;
+    w.max_depth = depth < TBF_JSON_DEPTH_CAP ? depth : TBF_JSON_DEPTH_CAP;
+    tbf_status status = walk(&w, payload);
+    bool refused = status == TBF_EREJECT;
+    result->records = b->record_count - records;
+    result->points = b->point_count - points;
+    result->bad_utf8 = status == TBF_OK ? w.bad_utf8 : 0;
+    result->error_at = refused ? (size_t)(w.error_at - payload.p) : 0;
+    result->error = refused ? w.error : NULL;
     return status;
 }
 
 tbf_status tbf_json_telemetry(tbf_batch *b, uint64_t device, int64_t now_ms, tbf_span payload,
                               const tbf_json_opts *opts, tbf_json_result *result) {
-    tbf_json_walk w = {
-        .opts = opts, .device = device, .kind = TBF_KIND_TELEMETRY, .now_ms = now_ms};
-    return apply(b, &w, payload, strict_telemetry, tbf_lenient_telemetry, result);
+    return apply(b, device, TBF_KIND_TELEMETRY, now_ms, payload, opts, result);
 }
 
 tbf_status tbf_json_attributes(tbf_batch *b, uint64_t device, int64_t now_ms, tbf_span payload,
                                const tbf_json_opts *opts, tbf_json_result *result) {
-    tbf_json_walk w = {
-        .opts = opts, .device = device, .kind = TBF_KIND_CLIENT_ATTR, .now_ms = now_ms};
-    return apply(b, &w, payload, strict_attributes, tbf_lenient_attributes, result);
+    return apply(b, device, TBF_KIND_CLIENT_ATTR, now_ms, payload, opts, result);
 }

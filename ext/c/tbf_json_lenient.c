@@ -266,6 +266,4 @@ static tbf_status lenient_skip(tbf_json_walk *w, tbf_tok_kind kind) {
     return tbf_nested_skip(w, kind);
 }
 
-tbf_status tbf_lenient_telemetry(tbf_json_walk *w) { return lenient_telemetry(w); }
-
-tbf_status tbf_lenient_attributes(tbf_json_walk *w) { return lenient_attributes(w); }
+tbf_status tbf_lenient_document(tbf_json_walk *w) { return lenient_document(w); }

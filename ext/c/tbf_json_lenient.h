@@ -18,7 +18,6 @@ tbf_tok_kind tbf_lenient_element(tbf_lex *x, bool first, tbf_tok *t);
 bool tbf_lenient_at_end(tbf_lex *x);
 
 /* Walks a whole payload with this lexer; the batch may be left half-written on error. */
-tbf_status tbf_lenient_telemetry(tbf_json_walk *w);
-tbf_status tbf_lenient_attributes(tbf_json_walk *w);
+tbf_status tbf_lenient_document(tbf_json_walk *w);
 
 #endif

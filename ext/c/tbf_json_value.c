@@ -49,17 +49,13 @@ tbf_status tbf_json_record_end(tbf_json_walk *w) {
     return tbf_record_end(w->b);
 }
 
-tbf_status tbf_json_key(tbf_json_walk *w, const tbf_tok *name, tbf_span *key) {
-    *key = name->text;
-    if (TBF_LIKELY((name->flags & (TBF_TEXT_ESCAPE | TBF_TEXT_BROKEN)) == 0)) {
-        return TBF_OK;
-    }
+tbf_status tbf_json_decode_key(tbf_json_walk *w, const tbf_tok *name, tbf_span *key) {
     bool valid = (name->flags & TBF_TEXT_BROKEN) == 0;
-    uint8_t *decoded = tbf_json_scratch(w->b, valid ? key->n : TBF_UTF8_MAX * key->n);
+    uint8_t *decoded = tbf_json_scratch(w->b, valid ? name->text.n : TBF_UTF8_MAX * name->text.n);
     if (decoded == NULL) {
         return TBF_ENOSPACE;
     }
-    key->n = tbf_text_decode(decoded, *key, valid, &w->bad_utf8);
+    key->n = tbf_text_decode(decoded, name->text, valid, &w->bad_utf8);
     key->p = decoded;
     return TBF_OK;
 }
@@ -189,7 +185,8 @@ static bool read_integer(tbf_span raw, int64_t *out) {
     return digits;
 }
 
-bool tbf_json_time(const tbf_json_walk *w, tbf_tok_kind kind, const tbf_tok *t, int64_t *ts_ms) {
+bool tbf_json_odd_time(const tbf_json_walk *w, tbf_tok_kind kind, const tbf_tok *t,
+                       int64_t *ts_ms) {
     if (kind == TBF_TOK_STRING) {
         return read_integer(t->text, ts_ms);
     }

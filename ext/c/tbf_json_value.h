@@ -5,8 +5,8 @@
 #include "tbf_json.h"
 #include "tbf_json_lex.h"
 
-#define TBF_JSON_DEPTH_CAP                                                                         \
-    255u /* hard bound of max_depth: stacks of this size are on the C stack */
+/* Hard bound of max_depth: stacks of this size are on the C stack. */
+#define TBF_JSON_DEPTH_CAP 255u
 
 /* One payload on its way into the batch. */
 typedef struct {
@@ -16,7 +16,7 @@ typedef struct {
     uint64_t device;
     tbf_kind kind;
     int64_t now_ms;
-    uint32_t max_depth; /* opts->max_depth within TBF_JSON_DEPTH_CAP */
+    uint32_t max_depth; /* opts->max_depth, 1 to TBF_JSON_DEPTH_CAP */
     uint32_t depth;     /* of the object being read; the outermost value has 1 */
     uint32_t bad_utf8;
     bool poisoned; /* the current record holds a value to refuse, see tbf_json_poison */
@@ -38,15 +38,23 @@ tbf_status tbf_json_poison(tbf_json_walk *w, tbf_span key, const char *words);
 /* Ends the record, or refuses the payload if a poisoned point is alive in it. */
 tbf_status tbf_json_record_end(tbf_json_walk *w);
 
-/* Decoded name of a member; uses scratch memory if the raw text does not do. */
-tbf_status tbf_json_key(tbf_json_walk *w, const tbf_tok *name, tbf_span *key);
+/* Decodes the name of a member that has escapes or broken text, into scratch memory. */
+tbf_status tbf_json_decode_key(tbf_json_walk *w, const tbf_tok *name, tbf_span *key);
 
 tbf_status tbf_json_put_number(tbf_json_walk *w, tbf_span key, tbf_span text);
 tbf_status tbf_json_put_string(tbf_json_walk *w, tbf_span key, const tbf_tok *t);
 
 /* `ts` of a record (MQTT spec 3.2): false if it is no number and no string with an integer, or is
  * outside int64. */
-bool tbf_json_time(const tbf_json_walk *w, tbf_tok_kind kind, const tbf_tok *t, int64_t *ts_ms);
+bool tbf_json_odd_time(const tbf_json_walk *w, tbf_tok_kind kind, const tbf_tok *t, int64_t *ts_ms);
+static inline bool tbf_json_time(const tbf_json_walk *w, tbf_tok_kind kind, const tbf_tok *t,
+                                 int64_t *ts_ms) {
+    if (TBF_LIKELY(kind == TBF_TOK_NUMBER && t->small && t->decimals == 0)) {
+        *ts_ms = (int64_t)(t->negative ? 0 - t->mantissa : t->mantissa);
+        return true;
+    }
+    return tbf_json_odd_time(w, kind, t, ts_ms);
+}
 
 static inline tbf_status tbf_json_put_small(tbf_json_walk *w, tbf_span key, const tbf_tok *t) {
     uint64_t v = t->mantissa;

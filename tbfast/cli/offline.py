@@ -12,7 +12,6 @@ import msgspec
 from tbfast.cli.exits import Unreachable
 from tbfast.cli.target import DeviceView
 from tbfast.control.registry import DeviceQuery, Registry
-from tbfast.control.services import SeriesReader
 from tbfast.errors import NotFound, StoreBusy
 from tbfast.model.device import Device, DeviceRecord
 from tbfast.store.layout import Layout
@@ -99,12 +98,15 @@ class Offline:
         from tbfast.store.series_reader import open_offline
 
         number = self._run(self._registry.device(device.id)).number
-        reader: SeriesReader = open_offline(self._data_dir)
-        return self._run(
-            reader.range(
-                number, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=False
+        reader = open_offline(self._data_dir)
+        try:
+            return self._run(
+                reader.range(
+                    number, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=False
+                )
             )
-        )
+        finally:
+            self._run(reader.close())
 
     def close(self) -> None:
         """Release the store, then the data directory's lock."""

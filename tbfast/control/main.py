@@ -116,6 +116,9 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     tail = TailService(slot)
     links = LinkServer(registry, tail)
     journals = JournalReader(layout, follow=True)
+    # Journals of workers that a smaller --workers no longer starts: nobody sends their blocks.
+    orphans = [n for n in layout.journal_numbers() if n >= run.workers]
+    await journals.replay(orphans, tail.apply)
     await links.listen(layout.link)
     services = Services(
         registry=registry,
@@ -137,7 +140,12 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     serving = loop.create_task(api.serve(sockets=[sock]))
     slot.put(words.HEALTH_LISTENING, 1)
     log.info("controller ready", devices_revision=registry.revision)
+    code = 0
     while not stop.is_set():
+        if registry.failed:  # a failed sync: nothing may be answered from here on
+            log.error("the registry's disk failed; the controller restarts")
+            code = EXIT_STORE
+            break
         slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
@@ -146,8 +154,9 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     await serving
     await links.close()
     await journals.close()
-    await registry.close()
-    return 0
+    if code == 0:
+        await registry.close()
+    return code
 
 
 def main(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:

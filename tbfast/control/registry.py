@@ -25,7 +25,7 @@ from tbfast.control.rules import (
     encodable,
     random_token,
 )
-from tbfast.errors import Conflict, NotFound
+from tbfast.errors import Conflict, NotFound, TbfastError
 from tbfast.model.device import (
     CREDENTIALS_INDEX,
     DEFAULT_PROFILE_NAME,
@@ -108,6 +108,11 @@ class Registry:
     def tenant_id(self) -> str:
         """UUID of the one tenant."""
         return self._store.tenant_id
+
+    @property
+    def failed(self) -> TbfastError | None:
+        """Why nothing can be written until the registry is opened again; None if all is well."""
+        return self._store.failed
 
     @property
     def revision(self) -> int:
@@ -203,12 +208,15 @@ class Registry:
     async def device_by_name(self, name: str) -> Device | None:
         """A device by its exact name."""
         owner = await self._store.find(NAME_INDEX + name) if encodable(name) else None
-        return None if owner is None else await self.device(owner[1])
+        if owner is None:
+            return None
+        device = await self._device_or_none(owner[1])
+        return device if device is not None and device.name == name else None
 
     async def device_by_number(self, number: int) -> Device | None:
         """A device by its node-local number."""
         device_id = await self._store.id_of_number(number)
-        return None if device_id is None else await self.device(device_id)
+        return None if device_id is None else await self._device_or_none(device_id)
 
     async def page(self, query: DeviceQuery) -> DevicePage:
         """Ids of one page of devices; the loop runs on while a long list is searched."""
@@ -240,7 +248,12 @@ class Registry:
         owner = await self._store.find(CREDENTIALS_INDEX + credentials_id)
         if owner is None:
             return None
-        record = await self.record(owner[1])
+        try:
+            record = await self.record(owner[1])
+        except NotFound:  # deleted while its last change was being synced
+            return None
+        if record.credentials.credentials_id != credentials_id:
+            return None
         return record.device, record.credentials, await self.profile(record.device.profile_id)
 
     async def update_credentials(
@@ -325,6 +338,12 @@ class Registry:
             )
         )
         return profile
+
+    async def _device_or_none(self, device_id: str) -> Device | None:
+        try:
+            return await self.device(device_id)
+        except NotFound:  # deleted while its last change was being synced
+            return None
 
     async def _stored_record(self, device_id: str) -> tuple[Entity, DeviceRecord]:
         entity = await self._store.get("device", device_id)

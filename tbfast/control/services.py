@@ -53,7 +53,7 @@ class LiveFeed(Protocol):
     def subscribe(self, devices: frozenset[int] | None) -> LiveRows:
         """Rows committed from now on, of these device numbers; None = all devices.
 
-        The queue is bounded; a subscriber that reads too slowly is ended.
+        The queue is bounded; a subscriber that reads too slowly gets ResourceError.
         """
 
 

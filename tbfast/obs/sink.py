@@ -23,6 +23,7 @@ class ThreadedSink:
     def __init__(self, fd: int, tick: Callable[[], list[bytes]]) -> None:
         self._fd = fd
         self._tick = tick
+        self._abandoned = False
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
@@ -38,6 +39,7 @@ class ThreadedSink:
         """Writes what is queued, as far as the time allows."""
         self._lines.put(None)
         self._thread.join(timeout_s)
+        self._abandoned = True
 
     def _run(self) -> None:
         ticked = time.monotonic()
@@ -51,7 +53,7 @@ class ThreadedSink:
                 ticked = now
                 for extra in self._tick():
                     _write_all(self._fd, extra)
-            if line is None:
+            if line is None or self._abandoned:
                 return
             if line:
                 _write_all(self._fd, line)

@@ -3,7 +3,8 @@
 Reads, one-entity compare-and-set with reserved unique index keys, and a change log: nothing else.
 An entity, its index keys, its change entry and the counters are one write batch, so the indexes
 agree with the entities after any crash. A commit returns when it is on disk; commits that arrive
-while one is being synced share the next sync.
+while one is being synced share the next sync. A read of one entity waits for it as well: else a
+device could be let in, its rows made durable, and its number given to another after a power cut.
 
 Every value starts with one format byte. Column families: one per kind, ``unique`` (index key to
 kind and id), ``number`` (device number to id), ``change`` (revision to Change), ``meta``.
@@ -21,7 +22,7 @@ import msgspec
 from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
 
 from tbfast import limits
-from tbfast.errors import Conflict, StoreError, TbfastError
+from tbfast.errors import Conflict, StoreError, StoreStall, TbfastError
 from tbfast.model.device import Change, ChangeKind, ChangeOp
 from tbfast.store import rocks
 
@@ -32,6 +33,7 @@ _VALUE_FORMAT: Final = b"\x01"
 _FAMILIES: Final = ("device", "device_profile", "unique", "number", "change", "meta")
 _NUMBERED: Final = ("device",)
 _WRITE_BUFFER_BYTES: Final = 4_194_304
+_STALL_WAITS_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _FORMAT_KEY: Final = b"format"
 _STATE_KEY: Final = b"state"
 
@@ -93,6 +95,7 @@ class RegistryStore:
         self._thread = ThreadPoolExecutor(1, "registry-sync")
         self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
         self._syncing: asyncio.Task[None] | None = None
+        self._unsynced: dict[str, asyncio.Future[None]] = {}  # by entity id
         self._failed: TbfastError | None = None
         self._subscribers: list[Callable[[Change], None]] = []
 
@@ -102,12 +105,19 @@ class RegistryStore:
         return self._state.tenant_id
 
     @property
+    def failed(self) -> TbfastError | None:
+        """Why nothing can be written until the store is opened again; None if all is well."""
+        return self._failed
+
+    @property
     def revision(self) -> int:
         """Revision of the newest change, 0 before the first."""
         return self._state.revision
 
     async def get(self, kind: Kind, id: str) -> Entity | None:
-        """The entity with this id."""
+        """The entity with this id, once what was last written to it is on disk."""
+        while (synced := self._unsynced.get(id)) is not None:
+            await asyncio.shield(synced)
         return self._entity(kind, id)
 
     async def find(self, unique: str) -> tuple[Kind, str] | None:
@@ -159,17 +169,18 @@ class RegistryStore:
         """Apply one write; returns when it is on disk.
 
         Raises Conflict (version differs, or an index key belongs to another entity; nothing is
-        changed) or StoreError. After a failed sync every further commit fails: what the disk
-        holds is unknown until the store is opened again.
+        changed), StoreStall (trying later may work) or StoreError. After a failed sync every
+        further commit fails: what the disk holds is unknown until the store is opened again.
         """
         if self._failed is not None:
             raise self._failed
-        change = self._apply(write)
+        change = await self._applied(write)
         synced = asyncio.get_running_loop().create_future()
         self._waiting.append((change, synced))
+        self._unsynced[write.id] = synced
         if self._syncing is None:
             self._syncing = asyncio.create_task(self._sync())
-        await synced
+        await asyncio.shield(synced)  # a cancelled caller does not undo it
         return change
 
     async def close(self) -> None:
@@ -178,6 +189,15 @@ class RegistryStore:
             await self._syncing
         self._thread.shutdown()
         self._release()
+
+    async def _applied(self, write: Write) -> Change:
+        """Apply, waiting out a write stall; each attempt checks and builds the batch anew."""
+        for wait_s in _STALL_WAITS_S:
+            try:
+                return self._apply(write)
+            except StoreStall:
+                await asyncio.sleep(wait_s)
+        return self._apply(write)
 
     # No await between the checks and the write: the loop makes them one step.
     def _apply(self, write: Write) -> Change:
@@ -250,16 +270,17 @@ class RegistryStore:
                 group += self._waiting
                 self._waiting = []
             for change, synced in group:
-                if self._failed is None:
-                    # Through the loop, so that a callback that raises is reported there.
-                    for callback in self._subscribers:
-                        loop.call_soon(callback, change)
-                if synced.done():
-                    continue  # the caller was cancelled; the change stands
                 if self._failed is not None:
+                    # Stays in _unsynced: whoever reads this entity must not trust it either.
                     synced.set_exception(self._failed)
-                else:
-                    synced.set_result(None)
+                    synced.exception()  # retrieved, should the caller have been cancelled
+                    continue
+                synced.set_result(None)
+                if self._unsynced.get(change.id) is synced:
+                    del self._unsynced[change.id]
+                # Through the loop, so that a callback that raises is reported there.
+                for callback in self._subscribers:
+                    loop.call_soon(callback, change)
         self._syncing = None
 
     def _flush(self) -> None:

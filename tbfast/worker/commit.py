@@ -9,6 +9,7 @@ The sync runs in a thread of its own (the GIL is free there); the next groups fo
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -208,7 +209,7 @@ class Committer:
 
     def _complete(self, count: int) -> None:
         """The oldest `count` unsynced groups are durable."""
-        now = self._loop.time()
+        now_ns = time.monotonic_ns()
         for _ in range(count):
             group = self._unsynced.popleft()
             self._inflight_bytes -= group.held_bytes
@@ -216,7 +217,7 @@ class Committer:
                 previous = self._journal.durable
                 self._journal.durable = Position(self._journal.epoch, group.seq)
                 self._on_durable(group, previous)
-            self._metrics.committed(group, now - group.opened_ns / 1e9)
+            self._metrics.committed(group, (now_ns - group.opened_ns) / 1e9)
             self._answers.complete(group)
             self._ingest.recycle(group)
         if count:

@@ -118,7 +118,7 @@ class Worker:
         )
         directory.sessions = port
         port.commits = committer
-        http = HttpPort(self._node)
+        http = HttpPort(self._node, self._slot)
         await http.listen(loop, self._sockets.http)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tbfast._ext.ingest import Ingest
+from tbfast.store.journal import Journal
 from tbfast.store.layout import Layout
 from tests.support.rest_server import RunningApp, running_app
 
@@ -184,6 +186,34 @@ def test_query(app: RunningApp, tmp_path: Path) -> None:
     assert cli.ok("query", "a", "--start", "9", "--end", "9", "--json") == "{}\n"
     assert cli.ok("query", "a", "--keys", "on") == "on\t1970-01-01 00:00:00.007\ttrue\n"
     assert "\x1b" not in cli.ok("query", "a", "--keys", "s")
+
+
+def journal_of_a_stopped_server(layout: Layout, number: int, payloads: list[str]) -> None:
+    """One commit group per payload, as a worker writes them."""
+    journal = Journal(layout.journal(0), 0)
+    ingest = Ingest()
+    for seq, payload in enumerate(payloads, 1):
+        ingest.at(1_000_000, 0)
+        ingest.append_json(number, payload.encode())
+        group = ingest.take(0, journal.epoch, seq, 1_000_000, journal.written_keys + 1)
+        journal.append(group)
+        ingest.recycle(group)
+    journal.close()
+
+
+def test_query_without_a_server(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "data")
+    cli.ok("device", "add", "other")
+    cli.ok("device", "add", "a")
+    layout = Layout(tmp_path / "data")
+    points = [f'{{"ts":{ts},"values":{{"t":{ts}.5,"s":"x{ts}"}}}}' for ts in range(1, 150)]
+    journal_of_a_stopped_server(layout, 2, points)
+    words = ("query", "a", "--keys", "t", "--start", "10", "--end", "12", "--json")
+    assert cli.ok(*words) == '{"t":[{"ts":11,"value":11.5},{"ts":10,"value":10.5}]}\n'
+    shown = json.loads(cli.ok("query", "a", "--json"))
+    assert shown.keys() == {"t", "s"}
+    assert [point["ts"] for point in shown["s"]] == list(range(149, 49, -1))
+    assert cli.ok("query", "other", "--json") == "{}\n"
 
 
 class Tail:

@@ -382,6 +382,15 @@ def test_tail_names_devices(api: Api) -> None:
     connection.close()
 
 
+def test_tail_that_reads_too_slowly_ends_cleanly(api: Api) -> None:
+    connection, response = tail(api)
+    api.app.call(api.app.feed.subscribers(1))
+    api.app.loop.call_soon_threadsafe(api.app.feed.too_slow)
+    assert response.read() == b""
+    api.app.call(api.app.feed.subscribers(0))
+    connection.close()
+
+
 def test_tail_of_one_device_by_name_or_id(api: Api) -> None:
     api.device("a")
     second = api.device("b")

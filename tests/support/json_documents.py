@@ -7,22 +7,26 @@ from hypothesis import strategies as st
 from tests.support.rows import Number
 
 DIGITS = st.text("0123456789", min_size=1, max_size=25)
+# Surrogates too: as bytes they are not UTF-8, as escapes they may lack their other half.
+TEXT = st.text(st.characters() | st.sampled_from("\ud83d\ude00\"'\\/\n\x01é"), max_size=12)
 # Few names, so that repeats, ts and values are frequent.
 NAMES = st.sampled_from(
-    ["a", "b", "temperature", "ts", "values", "é", "\U0001f321", "", " ", "x" * 256, "{{a}}", "<b>"]
-) | st.text(max_size=8)
+    ["a", "b", "c", "temperature", "ts", "values", "é", "\U0001f321", "\ud83d"] * 5
+    + ["", " ", "x" * 255, "x" * 256, "{{a}}", "<b>"]
+) | st.one_of([TEXT.map("k{}".format)])
 NUMBERS = st.builds(
     "{}{}{}{}".format,
     st.sampled_from(["", "-"]),
     st.sampled_from(["0", "1", "9223372036854775807", "9223372036854775808"])
     | st.integers(0, 10**30).map(str),
     st.just("") | DIGITS.map(".{}".format) | DIGITS.map(".{}0000000000".format),
-    st.just("")
-    | st.builds("{}{}{}".format, st.sampled_from("eE"), st.sampled_from(["", "+", "-"]), DIGITS)
+    st.sampled_from(
+        [""] * 12 + ["e0", "E+1", "e-1", "e17", "e-17", "E99999", "e-99999", "e" + "9" * 30]
+    )
     | st.integers(-30, 30).map("e{}".format),
 ).map(Number)
 STRINGS = (
-    st.text(max_size=20)
+    TEXT
     | NUMBERS.map(str)
     | st.sampled_from(["007", "-.5", "5.", "-", ".", "٣", "٣.٥", "\U0001d7d8", "1e5", " 5", "+5"])
 )
@@ -36,8 +40,10 @@ NESTED = st.recursive(
     ),
     max_leaves=12,
 )
-OBJECTS = st.lists(st.tuples(NAMES, NESTED), max_size=6).map(lambda pairs: ("object", pairs))
-TIMES = st.integers(-(2**63) - 2, 2**63 + 1).map(lambda n: Number(n)) | NUMBERS | SCALARS
+OBJECTS = st.lists(st.tuples(NAMES, NESTED), min_size=1, max_size=6).map(
+    lambda pairs: ("object", pairs)
+)
+TIMES = st.integers(-(2**63), 2**63).map(lambda n: Number(n)) | NUMBERS | STRINGS | SCALARS
 
 
 @st.composite
@@ -49,7 +55,7 @@ def timed(draw: Any) -> Any:
 
 
 ELEMENTS = OBJECTS | timed()
-DOCUMENTS = ELEMENTS | st.lists(ELEMENTS, max_size=4) | NESTED
+DOCUMENTS = ELEMENTS | st.lists(ELEMENTS, max_size=4) | ELEMENTS | NESTED
 
 
 def _escaped(char: str) -> str:
@@ -130,6 +136,30 @@ def damaged(draw: Any) -> bytes:
 
 
 PIECES = st.sampled_from(
-    [b"", b",", b"}", b"]", b":", b"{", b"[", b'"', b"'", b"\\", b"\\u", b"\xff", b"\xed\xa0\x80"]
-    + [b"\\ud800", b"\\udc00", b"/*", b"//", b"#", b"null", b"e", b"-", b".", b"\x00", b"=>"]
+    [
+        b"",
+        b",",
+        b"}",
+        b"]",
+        b":",
+        b"{",
+        b"[",
+        b'"',
+        b"'",
+        b"\\",
+        b"\\u",
+        b"\xff",
+        b"\xed\xa0\x80",
+        b"\\ud800",
+        b"\\udc00",
+        b"/*",
+        b"//",
+        b"#",
+        b"null",
+        b"e",
+        b"-",
+        b".",
+        b"\x00",
+        b"=>",
+    ]
 )

@@ -12,6 +12,7 @@ import uvicorn
 from tbfast.control.registry import Registry
 from tbfast.control.rest import build_app
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
+from tbfast.errors import ResourceError
 from tbfast.store.layout import Layout
 
 NODE = NodeInfo(
@@ -88,6 +89,8 @@ class MemoryFeed:
         async def rows() -> AsyncIterator[bytes]:
             try:
                 while (chunk := await entry[1].get()) is not None:
+                    if chunk == b"":
+                        raise ResourceError("too slow")
                     yield chunk
             finally:
                 self.queues.remove(entry)
@@ -105,6 +108,10 @@ class MemoryFeed:
         while len(self.queues) != wanted:
             self._changed.clear()
             await self._changed.wait()
+
+    def too_slow(self) -> None:
+        for _devices, queue in self.queues:
+            queue.put_nowait(b"")
 
     def end(self) -> None:
         for _devices, queue in self.queues:

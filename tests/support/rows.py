@@ -123,7 +123,8 @@ def read_block(block: bytes) -> Block:
     records = []
     while body:
         who = body.varint()
-        ts = base_ms + body.zigzag()
+        # The difference of two times may exceed 64 bits: both writer and reader wrap.
+        ts = (base_ms + body.zigzag() + 2**63) % 2**64 - 2**63
         points = _points(_Bytes(body.blob()), keys)
         records.append([Row(who >> 2, KINDS[who & 3], ts, *point) for point in points])
     assert all(records), "a record without live points"

@@ -100,6 +100,24 @@ def test_only_received_bytes_of_the_unfinished_packet_are_kept() -> None:
     assert stream.buffered == 0
 
 
+@pytest.mark.parametrize(
+    "short",
+    [
+        b"\x30\x03\x00\x02t",
+        b"\x30\x05\x00\x01t\x02\x01",
+        b"\xa2\x06\x00\x01\x00\x00\x02a",
+        b"\x82\x06\x00\x01\x00\x00\x01a",
+        b"\x40\x04\x00\x01\x00\x01",
+        b"\xe0\x02\x00\x01",
+    ],
+)
+def test_a_field_never_swallows_the_next_packet(short: bytes) -> None:
+    """Hostile-input M5: the byte that is missing here stands right behind the packet."""
+    for following in (b"\x30\x03\x00\x01t", b"\x01", PING):
+        with pytest.raises(MalformedPacket, match=r"malformed [PUSD]"):
+            decoder(5).feed(short + following)
+
+
 def test_version_comes_from_the_first_connect() -> None:
     stream = decoder(0)
     assert stream.version == 0

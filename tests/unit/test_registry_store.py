@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tbfast import limits
-from tbfast.errors import Conflict, StoreBusy, StoreError
+from tbfast.errors import Conflict, StoreBusy, StoreError, StoreStall
 from tbfast.model.device import Change
 from tbfast.store.registry import RegistryStore, Write
 
@@ -180,6 +180,26 @@ def test_a_cancelled_caller_does_not_undo_its_commit(
     with_store(tmp_path / "r", work)
 
 
+def test_a_read_waits_until_what_it_reads_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(store: RegistryStore) -> None:
+        await store.commit(write("old"))
+        gate, begun, _calls = hold_syncs(store, monkeypatch)
+        writing = asyncio.create_task(store.commit(write("new")))
+        await begun.wait()
+        reading = asyncio.create_task(store.get("device", "new"))
+        assert await store.get("device", "old") is not None
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not reading.done()
+        gate.set()
+        assert (await reading) is not None
+        assert writing.done()
+
+    with_store(tmp_path / "r", work)
+
+
 def test_a_failed_sync_fails_all_who_wait_and_all_who_follow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,10 +216,36 @@ def test_a_failed_sync_fails_all_who_wait_and_all_who_follow(
         )
         assert all(isinstance(result, StoreError) for result in results)
         monkeypatch.undo()
+        assert store.failed is results[0]
+        with pytest.raises(StoreError, match="the disk is gone"):
+            await store.get("device", "d1")
+        assert await store.get("device", "d9") is None
         with pytest.raises(StoreError, match="the disk is gone"):
             await store.commit(write("later"))
         await asyncio.sleep(0)
         assert seen == []
+
+    with_store(tmp_path / "r", work)
+
+
+def test_a_write_stall_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tbfast.store.registry._STALL_WAITS_S", (0, 0))
+
+    async def work(store: RegistryStore) -> None:
+        stalls, real = [2], store._write
+
+        def stalling(batch: object) -> None:
+            stalls[0] -= 1
+            if stalls[0] >= 0:
+                raise StoreStall("wait")
+            real(batch)
+
+        monkeypatch.setattr(store, "_write", stalling)
+        assert (await store.commit(write("a"))).revision == 1
+        stalls[0] = 3
+        with pytest.raises(StoreStall):
+            await store.commit(write("b"))
+        assert (await store.commit(write("b"))).revision == 2
 
     with_store(tmp_path / "r", work)
 

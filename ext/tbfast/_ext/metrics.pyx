@@ -56,7 +56,7 @@ cdef class Slot:
             seconds = 0
         elif seconds > 1e9:
             seconds = 1e9
-        self.observe(histogram, <uint64_t>(seconds * 1e9))
+        self.observe(histogram, <uint64_t>(seconds * 1e9 + 0.5))
 
     def begin(self, uint64_t pid):
         """Takes the page for a process that starts: gauges and health zero, counters kept."""

@@ -33,7 +33,7 @@ from tbfast._ext.ingest cimport (
     tbf_walk,
     tbf_walk_end,
 )
-from tbfast._ext.metrics cimport Slot
+from tbfast._ext.metrics cimport RECEIVED_BYTES_MQTT, SENT_BYTES_MQTT, Slot
 
 cdef extern from "tbf_mqtt.h" nogil:
     ctypedef struct tbf_frame:
@@ -351,6 +351,7 @@ cdef class Reactor:
             return 0  # lingering: discard
         c.read_ms = self.mono_ms
         c.in_len = 0
+        self.metrics.inc(RECEIVED_BYTES_MQTT, <uint64_t>n)
         return self._process(slot, self.rbuf, kept + <size_t>n)
 
     cdef int _process(self, uint32_t slot, uint8_t *p, size_t n) except -1:
@@ -469,6 +470,7 @@ cdef class Reactor:
         cdef ssize_t sent = 0
         cdef uint8_t *more
         cdef size_t cap
+        self.metrics.inc(SENT_BYTES_MQTT, n)
         if c.out_len == 0:
             sent = send(c.fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL)
             if sent < 0:

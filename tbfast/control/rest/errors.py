@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tbfast.control.rules import InvalidEntity, UniqueConflict
-from tbfast.errors import Conflict, NotFound, ResourceError, StoreError
+from tbfast.errors import Conflict, NotFound, ResourceError, StoreError, StoreStall
 
 GENERAL: Final = 2
 BAD_REQUEST: Final = 31
@@ -81,6 +81,7 @@ HANDLERS: Final[dict[Any, Handler]] = {
     InvalidEntity: _with(400, BAD_REQUEST),
     Conflict: _with(409, VERSION_CONFLICT),
     StoreError: _with(500, DATABASE),
+    StoreStall: _with(503, GENERAL, {"Retry-After": "1"}),
     ResourceError: _with(503, GENERAL, {"Retry-After": "1"}),
     Exception: _unexpected,
 }

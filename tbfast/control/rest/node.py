@@ -10,7 +10,7 @@ from starlette.routing import Route
 from tbfast import limits
 from tbfast.control.registry import Registry
 from tbfast.control.services import LiveFeed, LiveRows, NodeStatus
-from tbfast.errors import NotFound
+from tbfast.errors import ResourceError
 from tbfast.model.device import Change, Device
 
 
@@ -82,18 +82,14 @@ class NodeRoutes:
                     if row.device not in known:
                         if len(known) >= limits.REST_TAIL_CACHE_DEVICES:
                             known.clear()
-                        known[row.device] = await self._numbered(row.device)
+                        known[row.device] = await self._registry.device_by_number(row.device)
                     device = known[row.device]
                     if device is not None:
                         found.append(_TailRow(device.name, device.id, row.ts, row.key, row.value))
                 if found:
                     yield _encoder.encode_lines(found)
+        except ResourceError:
+            return  # too slow: the stream ends, and the reader may ask again
         finally:
             stop()
             await rows.aclose()
-
-    async def _numbered(self, number: int) -> Device | None:
-        try:
-            return await self._registry.device_by_number(number)
-        except NotFound:
-            return None

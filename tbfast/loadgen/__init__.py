@@ -1,0 +1,1 @@
+"""The device side of the wire: load for benchmarks, and the fleet of the demo."""
