@@ -36,9 +36,15 @@ class _Worker:
 class LinkServer:
     """Accepts the workers of this node on a Unix socket (mode 0600)."""
 
-    def __init__(self, registry: Registry, tail: TailService) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        tail: TailService,
+        sealed: Callable[[], dict[int, tuple[int, int]]],
+    ) -> None:
         self._registry = registry
         self._tail = tail
+        self._sealed = sealed  # journal positions that recorded runs cover
         self._channels: set[Channel] = set()
         self._workers: dict[Channel, _Worker] = {}
         self._sessions: dict[int, tuple[_Worker, msg.OpenSession]] = {}  # by device number
@@ -139,6 +145,9 @@ class LinkServer:
                 changes is None,
             )
         )
+        sealed = self._sealed().get(worker.journal_id)
+        if sealed is not None:
+            channel.send(msg.Trim(*sealed))
         for change in changes or ():
             channel.send(_changed_message(change))
         for session in hello.sessions:

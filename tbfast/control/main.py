@@ -14,10 +14,12 @@ import uvloop
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
+from tbfast._ext.series import split_definitions
 from tbfast.config import Config
 from tbfast.control.links import LinkServer
 from tbfast.control.registry import Registry
 from tbfast.control.rest import build_app
+from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.tail import TailService
@@ -25,7 +27,9 @@ from tbfast.errors import StoreError
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.layout import Layout
-from tbfast.store.series_reader import JournalReader
+from tbfast.store.journal import Position
+from tbfast.store.series import SeriesStore
+from tbfast.store.series_reader import JournalFile, remove_journal
 
 log = get_logger("tbfast.controller")
 
@@ -101,87 +105,130 @@ def _unix_socket(path: Path) -> socket.socket:
     return sock
 
 
-async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
-    loop = asyncio.get_running_loop()
-    slot = metrics.slot("controller")
-    layout = Layout(Path(config.data_dir))
-    try:
-        registry = await Registry.open(layout.registry)
-    except StoreError as error:
-        log.error("cannot open the registry", error=str(error))
-        return EXIT_STORE
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    settings = config.series
-    tail = TailService(slot, head_bytes=settings.head_bytes)
-    links = LinkServer(registry, tail)
-    journals = JournalReader(layout, follow=True)
-    broken = asyncio.Event()
-    try:
-        store = SeriesStore(layout.series)
-        sealer = SealService(
-            tail,
-            store,
-            head_bytes=settings.head_bytes,
-            interval_s=settings.seal_interval_ms / 1000,
-            retention_ms=settings.retention_ms,
-            max_bytes=settings.max_bytes,
-            on_run=links.run_recorded,
-            on_broken=lambda error: broken.set(),
+class _Controller:
+    """Everything the controller process runs."""
+
+    def __init__(self, config: Config, run: NodeRun, metrics: NodeMetrics) -> None:
+        self._config = config
+        self._run = run
+        self._metrics = metrics
+        self._slot = metrics.slot("controller")
+        self._layout = Layout(Path(config.data_dir))
+        self._stop = asyncio.Event()
+        self._broken = False
+
+    async def run(self) -> int:
+        """Serves until told to stop; 0, or EXIT_STORE if a store cannot be opened or has failed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            await self._open()
+        except StoreError as error:
+            log.error("cannot open a store", error=str(error))
+            return EXIT_STORE
+        await self._links.listen(self._layout.link)
+        sealing = loop.create_task(self._sealer.run())
+        api = self._api()
+        serving = loop.create_task(api.serve(sockets=[_unix_socket(self._layout.api)]))
+        self._slot.put(words.HEALTH_LISTENING, 1)
+        log.info("controller ready", devices_revision=self._registry.revision)
+        await self._serve()
+        self._slot.put(words.HEALTH_LISTENING, 0)
+        api.should_exit = True
+        await serving
+        sealing.cancel()
+        if self._broken:
+            return EXIT_STORE
+        await self._links.close()
+        await self._sealer.seal()
+        self._sealer.close()
+        self._series.close()
+        self._store.close()
+        await self._registry.close()
+        return 0
+
+    async def _open(self) -> None:
+        """Opens the stores and brings the tail to where the last recorded run left it."""
+        settings = self._config.series
+        self._registry = await Registry.open(self._layout.registry)
+        self._store = SeriesStore(self._layout.series)
+        self._tail = TailService(self._slot, head_bytes=settings.head_bytes)
+        self._links = LinkServer(self._registry, self._tail, self._store.cursors)
+        self._sealer = SealService(
+            self._tail,
+            self._store,
+            self._slot,
+            settings,
+            on_run=self._links.run_recorded,
+            on_broken=self._fail,
         )
-        sealer.restore()
-        # Journals of workers that a smaller --workers no longer starts: nobody sends their blocks.
-        orphans = [n for n in layout.journal_numbers() if n >= run.workers]
-        await journals.replay(orphans, tail.cursor, tail.apply)
-        for number in orphans:
-            await journals.remove_covered(number, tail.sealed_cursor(number))
-    except StoreError as error:
-        log.error("cannot open the series", error=str(error))
-        return EXIT_STORE
-    await links.listen(layout.link)
-    sealing = loop.create_task(sealer.run())
-    services = Services(
-        registry=registry,
-        series=NodeSeries(tail, links, store),
-        live=tail,
-        node=_Status(config, run, metrics),
-    )
-    api = _ApiServer(
-        uvicorn.Config(
-            build_app(services),
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=int(STOP_S),
+        self._sealer.restore()
+        self._series = NodeSeries(self._tail, self._links, self._store)
+        for number in self._layout.journal_numbers():
+            if number >= self._run.workers:
+                self._adopt(number)
+
+    def _adopt(self, number: int) -> None:
+        """A journal that a smaller --workers left without a writer: its rows go to the head.
+
+        Once they are sealed, the next start finds nothing after the cursor and removes it.
+        """
+        path = self._layout.journal(number)
+        journal = JournalFile(path)
+        try:
+            after = Position(*self._tail.cursor(number))
+            for epoch, tables in journal.definitions().items():
+                for first, defs in tables:
+                    self._tail.define(number, epoch, first, split_definitions(defs))
+            blocks = 0
+            for _, block in journal.blocks(after):
+                self._tail.apply(block)
+                blocks += 1
+        finally:
+            journal.close()
+        log.info("journal without a worker", journal=number, blocks=blocks)
+        if blocks == 0:
+            remove_journal(path)
+
+    def _fail(self, error: StoreError) -> None:
+        """A failed sync: nothing can be promised by this process any more."""
+        log.error("the disk failed; the controller restarts", error=str(error))
+        self._broken = True
+        self._stop.set()
+
+    def _api(self) -> "_ApiServer":
+        services = Services(
+            registry=self._registry,
+            series=self._series,
+            live=self._tail,
+            node=_Status(self._config, self._run, self._metrics),
         )
-    )
-    sock = _unix_socket(layout.api)
-    serving = loop.create_task(api.serve(sockets=[sock]))
-    slot.put(words.HEALTH_LISTENING, 1)
-    log.info("controller ready", devices_revision=registry.revision)
-    code = 0
-    while not stop.is_set():
-        if registry.failed or broken.is_set():  # a failed sync: nothing can be promised any more
-            log.error("the disk of the registry or the series failed; the controller restarts")
-            code = EXIT_STORE
-            break
-        slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
-    slot.put(words.HEALTH_LISTENING, 0)
-    api.should_exit = True
-    await serving
-    await links.close()
-    await journals.close()
-    if code == 0:
-        await registry.close()
-    return code
+        return _ApiServer(
+            uvicorn.Config(
+                build_app(services),
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=int(STOP_S),
+            )
+        )
+
+    async def _serve(self) -> None:
+        """Beats until it is time to stop."""
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            failed = self._registry.failed
+            if failed is not None:
+                self._fail(StoreError(str(failed)))
+            self._slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
 
 
 def main(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     """Body of the forked controller process."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     metrics.slot("controller").begin(os.getpid())
-    return uvloop.run(_run(config, run, metrics))
+    return uvloop.run(_Controller(config, run, metrics).run())

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from tbfast import limits
+from tbfast._ext import metrics as words
 from tbfast._ext.head import Head
+from tbfast._ext.metrics import Slot
 from tbfast._ext.sealer import Sealer
+from tbfast.config import Series
 from tbfast.control.tail import Cursor, TailService
 from tbfast.errors import StoreError, StoreFull, StoreStall
 from tbfast.obs.log import get_logger
@@ -34,25 +38,28 @@ class SealService:
         self,
         tail: TailService,
         store: SeriesStore,
+        slot: Slot,
+        settings: Series,
         *,
-        head_bytes: int,
-        interval_s: float,
-        window_span_ms: int,
         on_run: Callable[[dict[int, Cursor]], None],
         on_broken: Callable[[StoreError], None],
     ) -> None:
         self._tail = tail
         self._store = store
-        self._head_bytes = head_bytes
-        self._interval_s = interval_s
-        self._window_span_ms = window_span_ms
+        self._slot = slot
+        self._head_bytes = settings.head_bytes
+        self._interval_s = settings.seal_interval_ms / 1000
+        self._retention_ms = settings.retention_ms
+        self._max_bytes = settings.max_bytes
+        self._window_span_ms = (
+            settings.retention_ms // limits.WINDOWS_PER_RETENTION or limits.WINDOW_MS
+        )
         self._on_run = on_run
         self._on_broken = on_broken
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sealer")
         self._last_run = time.monotonic()
         self._sealing = asyncio.Lock()
         self._keys_stored = 1
-        self.sealed_points = 0
 
     def restore(self) -> None:
         """Gives the tail what recorded runs hold: keys, latest values, cursors."""
@@ -82,8 +89,10 @@ class SealService:
             record = await self._sealed(head, cursors)
             self._tail.thaw()
             self._last_run = time.monotonic()
-            self.sealed_points += record.points
+            self._slot.add(words.SEALED_POINTS, record.points)
             self._on_run(cursors)
+            await self._in_thread(lambda: self._expire(time.time_ns() // 1_000_000))
+            self._measure()
             log.debug("run recorded", run=record.number, points=record.points)
             return record
 
@@ -132,6 +141,28 @@ class SealService:
         while batch := sealer.next(WRITE_BATCH_BYTES):
             self._store.write_chunks(window, batch)
         return number, window, sealer
+
+    def _expire(self, now_ms: int) -> None:
+        """Drops windows whose newest rows are too old, then the oldest beyond the byte bound."""
+        windows = self._store.windows()
+        for window in windows[:-1]:
+            closed_ms = window.opened_at_ms + self._window_span_ms
+            if self._retention_ms and closed_ms + self._retention_ms <= now_ms:
+                log.info("window dropped by age", window=window.number, points=window.points)
+                self._store.drop_window(window.number)
+        windows = self._store.windows()
+        held = sum(w.chunk_bytes for w in windows)
+        for window in windows[:-1]:
+            if not self._max_bytes or held <= self._max_bytes:
+                break
+            log.warning("window dropped for space", window=window.number, points=window.points)
+            self._store.drop_window(window.number)
+            held -= window.chunk_bytes
+
+    def _measure(self) -> None:
+        windows = self._store.windows()
+        self._slot.put(words.SERIES_POINTS, sum(w.points for w in windows))
+        self._slot.put(words.SERIES_BYTES, sum(w.chunk_bytes for w in windows))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -132,6 +132,19 @@ FAMILIES: Final = (
         (Series(w.TAIL_LAG_MS),), MILLI, "max",
     ),
     Family(
+        "tbfast_sealed_points_total", "counter", "Points moved from journals into sealed series.",
+        (Series(w.SEALED_POINTS),),
+    ),
+    Family(
+        "tbfast_series_points", "gauge", "Points held in sealed series.",
+        (Series(w.SERIES_POINTS),),
+    ),
+    Family(
+        "tbfast_series_bytes", "gauge",
+        "Bytes of sealed chunks before the store's own compression.",
+        (Series(w.SERIES_BYTES),),
+    ),
+    Family(
         "tbfast_restarts_total", "counter", "Times a process ended and was started again.",
         (Series(w.RESTARTS),), combine="process",
     ),

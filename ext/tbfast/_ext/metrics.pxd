@@ -33,6 +33,7 @@ cpdef enum:
     WRITTEN_BYTES = 32
     COMMITS = 33
     BACKPRESSURE = 34
+    SEALED_POINTS = 35
     LOG_SUPPRESSED = 36
     LOG_DROPPED = 37
 
@@ -63,6 +64,8 @@ cpdef enum:
     UNSYNCED_BYTES = 137
     UNSYNCED_WINDOW_NS = 138
     TAIL_LAG_MS = 139
+    SERIES_POINTS = 140
+    SERIES_BYTES = 141
     GAUGES_END = 192
 
     # Histograms: HISTOGRAM_BUCKETS words of counts, then the sum in nanoseconds.
