@@ -121,6 +121,12 @@ class MqttPort:
             engine.failed(self.reactor.mono_ms)
             self._pump(slot, engine)
 
+    def fault(self, slot: int, error: Exception) -> None:
+        log.limited(
+            "fault", logging.ERROR, "serving a connection failed; it is closed",
+            peer=self.reactor.peer(slot), error=repr(error), exc_info=error,
+        )  # fmt: skip
+
     def closed(self, slot: int, reason: str) -> None:
         engine = self._engines.pop(slot)
         self._metrics.subtract(words.CONNECTIONS_MQTT)
@@ -204,9 +210,18 @@ class MqttPort:
     def _authenticated(
         self, slot: int, engine: MqttSession, found: StoredCredentials | None
     ) -> None:
-        if self._engines.get(slot) is engine:
+        if self._engines.get(slot) is not engine:
+            return
+        # An answer from the controller comes between turns, and early PUBLISHes are accepted now.
+        between = not self.reactor.turning
+        if between:
+            self.reactor.begin_turn()
+        try:
             engine.authenticated(found, self.reactor.mono_ms)
             self._pump(slot, engine)
+        finally:
+            if between:
+                self.reactor.end_turn()
 
     def _unavailable(self, slot: int, engine: MqttSession) -> None:
         if self._engines.get(slot) is engine:
