@@ -212,16 +212,16 @@ class MqttPort:
     ) -> None:
         if self._engines.get(slot) is not engine:
             return
-        # An answer from the controller comes between turns, and early PUBLISHes are accepted now.
-        between = not self.reactor.turning
-        if between:
-            self.reactor.begin_turn()
-        try:
-            engine.authenticated(found, self.reactor.mono_ms)
-            self._pump(slot, engine)
-        finally:
-            if between:
-                self.reactor.end_turn()
+        self.reactor.tick()
+        engine.authenticated(found, self.reactor.mono_ms)
+        self._pump(slot, engine)
+        if not self._ingest.group.empty:
+            # Early PUBLISHes are in it, and the reactor may have no turn of its own for a while.
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        if not self._ingest.group.empty:
+            self.turn_ended()
 
     def _unavailable(self, slot: int, engine: MqttSession) -> None:
         if self._engines.get(slot) is engine:

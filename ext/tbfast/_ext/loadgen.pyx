@@ -274,6 +274,17 @@ cdef class Generator:
             raise OSError(self.ledger_errno, os.strerror(self.ledger_errno))
         return reached
 
+    def close(self):
+        """Ends every session with DISCONNECT; the object is of no use afterwards."""
+        cdef uint32_t i
+        for i in range(self.count):
+            if self.conns[i].state == READY:
+                self._emit(&self.conns[i], b"\xe0\0", 2)
+            if self.conns[i].fd >= 0 and self.conns[i].state != NEW:
+                close(self.conns[i].fd)
+                self.conns[i].fd = -1
+            self.conns[i].state = GONE
+
     @property
     def refusal_codes(self):
         """CONNACK codes other than 0 and how often each came."""

@@ -140,7 +140,7 @@ cdef class Reactor:
     cdef uint32_t capacity
     cdef list free_slots
     cdef int epfd, listen_fd
-    cdef bint listening, accept_paused, in_turn
+    cdef bint listening, accept_paused
     cdef readonly bint pressed
     cdef uint8_t *rbuf
     cdef uint8_t *scratch
@@ -296,13 +296,17 @@ cdef class Reactor:
         self.wall_ms = self.ingest.context.wall_ms
         return 0
 
+    def tick(self):
+        """Takes the time, for messages that do not come from a socket turn."""
+        self._tick()
+
     def ready(self):
         """Serves every ready socket once."""
         cdef int n, i
         cdef uint32_t slot, generation, what
         with nogil:
             n = epoll_wait(self.epfd, self.events, EVENTS, 0)
-        self.begin_turn()
+        self._tick()
         for i in range(n):
             if self.events[i].data.u64 == <uint64_t>-1:
                 if self.listening:
@@ -318,17 +322,6 @@ cdef class Reactor:
                     self._read(slot)
             except Exception as error:
                 self._fault(slot, generation, error)
-        self.end_turn()
-
-    def begin_turn(self):
-        """Takes the time for what is received now; input that waited for an answer from elsewhere
-        is processed in a turn of its own."""
-        self.in_turn = True
-        self._tick()
-
-    def end_turn(self):
-        """Tells the handler that messages wait for a commit, if any do."""
-        self.in_turn = False
         if self.ingest.group.g.messages:
             self.handler.turn_ended()
 
@@ -336,11 +329,6 @@ cdef class Reactor:
     def held(self):
         """Connections whose input waits until the store has caught up."""
         return len(self.held_slots)
-
-    @property
-    def turning(self):
-        """Whether a turn has begun and not ended."""
-        return self.in_turn
 
     cdef int _fault(self, uint32_t slot, uint32_t generation, error) except -1:
         """Our own fault while serving a connection: where its input continues is not known any
@@ -465,7 +453,7 @@ cdef class Reactor:
         cdef uint32_t slot, generation
         cdef size_t n
         cdef conn *c
-        self.begin_turn()
+        self._tick()
         while self.held_slots and not self.pressed:
             slot = self.held_slots.pop()
             c = &self.conns[slot]
@@ -479,7 +467,8 @@ cdef class Reactor:
                 self._process(slot, self.rbuf, n)
             except Exception as error:
                 self._fault(slot, generation, error)
-        self.end_turn()
+        if self.ingest.group.g.messages:
+            self.handler.turn_ended()
 
     # --- output ------------------------------------------------------------------------------
 
