@@ -55,7 +55,7 @@ sanitize: build $(VENV)/.test ## unit, property and hostile tests on an ASan and
 
 .PHONY: wheel
 wheel: build $(VENV)/.dev ## dist/tbfast-*.whl
-	rm -rf dist
+	rm -rf dist build/lib*
 	$(PY) -m build --wheel --no-isolation --outdir dist .
 
 .PHONY: docs

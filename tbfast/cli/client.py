@@ -44,6 +44,14 @@ class _Page(msgspec.Struct, rename="camel"):
     has_next: bool
 
 
+class NodeView(msgspec.Struct, frozen=True, rename="camel"):
+    """Where the server listens and which process is above all others."""
+
+    supervisor_pid: int
+    mqtt_port: int
+    http_port: int
+
+
 class _Envelope(msgspec.Struct):
     message: str
 
@@ -54,10 +62,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_CONNECT_TIMEOUT_S)
-        self.sock.connect(str(self._path))
-        self.sock.settimeout(self.timeout)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(_CONNECT_TIMEOUT_S)
+            sock.connect(str(self._path))
+            sock.settimeout(self.timeout)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
 
 
 def connect(data_dir: Path) -> "Server | None":
@@ -154,6 +167,10 @@ class Server:
     def get(self, path: str, type_: type[T]) -> T:
         """Any other resource, decoded."""
         return self._call("GET", path, type_)
+
+    def node(self) -> NodeView:
+        """GET /api/node."""
+        return self._call("GET", "/api/node", NodeView)
 
     def close(self) -> None:
         """Close the connection."""

@@ -59,10 +59,3 @@ class Result(msgspec.Struct, frozen=True):
     broken: int
     generator_cores: float
     server: Server | None
-
-    @property
-    def errors(self) -> int:
-        """Everything that a healthy server does not cause."""
-        return (
-            self.refused + self.stray + self.unsent + self.unacknowledged + self.lost + self.broken
-        )

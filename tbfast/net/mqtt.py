@@ -204,9 +204,18 @@ class MqttPort:
     def _authenticated(
         self, slot: int, engine: MqttSession, found: StoredCredentials | None
     ) -> None:
-        if self._engines.get(slot) is engine:
-            engine.authenticated(found, self.reactor.mono_ms)
-            self._pump(slot, engine)
+        if self._engines.get(slot) is not engine:
+            return
+        self.reactor.tick()
+        engine.authenticated(found, self.reactor.mono_ms)
+        self._pump(slot, engine)
+        if not self._ingest.group.empty:
+            # Early PUBLISHes are in it, and the reactor may have no turn of its own for a while.
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        if not self._ingest.group.empty:
+            self.turn_ended()
 
     def _unavailable(self, slot: int, engine: MqttSession) -> None:
         if self._engines.get(slot) is engine:

@@ -75,21 +75,20 @@ def ends(version: int) -> st.SearchStrategy[bytes]:
 
 @st.composite
 def streams(draw: st.DrawFn, version: int) -> bytes:
+    """Mostly plain PUBLISHes; what may close the session comes late."""
     plain = publishes(version, GOOD)
-    usual = (
-        st.one_of(plain, plain, plain, others(version))
-        | publishes(version, payloads(lenient=True))
-        | publishes(version, GOOD, OTHER_TOPICS)
+    safe = st.one_of(
+        *[plain] * 6, others(version), others(version), publishes(version, GOOD, OTHER_TOPICS)
     )
-    parts = draw(st.lists(usual, max_size=2))
+    any_payload = publishes(version, BAD | payloads(lenient=True) | damaged())
+    parts = draw(st.lists(safe, max_size=2))
     parts.append(codec.encode(connect(version), version))
-    parts += draw(st.lists(usual, max_size=25))
-    if version == 5 or draw(st.booleans()):
-        parts += draw(st.lists(publishes(version, BAD | damaged()), max_size=2))
-        parts += draw(st.lists(usual, max_size=10))
-    if draw(st.integers(0, 3)) == 0:
+    parts += draw(st.lists(safe if version < 5 else safe | any_payload, min_size=8, max_size=40))
+    if draw(st.booleans()):
+        parts += draw(st.lists(safe | any_payload, max_size=10))
+    if draw(st.booleans()):
         parts.append(draw(ends(version)))
-        parts += draw(st.lists(usual, max_size=3))
+        parts += draw(st.lists(safe, max_size=3))
     return b"".join(parts)
 
 
@@ -104,8 +103,9 @@ ACTS = st.lists(
     st.builds(
         Act,
         st.integers(0, 1000),
-        st.sampled_from(["commit", "commit", "commit", "late", "advance", "fail", "shutdown"]),
-    ),
+        st.sampled_from(["commit"] * 6 + ["late", "late", "advance", "advance"]),
+    )
+    | st.builds(Act, st.integers(700, 1000), st.sampled_from(["fail", "shutdown"])),
     max_size=8,
 ).map(sorted)
 SIZES = st.lists(st.integers(1, 60) | st.integers(1, 2_000), min_size=1, max_size=8)

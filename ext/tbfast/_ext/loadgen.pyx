@@ -274,6 +274,17 @@ cdef class Generator:
             raise OSError(self.ledger_errno, os.strerror(self.ledger_errno))
         return reached
 
+    def close(self):
+        """Ends every session with DISCONNECT; the object is of no use afterwards."""
+        cdef uint32_t i
+        for i in range(self.count):
+            if self.conns[i].state == READY:
+                self._emit(&self.conns[i], b"\xe0\0", 2)
+            if self.conns[i].fd >= 0 and self.conns[i].state != NEW:
+                close(self.conns[i].fd)
+                self.conns[i].fd = -1
+            self.conns[i].state = GONE
+
     @property
     def refusal_codes(self):
         """CONNACK codes other than 0 and how often each came."""
@@ -449,9 +460,13 @@ cdef class Generator:
 
     cdef void _send_due(self, int64_t now) noexcept nogil:
         """Message m of the open loop belongs to device m modulo their number."""
-        while self._due_ns(self.due) <= now and self._due_ns(self.due) < self.until_ns:
+        cdef int64_t due_ns = self._due_ns(self.due)
+        while due_ns <= now and due_ns < self.until_ns:
+            if due_ns >= self.from_ns:
+                tbf_hist_record(&self.lag.h, <uint64_t>(now - due_ns))
             self._top_up(&self.conns[self.due % self.count], now, 0)
             self.due += 1
+            due_ns = self._due_ns(self.due)
 
     cdef inline size_t _stamp(self, conn *c, tbf_load_slot *s, size_t at) noexcept nogil:
         return tbf_load_stamp(self.scratch + at,
@@ -497,8 +512,6 @@ cdef class Generator:
                     if self.flow == OPEN:
                         c.scheduled += 1
                         self.begun += 1
-                        if self.from_ns <= intended < self.until_ns:
-                            tbf_hist_record(&self.lag.h, <uint64_t>(now - intended))
                     begun += 1
         self.sent += begun
         if n and self._emit(c, self.scratch, n):

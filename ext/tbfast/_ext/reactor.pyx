@@ -298,6 +298,10 @@ cdef class Reactor:
         self.wall_ms = self.ingest.context.wall_ms
         return 0
 
+    def tick(self):
+        """Takes the time, for messages that do not come from a socket turn."""
+        self._tick()
+
     def ready(self):
         """Serves every ready socket once."""
         cdef int n, i
