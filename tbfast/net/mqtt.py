@@ -121,6 +121,12 @@ class MqttPort:
             engine.failed(self.reactor.mono_ms)
             self._pump(slot, engine)
 
+    def fault(self, slot: int, error: Exception) -> None:
+        log.limited(
+            "fault", logging.ERROR, "serving a connection failed; it is closed",
+            peer=self.reactor.peer(slot), error=repr(error), exc_info=error,
+        )  # fmt: skip
+
     def closed(self, slot: int, reason: str) -> None:
         engine = self._engines.pop(slot)
         self._metrics.subtract(words.CONNECTIONS_MQTT)
