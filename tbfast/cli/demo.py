@@ -23,7 +23,7 @@ import msgspec
 
 from tbfast import config
 from tbfast.cli import client, exits
-from tbfast.errors import Conflict, TbfastError
+from tbfast.errors import NotFound, TbfastError
 from tbfast.loadgen.fleet import Report
 from tbfast.loadgen.things import kind_of
 
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     server = subprocess.Popen(
         [sys.executable, "-m", "tbfast", "serve", *_serve_flags(args)],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if sys.stdout.isatty() else None,
         start_new_session=True,  # Ctrl-C is for the demo, which stops the server in order
         preexec_fn=functools.partial(_end_with_parent, os.getpid()),
@@ -185,9 +186,9 @@ def _create_devices(data_dir: Path, count: int) -> list[str]:
 def _token(server: client.Server, name: str, token: str, label: str | None) -> str:
     """Token of the device: the wanted one if it is made now, else the one it has."""
     try:
-        device = server.create(name, token, label, None)
-    except Conflict:
         device = server.with_token(server.find(name))
+    except NotFound:
+        device = server.create(name, token, label, None)
     if device.token is None:
         raise TbfastError(f"device {name!r} has no access token; remove it and try again")
     return device.token
