@@ -213,7 +213,7 @@ class Supervisor:
             log.error(
                 "process keeps failing and is parked; the node is not ready. "
                 "See its log lines above, then restart tbfast",
-                process=child.name,
+                child=child.name,
                 exit_code=code,
             )
             return
@@ -221,7 +221,7 @@ class Supervisor:
         delay = min(BACKOFF_FIRST_S * 2 ** (recent - 1), BACKOFF_LAST_S)
         child.restart_at = now + delay
         slot.add(words.RESTARTS)
-        log.error("process ended; restarting", process=child.name, exit_code=code, in_s=delay)
+        log.error("process ended; restarting", child=child.name, exit_code=code, in_s=delay)
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -233,7 +233,7 @@ class Supervisor:
             assert self._metrics is not None
             beat_ms = self._metrics.slot(child.name).get(words.HEALTH_HEARTBEAT_MS)
             if max(beat_ms / 1000, child.started) < now - STUCK_S:
-                log.error("process is stuck; killing it", process=child.name, pid=child.pid)
+                log.error("process is stuck; killing it", child=child.name, pid=child.pid)
                 os.kill(child.pid, signal.SIGKILL)
                 child.started = now  # one kill per STUCK_S
 
@@ -267,7 +267,7 @@ class Supervisor:
                 time.sleep(0.01)
         left = [c for c in self._children if c.pid]
         for child in left:
-            log.error("process did not stop in time; killed", process=child.name)
+            log.error("process did not stop in time; killed", child=child.name)
             os.kill(child.pid, signal.SIGKILL)
         self._reap()
         log.info("stopped")
