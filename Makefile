@@ -33,7 +33,7 @@ test: build $(VENV)/.test ## unit, property, hostile, fault and end-to-end tests
 
 .PHONY: interop
 interop: build $(VENV)/.test ## the same server against clients nobody here wrote
-	@deploy/packages.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients
+	@deploy/packages.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients curl:curl
 	$(PY) -m pytest -m interop $(ARGS)
 
 .PHONY: bench
@@ -55,8 +55,12 @@ sanitize: build $(VENV)/.test ## unit, property and hostile tests on an ASan and
 
 .PHONY: wheel
 wheel: build $(VENV)/.dev ## dist/tbfast-*.whl
-	rm -rf dist
+	rm -rf dist build/lib*
 	$(PY) -m build --wheel --no-isolation --outdir dist .
+
+.PHONY: docs
+docs: build ## rewrite the generated tables of README.md
+	PYTHONPATH=. $(PY) deploy/docs.py
 
 .PHONY: pins
 pins: $(VENV)/.dev ## rewrite the pinned requirements with hashes

@@ -59,6 +59,7 @@ class BuildExt(build_ext):
     def run(self) -> None:
         clib = self.get_finalized_command("build_clib")
         clib.force = bool(self.force)
+        clib.compiler = self.compiler  # after `build` ran it this is an object, not a name
         clib.build_temp = self.build_temp
         clib.build_clib = self.build_temp
         clib.run()

@@ -178,7 +178,9 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
-            setup(self._config.log.level, self._config.log.format, child.name)
+            assert self._metrics is not None
+            slot = self._metrics.slot(child.name)
+            setup(self._config.log.level, self._config.log.format, child.name, slot=slot)
             code = child.body()
         except BaseException as error:  # the last line of this process: whatever it is, say it
             log.error("process failed", error=repr(error), exc_info=True)

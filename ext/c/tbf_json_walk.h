@@ -54,8 +54,8 @@ static inline tbf_status WALK(put)(tbf_json_walk *w, tbf_span key) {
 }
 
 /* Members of the object whose brace is consumed, up to its closing brace, as points of the current
- * record.  shape: notes `ts` and `values`; NULL: they are names like any other. */
-static tbf_status WALK(members)(tbf_json_walk *w, WALK(shape) * shape) {
+ * record.  maybe_timed: stops and says so at a member `values`; NULL: a name like any other. */
+static tbf_status WALK(members)(tbf_json_walk *w, bool *maybe_timed) {
     size_t cap = w->b->cap;
     for (uint32_t count = 0;; count++) {
         tbf_tok name;
@@ -72,8 +72,9 @@ static tbf_status WALK(members)(tbf_json_walk *w, WALK(shape) * shape) {
             (status = tbf_json_decode_key(w, &name, &key)) != TBF_OK) {
             return status;
         }
-        if (shape != NULL) {
-            WALK(note)(shape, key, w->x.p);
+        if (maybe_timed != NULL && WALK(is)(key, "values", 6)) {
+            *maybe_timed = true;
+            return TBF_OK;
         }
         status = WALK(put)(w, key);
         if (TBF_UNLIKELY(status != TBF_OK)) {
@@ -146,65 +147,65 @@ static tbf_status WALK(timed_at)(tbf_json_walk *w, const WALK(shape) * shape) {
     return status == TBF_OK ? tbf_json_record_end(w) : status;
 }
 
-/* One record whose members may stand in any order; the brace is consumed. */
-static tbf_status WALK(any_order)(tbf_json_walk *w) {
-    const tbf_mark mark = tbf_batch_mark(w->b);
-    const uint8_t *start = w->x.p;
-    WALK(shape) shape = {NULL, NULL};
+/* One object from its first member on, as a record at server time; see members. */
+static tbf_status WALK(untimed)(tbf_json_walk *w, bool *maybe_timed) {
     tbf_status status = tbf_record_begin(w->b, w->device, w->kind, w->now_ms);
     if (status == TBF_OK) {
-        status = WALK(members)(w, &shape);
+        status = WALK(members)(w, maybe_timed);
     }
-    if (status != TBF_OK) {
+    if (status != TBF_OK || (maybe_timed != NULL && *maybe_timed)) {
         return status;
     }
-    if (TBF_LIKELY(shape.ts == NULL || shape.values == NULL)) {
-        return tbf_json_record_end(w);
-    }
-    /* Both are there, not at the front: what was stored of this object was not meant so. */
-    const uint8_t *after = w->x.p;
-    tbf_batch_rollback(w->b, &mark);
-    w->poisoned = false;
-    w->x.p = start;
-    status = WALK(timed_at)(w, &shape);
-    if (status == TBF_OK) {
-        w->x.p = after;
-    }
-    return status;
+    return tbf_json_record_end(w);
 }
 
-/* {"ts":..,"values":{..},...} in this order, the usual one, in one pass.  Sets *done to false,
- * with nothing stored, if the object turns out otherwise. */
-static tbf_status WALK(timed)(tbf_json_walk *w, bool *done) {
-    const tbf_mark mark = tbf_batch_mark(w->b);
-    const uint8_t *start = w->x.p;
+/* {"ts":..,"values":{..},...} in this order, the usual one, in one pass.  *maybe_timed: it began
+ * otherwise, or one of the two came again; the record is then to be abandoned. */
+static tbf_status WALK(timed)(tbf_json_walk *w, bool *maybe_timed) {
     WALK(shape) again = {NULL, NULL};
     tbf_tok name, ts, brace;
     int64_t ts_ms;
-    *done = false;
-    if (LEX(name)(&w->x, true, &name) == TBF_TOK_STRING && WALK(is)(name.text, "ts", 2)) {
-        tbf_tok_kind kind = LEX(value)(&w->x, &ts);
-        if (tbf_json_time(w, kind, &ts, &ts_ms) &&
-            LEX(name)(&w->x, false, &name) == TBF_TOK_STRING && WALK(is)(name.text, "values", 6) &&
-            LEX(value)(&w->x, &brace) == TBF_TOK_OBJECT && w->opts->max_keys >= 2) {
-            tbf_status status = WALK(timed_members)(w, ts_ms);
-            if (status == TBF_OK) {
-                /* tbf_record_end comes after this: an open record does not mind lexing. */
-                status = WALK(pass_over)(w, 2, &again);
-            }
-            if (status != TBF_OK) {
-                return status;
-            }
-            if (TBF_LIKELY(again.ts == NULL && again.values == NULL)) {
-                *done = true;
-                return tbf_json_record_end(w);
-            }
-            tbf_batch_rollback(w->b, &mark);
-            w->poisoned = false;
-        }
+    *maybe_timed = true;
+    if (LEX(name)(&w->x, true, &name) != TBF_TOK_STRING || !WALK(is)(name.text, "ts", 2) ||
+        w->opts->max_keys < 2) {
+        return TBF_OK;
+    }
+    tbf_tok_kind kind = LEX(value)(&w->x, &ts);
+    if (!tbf_json_time(w, kind, &ts, &ts_ms) || LEX(name)(&w->x, false, &name) != TBF_TOK_STRING ||
+        !WALK(is)(name.text, "values", 6) || LEX(value)(&w->x, &brace) != TBF_TOK_OBJECT) {
+        return TBF_OK;
+    }
+    tbf_status status = WALK(timed_members)(w, ts_ms);
+    if (status == TBF_OK) {
+        status = WALK(pass_over)(w, 2, &again);
+    }
+    *maybe_timed = again.ts != NULL || again.values != NULL;
+    return status != TBF_OK || *maybe_timed ? status : tbf_json_record_end(w);
+}
+
+/* Any object, slowly: first looks where `ts` and `values` are, then stores. */
+static tbf_status WALK(look_ahead)(tbf_json_walk *w) {
+    const uint8_t *start = w->x.p;
+    WALK(shape) shape = {NULL, NULL};
+    tbf_status status = WALK(pass_over)(w, 0, &shape);
+    if (status != TBF_OK) {
+        return status;
+    }
+    const uint8_t *after = w->x.p;
+    if (shape.ts != NULL && shape.values != NULL) {
+        status = WALK(timed_at)(w, &shape);
+        w->x.p = status == TBF_OK ? after : w->x.p;
+        return status;
     }
     w->x.p = start;
-    return TBF_OK;
+    return WALK(untimed)(w, NULL);
+}
+
+/* Back to the first member of an object, with nothing of it stored. */
+static void WALK(undo)(tbf_json_walk *w, const tbf_mark *mark, const uint8_t *start) {
+    tbf_batch_rollback(w->b, mark);
+    w->poisoned = false;
+    w->x.p = start;
 }
 
 /* One element of telemetry; its brace is consumed. */
@@ -212,15 +213,25 @@ static tbf_status WALK(record)(tbf_json_walk *w) {
     if (TBF_UNLIKELY(w->depth > w->max_depth)) {
         return tbf_json_refuse(w, "nested too deeply");
     }
+    const tbf_mark mark = tbf_batch_mark(w->b);
+    const uint8_t *start = w->x.p;
+    bool maybe_timed = false;
+    tbf_status status;
     w->poisoned = false;
     if (WALK(may_be_timed)(&w->x)) {
-        bool done;
-        tbf_status status = WALK(timed)(w, &done);
-        if (status != TBF_OK || done) {
+        status = WALK(timed)(w, &maybe_timed);
+        if (TBF_LIKELY(status != TBF_OK || !maybe_timed)) {
             return status;
         }
+        WALK(undo)(w, &mark, start);
+        maybe_timed = false;
     }
-    return WALK(any_order)(w);
+    status = WALK(untimed)(w, &maybe_timed);
+    if (TBF_LIKELY(status != TBF_OK || !maybe_timed)) {
+        return status;
+    }
+    WALK(undo)(w, &mark, start);
+    return WALK(look_ahead)(w);
 }
 
 static tbf_status WALK(records)(tbf_json_walk *w) {
@@ -244,15 +255,6 @@ static tbf_status WALK(records)(tbf_json_walk *w) {
     }
 }
 
-/* Members become one record as they are: attributes know no times. */
-static tbf_status WALK(attributes)(tbf_json_walk *w) {
-    tbf_status status = tbf_record_begin(w->b, w->device, w->kind, w->now_ms);
-    if (status == TBF_OK) {
-        status = WALK(members)(w, NULL);
-    }
-    return status == TBF_OK ? tbf_json_record_end(w) : status;
-}
-
 /* The whole payload. */
 static tbf_status WALK(document)(tbf_json_walk *w) {
     tbf_tok t;
@@ -265,7 +267,7 @@ static tbf_status WALK(document)(tbf_json_walk *w) {
         if (kind != TBF_TOK_OBJECT) {
             return tbf_json_refuse(w, "payload is not an object");
         }
-        status = WALK(attributes)(w);
+        status = WALK(untimed)(w, NULL); /* attributes know no times */
     } else if (kind == TBF_TOK_OBJECT) {
         status = WALK(record)(w);
     } else if (kind == TBF_TOK_ARRAY) {

@@ -44,6 +44,14 @@ class _Page(msgspec.Struct, rename="camel"):
     has_next: bool
 
 
+class NodeView(msgspec.Struct, frozen=True, rename="camel"):
+    """Where the server listens and which process is above all others."""
+
+    supervisor_pid: int
+    mqtt_port: int
+    http_port: int
+
+
 class _Envelope(msgspec.Struct):
     message: str
 
@@ -159,6 +167,10 @@ class Server:
     def get(self, path: str, type_: type[T]) -> T:
         """Any other resource, decoded."""
         return self._call("GET", path, type_)
+
+    def node(self) -> NodeView:
+        """GET /api/node."""
+        return self._call("GET", "/api/node", NodeView)
 
     def close(self) -> None:
         """Close the connection."""

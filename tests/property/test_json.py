@@ -100,7 +100,7 @@ def test_refusal_leaves_the_batch_untouched(payload: bytes) -> None:
 
 @given(payloads(lenient=True), st.integers(0, 40))
 def test_every_alignment_and_neighbour_gives_the_same(payload: bytes, offset: int) -> None:
-    """The bytes around the payload are never looked at: neither quotes nor digits after it count."""
+    """The bytes around the payload are never looked at: no quote, no digit after it counts."""
     for neighbour in (b'"', b"1", b"}", b"\\"):
         shifted = memoryview(neighbour * offset + payload + neighbour * 40)
         inside = shifted[offset : offset + len(payload)]

@@ -40,7 +40,9 @@ NESTED = st.recursive(
     ),
     max_leaves=12,
 )
-OBJECTS = st.lists(st.tuples(NAMES, NESTED), min_size=1, max_size=6).map(lambda pairs: ("object", pairs))
+OBJECTS = st.lists(st.tuples(NAMES, NESTED), min_size=1, max_size=6).map(
+    lambda pairs: ("object", pairs)
+)
 TIMES = st.integers(-(2**63), 2**63).map(lambda n: Number(n)) | NUMBERS | STRINGS | SCALARS
 
 
@@ -134,6 +136,9 @@ def damaged(draw: Any) -> bytes:
 
 
 PIECES = st.sampled_from(
-    [b"", b",", b"}", b"]", b":", b"{", b"[", b'"', b"'", b"\\", b"\\u", b"\xff", b"\xed\xa0\x80"]
-    + [b"\\ud800", b"\\udc00", b"/*", b"//", b"#", b"null", b"e", b"-", b".", b"\x00", b"=>"]
+    [
+        *(b"", b",", b"}", b"]", b":", b"{", b"[", b'"', b"'", b"\\", b"/*", b"//", b"#", b"=>"),
+        *(b"null", b"e", b"-", b".", b"\x00", b"\xff", b"\xed\xa0\x80"),
+        *(b"\\u", b"\\ud800", b"\\udc00"),
+    ]
 )

@@ -209,7 +209,7 @@ cdef class Ingest:
         return self.sessions[slot].active_ms if slot < self.capacity else 0
 
     def walk(self, uint32_t slot, data):
-        """Takes the run of plain PUBLISHes at the front: (bytes used, whether the group is full)."""
+        """Takes the run of plain PUBLISHes in front: (bytes used, whether the group is full)."""
         cdef Py_buffer view
         cdef size_t used = 0, total = 0
         cdef tbf_walk_end end = TBF_WALK_GROW

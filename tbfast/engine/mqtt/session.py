@@ -37,6 +37,7 @@ from tbfast.model.mqtt import ReasonCode as Code
 CONNECT = 1
 PUBACK = 4
 PUBREC = 5
+MAX_HEADER_BYTES = 5  # packet type and the longest Remaining Length
 
 
 class Sink(Protocol):
@@ -121,6 +122,7 @@ class MqttSession:
         "_settings",
         "_sink",
         "_subscriptions",
+        "_unframed",
         "_why",
         "credentials",
         "slot",
@@ -148,6 +150,7 @@ class MqttSession:
         self._effects: list[Effect] = []
         self._early: list[bytes] | None = None
         self._early_bytes = 0
+        self._unframed = False  # the early queue ends in what cannot be a packet
         self._connect: m.Connect | None = None
         self._deadline = now + settings.connect_timeout_ms
         self._last_ms = now
@@ -190,9 +193,8 @@ class MqttSession:
             rest = memoryview(data)[at:]
             try:
                 length = codec.frame_length(rest, self._settings.max_remaining)
-            except PeerError as error:
-                self._malformed(error, now)
-                break
+            except PeerError:
+                length = len(rest)  # receive_packet finds the same and acts on it
             if length == 0:
                 break
             self.receive_packet(rest[:length], now)
@@ -204,11 +206,11 @@ class MqttSession:
         if self.state in (State.CLOSING, State.CLOSED):
             return
         try:
-            codec.frame_length(packet, self._settings.max_remaining)
             first = self.state is State.NEW and packet[0] >> 4 == CONNECT
             if self.state is not State.OPEN and not first:
                 self._queue_early(packet, now)
                 return
+            codec.frame_length(packet, self._settings.max_remaining)
             decoded = codec.decode(packet, self.version or 4)
         except PeerError as error:
             self._malformed(error, now)
@@ -218,6 +220,16 @@ class MqttSession:
 
     def _queue_early(self, packet: bytes | memoryview, now: int) -> None:
         """Keeps a packet until the CONNECT is accepted."""
+        if self._unframed:
+            return
+        try:
+            codec.frame_length(packet, self._settings.max_remaining)
+        except PeerError:
+            if self.state is State.NEW:
+                raise
+            # Whether the lookup has answered yet must not show: it is refused in its turn.
+            self._unframed = True
+            packet = packet[:MAX_HEADER_BYTES]
         if self._early is None:
             self._early = []
         self._early_bytes += len(packet)
