@@ -39,6 +39,7 @@ BACKOFF_LAST_S = 30.0
 PARK_CRASHES = 5
 PARK_WINDOW_S = 60.0
 STUCK_S = 5.0  # heartbeats missed for so long: killed and restarted
+START_S = 120.0  # the same before the first heartbeat: opening a store replays its log
 TICK_S = 0.25
 STOP_S = 25.0  # then what is left is killed
 _PR_SET_PDEATHSIG = 1
@@ -53,6 +54,7 @@ class _Child:
         self.park = park
         self.pid = 0
         self.started = 0.0
+        self.killed = False
         self.restart_at = 0.0
         self.crashes: deque[float] = deque(maxlen=PARK_CRASHES)
         self.parked = False
@@ -165,6 +167,7 @@ class Supervisor:
             self._become(child)
         child.pid = pid
         child.started = time.monotonic()
+        child.killed = False
         child.restart_at = 0.0
 
     def _become(self, child: _Child) -> None:
@@ -234,10 +237,11 @@ class Supervisor:
                 continue
             assert self._metrics is not None
             beat_ms = self._metrics.slot(child.name).get(words.HEALTH_HEARTBEAT_MS)
-            if max(beat_ms / 1000, child.started) < now - STUCK_S:
+            deadline = beat_ms / 1000 + STUCK_S if beat_ms else child.started + START_S
+            if deadline < now and not child.killed:
                 log.error("process is stuck; killing it", child=child.name, pid=child.pid)
                 os.kill(child.pid, signal.SIGKILL)
-                child.started = now  # one kill per STUCK_S
+                child.killed = True
 
     # --- stopping ----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from tests.support.node import Node, running_node
 from tests.support.waiting import wait_until
 
 SEED = int(os.environ.get("TBFAST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
+RESUME_S = 10.0  # RocksDB looks for free space every 5 s
 PAYLOAD = b'{"ts":1,"values":{"n":1}}'
 
 
@@ -103,7 +104,9 @@ def test_slow_disk_delays_acknowledgements_only(tmp_path: Path, shim: FaultShim)
 
 @pytest.mark.parametrize("durability", ["disk", "process"])
 def test_full_disk(tmp_path: Path, disk: SmallDisk, durability: str) -> None:
-    with running_node(disk.path / "data", workers=1, durability=durability, log=tmp_path / "log") as node:
+    with running_node(
+        disk.path / "data", workers=1, durability=durability, log=tmp_path / "log"
+    ) as node:
         tokens = node.add_devices(10)
         pid = node.worker_pid(0)
         with (
@@ -118,12 +121,34 @@ def test_full_disk(tmp_path: Path, disk: SmallDisk, durability: str) -> None:
             assert node.ready()
             disk.resize(256)
             begun = time.monotonic()
-            load.wait_acked(500, 30)
+            load.wait_acked(500, RESUME_S)
             print(f"resumed {time.monotonic() - begun:.2f} s after there was space")
             idle.publish_acknowledged(PAYLOAD)
             assert node.worker_pid(0) == pid
             record = load.finish()
         audit(node, record)
+
+
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_stop_and_start_on_a_full_disk(tmp_path: Path, disk: SmallDisk, durability: str) -> None:
+    with running_node(
+        disk.path / "data", workers=1, durability=durability, log=tmp_path / "log"
+    ) as node:
+        tokens = node.add_devices(9)
+        with running_load(node.mqtt_port, tokens[:8]) as load:
+            load.wait_acked(500)
+            disk.fill()
+            _refused(node, tokens[8], 4)
+            assert node.stop() == 0
+            disk.fill()
+            node.spawn()
+            wait_until(lambda: "waiting for disk space" in node.tail_of_log(), 10)
+            disk.resize(256)
+            node.wait_ready(10)
+            load.wait_acked(500)
+            record = load.finish()
+        audit(node, record)
+        assert not [line for line in node.log_lines() if line["event"].startswith("process ")]
 
 
 def _refused(node: Node, token: str, version: int) -> None:
