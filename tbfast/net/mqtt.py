@@ -121,6 +121,12 @@ class MqttPort:
             engine.failed(self.reactor.mono_ms)
             self._pump(slot, engine)
 
+    def fault(self, slot: int, error: Exception) -> None:
+        log.limited(
+            "fault", logging.ERROR, "serving a connection failed; it is closed",
+            peer=self.reactor.peer(slot), error=repr(error), exc_info=error,
+        )  # fmt: skip
+
     def closed(self, slot: int, reason: str) -> None:
         engine = self._engines.pop(slot)
         self._metrics.subtract(words.CONNECTIONS_MQTT)
@@ -204,9 +210,18 @@ class MqttPort:
     def _authenticated(
         self, slot: int, engine: MqttSession, found: StoredCredentials | None
     ) -> None:
-        if self._engines.get(slot) is engine:
-            engine.authenticated(found, self.reactor.mono_ms)
-            self._pump(slot, engine)
+        if self._engines.get(slot) is not engine:
+            return
+        self.reactor.tick()
+        engine.authenticated(found, self.reactor.mono_ms)
+        self._pump(slot, engine)
+        if not self._ingest.group.empty:
+            # Early PUBLISHes are in it, and the reactor may have no turn of its own for a while.
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        if not self._ingest.group.empty:
+            self.turn_ended()
 
     def _unavailable(self, slot: int, engine: MqttSession) -> None:
         if self._engines.get(slot) is engine:

@@ -147,7 +147,9 @@ class Worker:
         """Finishes and acknowledges what was received."""
         port.shut_all()
         deadline = asyncio.get_running_loop().time() + DRAIN_S
-        while (port.draining or not committer.idle) and (
+        # Connections that linger as well: closing them early resets those that still send, and a
+        # reset can destroy the last answers on their way.
+        while (port.draining or port.reactor.connections or not committer.idle) and (
             asyncio.get_running_loop().time() < deadline
         ):
             await asyncio.sleep(0.02)

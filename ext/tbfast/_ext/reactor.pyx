@@ -22,6 +22,7 @@ from tbfast import limits
 
 from tbfast._ext.batch cimport TBF_MORE, TBF_OK, tbf_status
 from tbfast._ext.ingest cimport (
+    TBF_GROUP_ACKS,
     TBF_WALK_DONE,
     TBF_WALK_GROUP_FULL,
     TBF_WALK_GROW,
@@ -100,14 +101,12 @@ cdef struct conn:
     uint32_t out_cap
     uint8_t state
     bint held       # input waits in `inp` until the store has caught up
-    bint dead       # a send failed; closed at the end of the call
     bint in_on      # interest registered with epoll
     bint out_on
     uint8_t *inp
     uint8_t *out
     int64_t progress_ms  # when unsent output last moved
     int64_t deadline_ms
-    int64_t read_ms
 
 cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
 cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
@@ -131,8 +130,8 @@ cdef class Reactor:
     handler methods, called with the connection's slot: ``opened``, ``received(slot, view)`` with
     one complete packet (or the bytes that cannot be one; the view is valid during the call only),
     ``timed_out``, ``drained`` (no answer is owed any more), ``refused`` (rows were not stored),
-    ``closed(slot, reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
-    ``accept_paused``.
+    ``fault(slot, error)`` (the handler itself failed; the connection ends), ``closed(slot,
+    reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``, ``accept_paused``.
     """
 
     cdef Ingest ingest
@@ -261,10 +260,9 @@ cdef class Reactor:
         c.state = OPEN
         c.in_len = c.in_cap = c.out_off = c.out_len = c.out_cap = 0
         c.inp = c.out = NULL
-        c.held = c.dead = c.out_on = False
+        c.held = c.out_on = False
         c.in_on = True
         c.deadline_ms = 0
-        c.read_ms = self.mono_ms
         ev.events = EPOLLIN
         ev.data.u64 = <uint64_t>c.generation << 32 | slot
         if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &ev) < 0:
@@ -298,6 +296,10 @@ cdef class Reactor:
         self.wall_ms = self.ingest.context.wall_ms
         return 0
 
+    def tick(self):
+        """Takes the time, for messages that do not come from a socket turn."""
+        self._tick()
+
     def ready(self):
         """Serves every ready socket once."""
         cdef int n, i
@@ -313,12 +315,28 @@ cdef class Reactor:
             slot = <uint32_t>(self.events[i].data.u64 & 0xFFFFFFFF)
             generation = <uint32_t>(self.events[i].data.u64 >> 32)
             what = self.events[i].events
-            if what & EPOLLOUT and self._is(slot, generation):
-                self._flush(slot)
-            if what & (EPOLLIN | EPOLLHUP | EPOLLERR) and self._is(slot, generation):
-                self._read(slot)
+            try:
+                if what & EPOLLOUT and self._is(slot, generation):
+                    self._flush(slot)
+                if what & (EPOLLIN | EPOLLHUP | EPOLLERR) and self._is(slot, generation):
+                    self._read(slot)
+            except Exception as error:
+                self._fault(slot, generation, error)
         if self.ingest.group.g.messages:
             self.handler.turn_ended()
+
+    @property
+    def held(self):
+        """Connections whose input waits until the store has caught up."""
+        return len(self.held_slots)
+
+    cdef int _fault(self, uint32_t slot, uint32_t generation, error) except -1:
+        """Our own fault while serving a connection: where its input continues is not known any
+        more, so it ends; the others are served on."""
+        self.handler.fault(slot, error)
+        if self._is(slot, generation):
+            self._lost(slot, "aborted")
+        return 0
 
     cdef inline bint _is(self, uint32_t slot, uint32_t generation) noexcept:
         return (slot < self.capacity and self.conns[slot].state != FREE
@@ -345,7 +363,6 @@ cdef class Reactor:
             return 0
         if c.state != OPEN:
             return 0  # lingering: discard
-        c.read_ms = self.mono_ms
         c.in_len = 0
         self.metrics.inc(RECEIVED_BYTES_MQTT, <uint64_t>n)
         return self._process(slot, self.rbuf, kept + <size_t>n)
@@ -385,6 +402,10 @@ cdef class Reactor:
             self.handler.received(
                 slot, PyMemoryView_FromMemory(<char *>p + at, <Py_ssize_t>total, 0x100))
             at += total
+            if (self.ingest.batch.b.len >= self.ingest.context.rows_limit
+                    or self.ingest.group.g.ack_count >= TBF_GROUP_ACKS):
+                self.handler.group_full()
+                self._tick()
             if not self._is(slot, generation) or self.conns[slot].state != OPEN:
                 return 0
         return self._keep(slot, p + at, n - at)
@@ -429,16 +450,23 @@ cdef class Reactor:
 
     def resume(self):
         """Processes the input of held connections until the bound is reached again."""
-        cdef uint32_t slot
+        cdef uint32_t slot, generation
+        cdef size_t n
         cdef conn *c
         self._tick()
         while self.held_slots and not self.pressed:
             slot = self.held_slots.pop()
             c = &self.conns[slot]
-            c.held = False
-            self._interest(slot)
-            memcpy(self.rbuf, c.inp, c.in_len)
-            self._process(slot, self.rbuf, c.in_len)
+            generation = c.generation
+            try:
+                c.held = False
+                self._interest(slot)
+                n = c.in_len
+                c.in_len = 0
+                memcpy(self.rbuf, c.inp, n)
+                self._process(slot, self.rbuf, n)
+            except Exception as error:
+                self._fault(slot, generation, error)
         if self.ingest.group.g.messages:
             self.handler.turn_ended()
 
@@ -571,7 +599,10 @@ cdef class Reactor:
         for slot in lost:
             self._lost(slot, "slow_consumer" if self.conns[slot].out_len else "lost")
         for slot in quiet:
-            self.handler.drained(slot)
+            try:
+                self.handler.drained(slot)
+            except Exception as error:
+                self._fault(slot, self.conns[slot].generation, error)
 
     def fail(self, Group group):
         """The group was not stored: nothing is answered, the handler hears which sessions wait."""
@@ -581,7 +612,10 @@ cdef class Reactor:
             t = &group.g.touched[i]
             if t.count and self.ingest.sessions[t.slot].generation == t.generation:
                 self.ingest.sessions[t.slot].awaiting -= t.count
-                self.handler.refused(t.slot)
+                try:
+                    self.handler.refused(t.slot)
+                except Exception as error:
+                    self._fault(t.slot, self.conns[t.slot].generation, error)
 
     # --- the end of a connection -------------------------------------------------------------
 
@@ -641,10 +675,6 @@ cdef class Reactor:
         if slot < self.capacity and self.conns[slot].state == OPEN:
             self.conns[slot].deadline_ms = mono_ms
 
-    def read_ms(self, uint32_t slot):
-        """Monotonic time of the last bytes from the peer."""
-        return self.conns[slot].read_ms if slot < self.capacity else 0
-
     def sweep(self):
         """Finds expired deadlines and stuck writers; called a few times a second."""
         cdef uint32_t slot
@@ -662,7 +692,10 @@ cdef class Reactor:
             elif c.deadline_ms and c.deadline_ms <= self.mono_ms:
                 c.deadline_ms = 0
                 if c.state == OPEN:
-                    self.handler.timed_out(slot)
+                    try:
+                        self.handler.timed_out(slot)
+                    except Exception as error:
+                        self._fault(slot, c.generation, error)
                 else:
                     self._lost(slot, "finished")
 
