@@ -162,6 +162,7 @@ class Committer:
     def _write_again(self) -> None:
         self._retry = None
         self._write()
+        self._watch_pressure()  # the store may refuse now what it only delayed before
 
     def _refuse(self, group: Group, error: StoreError) -> None:
         log.limited("store", logging.ERROR, "journal refused a group", error=str(error))
@@ -234,11 +235,15 @@ class Committer:
         try:
             if not self._disk:
                 self._journal.sync()
+        except StoreError as failed:
+            self._loop.call_soon_threadsafe(self._synced, 0, failed)
+            return
+        try:
             if position.seq:
                 self._journal.mark(position)
-        except (StoreError, OSError) as failed:
-            error = failed if isinstance(failed, StoreError) else StoreError(str(failed))
-            self._loop.call_soon_threadsafe(self._synced, 0, error)
+        except OSError as failed:
+            # An older mark promises less, nothing false: on a full disk the worker stays up.
+            log.limited("mark", logging.ERROR, "high-water mark not moved", error=str(failed))
 
     # --- back-pressure -------------------------------------------------------------------
 
