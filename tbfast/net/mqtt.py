@@ -278,10 +278,12 @@ class MqttPort:
         if live is not None and (live.slot, live.generation) == (slot, generation):
             self._shut(slot, ReasonCode.SESSION_TAKEN_OVER, "a newer session took over")
 
-    def revoked(self, credentials_id: str) -> None:
-        """These credentials let nobody in any more."""
+    def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None:
+        """What the registry holds under these credentials now; None = they let nobody in."""
         for live in [s for s in self._live.values() if s.credentials_id == credentials_id]:
-            self._shut(live.slot, ReasonCode.ADMINISTRATIVE_ACTION, "credentials were revoked")
+            was = self._engines[live.slot].credentials
+            if found is None or was is None or not _same_secret(found, was):
+                self._shut(live.slot, ReasonCode.ADMINISTRATIVE_ACTION, "credentials were revoked")
 
     # --- time and the end --------------------------------------------------------------------
 
@@ -312,6 +314,10 @@ class MqttPort:
     def draining(self) -> int:
         """Connections whose engine has not ended yet."""
         return sum(e.state is not State.CLOSED for e in self._engines.values())
+
+
+def _same_secret(a: StoredCredentials, b: StoredCredentials) -> bool:
+    return (a.device, a.type, a.value) == (b.device, b.type, b.value)
 
 
 def _random_client_id() -> str:
