@@ -14,6 +14,7 @@ import uvloop
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
+from tbfast._ext.metrics import Slot
 from tbfast.config import Config
 from tbfast.control.links import LinkServer
 from tbfast.control.registry import Registry
@@ -113,12 +114,20 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    beat = loop.create_task(_heartbeat(slot))  # from here on: replaying journals takes its time
     tail = TailService(slot)
     links = LinkServer(registry, tail)
     journals = JournalReader(layout, follow=True)
     # Journals of workers that a smaller --workers no longer starts: nobody sends their blocks.
-    orphans = [n for n in layout.journal_numbers() if n >= run.workers]
-    await journals.replay(orphans, tail.apply)
+    for number in (n for n in layout.journal_numbers() if n >= run.workers):
+        try:
+            await journals.replay([number], tail.apply)
+        except StoreError as error:
+            log.error(
+                "the journal of a former worker cannot be read: its rows are missing",
+                journal=number,
+                error=str(error),
+            )
     await links.listen(layout.link)
     services = Services(
         registry=registry,
@@ -146,7 +155,6 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
             log.error("the registry's disk failed; the controller restarts")
             code = EXIT_STORE
             break
-        slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
     slot.put(words.HEALTH_LISTENING, 0)
@@ -154,9 +162,17 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     await serving
     await links.close()
     await journals.close()
+    beat.cancel()
     if code == 0:
         await registry.close()
     return code
+
+
+async def _heartbeat(slot: Slot) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
+        await asyncio.sleep(HEARTBEAT_S)
 
 
 def main(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
