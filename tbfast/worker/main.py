@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -109,7 +110,15 @@ class Worker:
         )
         feed = BlockFeed(loop, journal)
         directory = Directory(loop, self._number, journal, feed)
-        port = MqttPort(loop, ingest, self._slot, directory, _session_settings(config))
+        mqtt_connections, http_connections = _connection_limits()
+        port = MqttPort(
+            loop,
+            ingest,
+            self._slot,
+            directory,
+            _session_settings(config),
+            max_connections=mqtt_connections,
+        )
         committer = Committer(
             loop,
             ingest,
@@ -123,7 +132,7 @@ class Worker:
         )
         directory.sessions = port
         port.commits = committer
-        http = HttpPort(self._node, self._slot)
+        http = HttpPort(self._node, self._slot, max_connections=http_connections)
         await http.listen(loop, self._sockets.http)
         link_task = loop.create_task(
             link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
@@ -186,6 +195,20 @@ class Worker:
 
 def _monotonic_ms() -> int:
     return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _connection_limits() -> tuple[int, int]:
+    """Connections of the MQTT and the HTTP port that leave RESERVED_DESCRIPTORS free.
+
+    Raises this process's soft limit to its hard one: the usual 1 024 is for programs that select().
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    room = max(hard - len(os.listdir("/proc/self/fd")) - limits.RESERVED_DESCRIPTORS, 2)
+    http = min(limits.HTTP_CONNECTIONS, max(room // 4, 1))
+    return room - http, http
 
 
 def _session_settings(config: Config) -> Settings:
