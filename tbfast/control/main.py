@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -23,11 +24,11 @@ from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.tail import TailService
-from tbfast.errors import StoreError
+from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
-from tbfast.store.layout import Layout
 from tbfast.store.journal import Position
+from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
 from tbfast.store.series_reader import JournalFile, remove_journal
 
@@ -122,8 +123,10 @@ class _Controller:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        beat = loop.create_task(self._beat())
         try:
-            await self._open()
+            if not await self._open_with_room():
+                return 0
         except StoreError as error:
             log.error("cannot open a store", error=str(error))
             return EXIT_STORE
@@ -146,7 +149,20 @@ class _Controller:
         self._series.close()
         self._store.close()
         await self._registry.close()
+        beat.cancel()
         return 0
+
+    async def _open_with_room(self) -> bool:
+        """Opens the stores once the disk has room for it; False when told to stop before."""
+        while not self._stop.is_set():
+            try:
+                await self._open()
+                return True
+            except StoreFull as error:
+                log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
+        return False
 
     async def _open(self) -> None:
         """Opens the stores and brings the tail to where the last recorded run left it."""
@@ -163,11 +179,12 @@ class _Controller:
             on_run=self._links.run_recorded,
             on_broken=self._fail,
         )
-        self._sealer.restore()
+        in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
+        await in_thread(None, self._sealer.restore)
         self._series = NodeSeries(self._tail, self._links, self._store)
         for number in self._layout.journal_numbers():
             if number >= self._run.workers:
-                self._adopt(number)
+                await in_thread(None, self._adopt, number)
 
     def _adopt(self, number: int) -> None:
         """A journal that a smaller --workers left without a writer: its rows go to the head.
@@ -215,14 +232,17 @@ class _Controller:
             )
         )
 
+    async def _beat(self) -> None:
+        while True:
+            self._slot.put(words.HEALTH_HEARTBEAT_MS, int(asyncio.get_running_loop().time() * 1000))
+            await asyncio.sleep(HEARTBEAT_S)
+
     async def _serve(self) -> None:
-        """Beats until it is time to stop."""
-        loop = asyncio.get_running_loop()
+        """Watches the registry until it is time to stop."""
         while not self._stop.is_set():
             failed = self._registry.failed
             if failed is not None:
                 self._fail(StoreError(str(failed)))
-            self._slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from tbfast import limits
@@ -116,7 +117,7 @@ class SealService:
         )
         for start in range(0, head.series_held, LATEST_SERIES_PER_STEP):
             packed = self._tail.pack_latest(head, start, LATEST_SERIES_PER_STEP)
-            await self._in_thread(lambda packed=packed: self._store.write_latest(packed))
+            await self._in_thread(partial(self._store.write_latest, packed))
         record = RunRecord(
             number=number,
             window=window,
@@ -170,5 +171,3 @@ class SealService:
     def close(self) -> None:
         """Waits for the thread."""
         self._thread.shutdown()
-
-

@@ -9,8 +9,8 @@ import msgspec
 
 from tbfast import limits
 from tbfast._ext import metrics as words
-from tbfast._ext.metrics import Slot
 from tbfast._ext.head import Head
+from tbfast._ext.metrics import Slot
 from tbfast._ext.series import RangeScan, rows, split_definitions
 from tbfast._ext.tail import Tail
 from tbfast.errors import ResourceError, StoreError
