@@ -190,8 +190,8 @@ class LinkServer:
     async def caught_up(self) -> None:
         """Returns when the tail has applied everything acknowledged before this call.
 
-        A worker that does not answer within POSITION_TIMEOUT_S is left out: it acknowledges
-        nothing meanwhile that this read could have been promised.
+        A worker that is not linked, or whose rows do not arrive within POSITION_TIMEOUT_S, is left
+        out: what it acknowledged last may be missing then.
         """
         waits = [self._wait_for(worker) for worker in list(self._workers.values())]
         if waits:
