@@ -39,7 +39,7 @@ BACKOFF_LAST_S = 30.0
 PARK_CRASHES = 5
 PARK_WINDOW_S = 60.0
 STUCK_S = 5.0  # heartbeats missed for so long: killed and restarted
-STARTING_S = 60.0  # the same before the first heartbeat: opening replays a log
+START_S = 120.0  # the same before the first heartbeat: opening a store replays its log
 TICK_S = 0.25
 STOP_S = 25.0  # then what is left is killed
 _PR_SET_PDEATHSIG = 1
@@ -57,6 +57,7 @@ class _Child:
         self.listeners = listeners
         self.pid = 0
         self.started = 0.0
+        self.killed = False
         self.restart_at = 0.0
         self.crashes: deque[float] = deque(maxlen=PARK_CRASHES)
         self.parked = False
@@ -170,6 +171,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         child.pid = pid
         child.started = time.monotonic()
+        child.killed = False
         child.restart_at = 0.0
 
     def _become(self, child: _Child, parent: int) -> None:
@@ -226,7 +228,7 @@ class Supervisor:
             log.error(
                 "process keeps failing and is parked; the node is not ready. "
                 "See its log lines above, then restart tbfast",
-                process=child.name,
+                child=child.name,
                 exit_code=code,
             )
             return
@@ -234,7 +236,7 @@ class Supervisor:
         delay = min(BACKOFF_FIRST_S * 2 ** (recent - 1), BACKOFF_LAST_S)
         child.restart_at = now + delay
         slot.add(words.RESTARTS)
-        log.error("process ended; restarting", process=child.name, exit_code=code, in_s=delay)
+        log.error("process ended; restarting", child=child.name, exit_code=code, in_s=delay)
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -245,11 +247,11 @@ class Supervisor:
                 continue
             assert self._metrics is not None
             beat_ms = self._metrics.slot(child.name).get(words.HEALTH_HEARTBEAT_MS)
-            patience = STUCK_S if beat_ms else STARTING_S
-            if max(beat_ms / 1000, child.started) < now - patience:
-                log.error("process is stuck; killing it", process=child.name, pid=child.pid)
+            deadline = beat_ms / 1000 + STUCK_S if beat_ms else child.started + START_S
+            if deadline < now and not child.killed:
+                log.error("process is stuck; killing it", child=child.name, pid=child.pid)
                 os.kill(child.pid, signal.SIGKILL)
-                child.started = now  # one kill per STUCK_S
+                child.killed = True
 
     # --- stopping ----------------------------------------------------------------------------
 
@@ -281,7 +283,7 @@ class Supervisor:
                 time.sleep(0.01)
         left = [c for c in self._children if c.pid]
         for child in left:
-            log.error("process did not stop in time; killed", process=child.name)
+            log.error("process did not stop in time; killed", child=child.name)
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)  # the next start must find the data directory free
         log.info("stopped")

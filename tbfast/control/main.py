@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -22,7 +23,7 @@ from tbfast.control.rest import build_app
 from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.tail import TailService
-from tbfast.errors import StoreError
+from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.layout import Layout
@@ -106,15 +107,17 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     loop = asyncio.get_running_loop()
     slot = metrics.slot("controller")
     layout = Layout(Path(config.data_dir))
-    try:
-        registry = await Registry.open(layout.registry)
-    except StoreError as error:
-        log.error("cannot open the registry", error=str(error))
-        return EXIT_STORE
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    beat = loop.create_task(_heartbeat(slot))  # from here on: replaying journals takes its time
+    beat = loop.create_task(_heartbeat(slot))
+    try:
+        registry = await _open_registry(layout.registry, stop)
+    except StoreError as error:
+        log.error("cannot open the registry", error=str(error))
+        return EXIT_STORE
+    if registry is None:
+        return 0
     tail = TailService(slot)
     links = LinkServer(registry, tail)
     journals = JournalReader(layout, follow=True)
@@ -162,17 +165,28 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     await serving
     await links.close()
     await journals.close()
-    beat.cancel()
     if code == 0:
         await registry.close()
+    beat.cancel()
     return code
 
 
 async def _heartbeat(slot: Slot) -> None:
-    loop = asyncio.get_running_loop()
     while True:
-        slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
+        slot.put(words.HEALTH_HEARTBEAT_MS, int(asyncio.get_running_loop().time() * 1000))
         await asyncio.sleep(HEARTBEAT_S)
+
+
+async def _open_registry(path: Path, stop: asyncio.Event) -> Registry | None:
+    """The registry, once the disk has room for it; None when told to stop before."""
+    while not stop.is_set():
+        try:
+            return await Registry.open(path)
+        except StoreFull as error:
+            log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
+    return None
 
 
 def main(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
