@@ -120,7 +120,9 @@ class LinkServer:
         return self._workers[channel].journal_id
 
     async def _welcome(self, channel: Channel, hello: msg.Hello) -> None:
-        worker = self._workers[channel]
+        worker = self._workers.get(channel)
+        if worker is None:
+            return  # gone again
         changes = await self._registry.changes_since(hello.revision) if hello.revision else []
         cursor = self._tail.cursor(worker.journal_id)
         channel.send(
