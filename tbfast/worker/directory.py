@@ -171,7 +171,6 @@ class Directory:
                 self._journal.epoch,
                 self._revision,
                 [msg.OpenSession(*s) for s in sessions.open_sessions()] if sessions else [],
-                sessions.open_credentials() if sessions else [],
             )
         )
         for definitions in self._journal.definitions():
