@@ -40,6 +40,11 @@ interop: build $(VENV)/.test ## the same server against clients nobody here wrot
 bench: build $(VENV)/.test ## micro benches
 	$(PY) -m pytest benches -m "bench or not bench" -o python_files='test_bench_*.py' --benchmark-only $(ARGS)
 
+.PHONY: fleet
+fleet: build $(VENV)/.test ## tbfast against mosquitto over real sockets; needs a quiet machine
+	@deploy/packages.sh mosquitto:mosquitto
+	$(PY) -m benches.fleet.run $(ARGS)
+
 .PHONY: lint
 lint: build $(VENV)/.dev ## format, lint, types and import rules
 	deploy/lint.sh

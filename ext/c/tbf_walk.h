@@ -27,7 +27,6 @@ typedef struct {
     uint32_t slot, generation;
     uint32_t first, last; /* index + 1 into acks; 0 = none */
     uint32_t count;       /* answers owed */
-    bool publishes;       /* at least one message with QoS > 0 */
 } tbf_touched;
 
 typedef struct {

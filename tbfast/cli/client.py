@@ -62,10 +62,15 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_CONNECT_TIMEOUT_S)
-        self.sock.connect(str(self._path))
-        self.sock.settimeout(self.timeout)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(_CONNECT_TIMEOUT_S)
+            sock.connect(str(self._path))
+            sock.settimeout(self.timeout)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
 
 
 def connect(data_dir: Path) -> "Server | None":
@@ -78,6 +83,7 @@ def connect(data_dir: Path) -> "Server | None":
     try:
         connection.connect()
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        connection.close()
         return None
     except PermissionError as error:
         raise Unreachable(f"no permission for {path}; run as the user of the server") from error

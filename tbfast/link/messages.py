@@ -43,7 +43,7 @@ class KeyTable(msgspec.Struct, array_like=True, tag=2, frozen=True):
 
 
 class Welcome(msgspec.Struct, array_like=True, tag=3, frozen=True):
-    """Send blocks after this position; `stale`: credentials ids to forget; (re)check the rest."""
+    """Send blocks after this position.  The changes since the worker's revision follow."""
 
     epoch: int
     seq: int

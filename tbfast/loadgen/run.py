@@ -1,7 +1,6 @@
 """Runs one load test: connect, warm up, measure, drain."""
 
 import contextlib
-import errno
 import os
 import resource
 import time
@@ -32,7 +31,9 @@ def run(plan: Plan, progress: Progress = lambda phase, share, messages: None) ->
     """
     _allow_files(plan.connections + _SPARE_FILES)
     with _ledger(plan) as ledger_fd:
-        return _Run(plan, progress, ledger_fd).run()
+        test = _Run(plan, progress, ledger_fd)
+        with contextlib.closing(test.generator):
+            return test.run()
 
 
 class _Run:
@@ -41,7 +42,7 @@ class _Run:
         self._progress = progress
         publish, marker = frames.templates(plan)
         first_ts_ms = plan.first_ts_ms or time.time_ns() // 1_000_000
-        self._generator = Generator(
+        self.generator = Generator(
             address=frames.server_address(plan.host, plan.port),
             sources=frames.source_addresses(plan),
             connects=frames.connects(plan),
@@ -57,7 +58,7 @@ class _Run:
         )
 
     def run(self) -> Result:
-        plan, generator = self._plan, self._generator
+        plan, generator = self._plan, self.generator
         empty = processes.memory(plan.pids)
         connect_rate = self._connect()
         if not plan.idle:
@@ -75,6 +76,8 @@ class _Run:
         cpu, own = processes.cpu_ns(plan.pids), time.process_time()
         self._phase("measuring", plan.duration_s)
         if plan.qos == 0 and not plan.idle:
+            if plan.rate:
+                self._quiet()
             self._consume()
         seconds = (time.monotonic_ns() - began) / 1e9
         own = time.process_time() - own
@@ -105,6 +108,7 @@ class _Run:
             lost=generator.lost,
             reconnects=generator.reconnects,
             broken=generator.broken,
+            disconnect_code=code if (code := generator.last_disconnect) >= 0 else None,
             generator_cores=round(own / seconds, 3),
             server=server if plan.pids else None,
         )
@@ -113,7 +117,7 @@ class _Run:
 
     def _connect(self) -> float:
         """Connections a second."""
-        plan, generator = self._plan, self._generator
+        plan, generator = self._plan, self.generator
         began = time.monotonic()
         end = began + plan.connect_timeout_s
         while not generator.run(_ns(SLICE_S), Goal.CONNECTED):
@@ -125,7 +129,7 @@ class _Run:
         return plan.connections / (time.monotonic() - began)
 
     def _why_not_connected(self) -> str:
-        plan, generator = self._plan, self._generator
+        plan, generator = self._plan, self.generator
         text = (
             f"{generator.ready} of {plan.connections} connections to {plan.host}:{plan.port} "
             "were accepted"
@@ -139,18 +143,18 @@ class _Run:
 
     def _start(self) -> None:
         rate = self._plan.rate
-        self._generator.set_flow(Flow.CLOSED if rate is None else Flow.OPEN, rate or 0.0)
+        self.generator.set_flow(Flow.CLOSED if rate is None else Flow.OPEN, rate or 0.0)
 
     def _phase(self, name: str, seconds: float) -> None:
         began = time.monotonic()
         while (gone := time.monotonic() - began) < seconds:
-            self._progress(name, gone / seconds, max(self._generator.acked, self._generator.sent))
-            self._generator.run(_ns(min(SLICE_S, seconds - gone)))
-        self._progress(name, 1.0, max(self._generator.acked, self._generator.sent))
+            self._progress(name, gone / seconds, max(self.generator.acked, self.generator.sent))
+            self.generator.run(_ns(min(SLICE_S, seconds - gone)))
+        self._progress(name, 1.0, max(self.generator.acked, self.generator.sent))
 
     def _consume(self) -> None:
         """Returns when the server has taken everything that was sent so far."""
-        generator = self._generator
+        generator = self.generator
         generator.set_flow(Flow.PAUSED)
         generator.send_markers()
         if not self._quiet():
@@ -160,7 +164,7 @@ class _Run:
 
     def _drain(self) -> tuple[int, int]:
         """Messages never sent and never acknowledged, after waiting for them."""
-        generator = self._generator
+        generator = self.generator
         if self._plan.rate is None:
             generator.set_flow(Flow.PAUSED)
         if not self._plan.idle:
@@ -169,10 +173,11 @@ class _Run:
 
     def _quiet(self) -> bool:
         end = time.monotonic() + self._plan.drain_timeout_s
-        while not self._generator.run(_ns(SLICE_S), Goal.QUIET):
-            self._progress("waiting for acknowledgements", 0.0, self._generator.acked)
-            if time.monotonic() > end:
-                return False
+        while not self.generator.run(_ns(SLICE_S), Goal.QUIET):
+            self._progress("waiting for acknowledgements", 0.0, self.generator.acked)
+            lost = self.generator.lost and not self._plan.reconnect
+            if time.monotonic() > end or (lost and self.generator.in_flight == 0):
+                return False  # what a lost device still owed will never be sent
         return True
 
 
@@ -200,5 +205,5 @@ def _allow_files(wanted: int) -> None:
         except (ValueError, OSError) as error:
             raise ResourceError(
                 f"{wanted} descriptors are needed and {hard} allowed; raise it with: "
-                f"ulimit -n {wanted} ({os.strerror(getattr(error, 'errno', 0) or errno.EPERM)})"
+                f"ulimit -n {wanted}"
             ) from error

@@ -89,7 +89,7 @@ class Journal:
             self._check_mark()
             self.epoch = self._start_epoch()
         except BaseException:
-            self.close()
+            self._release()
             raise
         self.written = self.last()
         self.durable = self.written
@@ -98,7 +98,8 @@ class Journal:
     def _check_format(self) -> None:
         stored = self._meta.get(b"f")
         if stored is None:
-            self._meta.put(b"f", struct.pack("<I", FORMAT_VERSION))
+            with rocks.translated(self.path):
+                self._meta.put(b"f", struct.pack("<I", FORMAT_VERSION))
             return
         version = struct.unpack("<I", stored)[0]
         if version > FORMAT_VERSION:
@@ -172,7 +173,8 @@ class Journal:
     def mark(self, position: Position) -> None:
         """Remembers in the second place that blocks up to `position` are synced."""
         head = MARK.pack(MARK_MAGIC, position.epoch, position.seq, 0)[:-4]
-        os.pwrite(self._mark_fd, head + struct.pack("<I", zlib.crc32(head)), 0)
+        with rocks.translated(self._mark_path):
+            os.pwrite(self._mark_fd, head + struct.pack("<I", zlib.crc32(head)), 0)
 
     def read(self, after: Position, upto: Position, max_bytes: int) -> list[tuple[Position, bytes]]:
         """Blocks after one position up to another, inclusive; max_bytes, but at least one."""
@@ -222,10 +224,13 @@ class Journal:
         """Closes the store; unsynced blocks are synced first."""
         if self._db is not None:
             try:
-                self._db.flush_wal(True)
+                self.sync()
             finally:
-                self._meta.close()
-                del self._meta_handle
-                self._db.close()
-                os.close(self._mark_fd)
-                self._db = None  # type: ignore[assignment]
+                self._release()
+
+    def _release(self) -> None:
+        self._meta.close()
+        del self._meta_handle
+        self._db.close()
+        os.close(self._mark_fd)
+        self._db = None  # type: ignore[assignment]

@@ -226,7 +226,7 @@ class RegistryStore:
         op: ChangeOp = "deleted" if write.value is None else "updated" if before else "created"
         change = Change(
             revision=state.revision, kind=write.change, op=op, id=write.id, number=number,
-            reserved=reserved, released=released,
+            reserved=reserved, kept=tuple(key for key in kept if key in held), released=released,
         )  # fmt: skip
         self._put(batch, "change", _u64(change.revision), change)
         if change.revision > limits.REGISTRY_CHANGES:

@@ -1,6 +1,7 @@
 """How tbfast opens RocksDB, and the door where its exceptions become ours."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,7 +66,8 @@ def translated(path: Path) -> Iterator[None]:
     except TbfastError:
         raise
     except OSError as error:
-        raise StoreError(f"cannot use the store at {path}: {error.strerror}") from error
+        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise kind(f"cannot use the store at {path}: {error.strerror}") from error
     except Exception as error:  # rocksdict raises plain Exception for every RocksDB status
         text = str(error)
         if "/LOCK: " in text:

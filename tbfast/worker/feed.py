@@ -37,7 +37,7 @@ class BlockFeed:
         self._schedule()
 
     def committed(self, group: Group, previous: Position) -> None:
-        """A group became durable; `previous` is the durable position before it."""
+        """A group became durable; `previous` is the position of the block before it."""
         if self._channel is None:
             return
         block = group.value
@@ -46,6 +46,8 @@ class BlockFeed:
             self._credit -= len(block)
             self._channel.send_block(block)
             self._sent = Position(self._journal.epoch, group.seq)
+        else:
+            self._schedule()
 
     def _schedule(self) -> None:
         if not self._pump_scheduled and self._channel is not None:

@@ -127,7 +127,7 @@ def test_outcome_is_the_oracles(name: str) -> None:
 
 def test_100_000_opening_brackets_are_refused_at_the_depth_bound() -> None:
     for start in (b"[", b'{"a":', b"{a:"):
-        with pytest.raises(PeerError, match="^nested too deeply$|not an object$"):
+        with pytest.raises(PeerError, match=r"^nested too deeply$|not an object$"):
             append(new_batch(), start + b"[" * 100_000, Options(), attributes=False)
 
 
@@ -155,6 +155,19 @@ def test_refusal_in_the_last_element_leaves_nothing_of_the_ones_before() -> None
             append(batch, b"[" + ORDINARY * 50 + bad + b"]", Options(), attributes=False)
         assert batch.to_block(1, 1, 1, 0, 1) == before
         assert batch.key_count == 0
+
+
+def test_names_of_a_refused_payload_are_forgotten() -> None:
+    """Also by the guess which name follows which."""
+    batch, other = new_batch(), new_batch()
+    append(batch, b'{"a":1}', Options(), attributes=False)
+    with pytest.raises(PeerError):
+        append(batch, b'{"a":1,"new":2,"newer":3]', Options(), attributes=False)
+    append(other, b'{"a":1}', Options(), attributes=False)
+    for each in (batch, other):
+        append(each, b'{"a":1,"new":2,"b":3}', Options(), attributes=False)
+        append(each, b'{"a":1,"newer":2,"new":3}', Options(), attributes=False)
+    assert batch.to_block(1, 1, 1, 0, 1) == other.to_block(1, 1, 1, 0, 1)
 
 
 def test_batch_bound_is_a_memory_error_and_leaves_the_batch_as_it_was() -> None:

@@ -137,29 +137,8 @@ def damaged(draw: Any) -> bytes:
 
 PIECES = st.sampled_from(
     [
-        b"",
-        b",",
-        b"}",
-        b"]",
-        b":",
-        b"{",
-        b"[",
-        b'"',
-        b"'",
-        b"\\",
-        b"\\u",
-        b"\xff",
-        b"\xed\xa0\x80",
-        b"\\ud800",
-        b"\\udc00",
-        b"/*",
-        b"//",
-        b"#",
-        b"null",
-        b"e",
-        b"-",
-        b".",
-        b"\x00",
-        b"=>",
+        *(b"", b",", b"}", b"]", b":", b"{", b"[", b'"', b"'", b"\\", b"/*", b"//", b"#", b"=>"),
+        *(b"null", b"e", b"-", b".", b"\x00", b"\xff", b"\xed\xa0\x80"),
+        *(b"\\u", b"\\ud800", b"\\udc00"),
     ]
 )

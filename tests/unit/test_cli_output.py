@@ -1,6 +1,7 @@
 """What the command line prints without asking anyone: help, settings, limits, escapes."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,13 +13,14 @@ from tbfast import config, limits
 from tbfast.cli import limits_table, main, output
 
 ROOT = Path(__file__).parents[2]
+QUICK_S = 0.5 if os.environ.get("TBFAST_SANITIZE") == "1" else 0.15
 
 
 def test_help_is_quick_and_names_every_command() -> None:
     # The best of several: a busy machine must not fail this.
     best = 1.0
     for _ in range(20):
-        if best < 0.15:
+        if best < QUICK_S:
             break
         start = time.perf_counter()
         done = subprocess.run(
@@ -27,7 +29,7 @@ def test_help_is_quick_and_names_every_command() -> None:
         )  # fmt: skip
         best = min(best, time.perf_counter() - start)
     assert all(f"    {command.name} " in done.stdout for command in main.COMMANDS)
-    assert best < 0.15
+    assert best < QUICK_S
 
 
 def test_help_loads_no_command() -> None:

@@ -34,12 +34,11 @@ def test_versions_numbers_and_keys(tmp_path: Path) -> None:
     async def work(store: RegistryStore) -> None:
         made = await store.commit(write("a", "name:x", "credentials:t"))
         assert (made.revision, made.op, made.number) == (1, "created", 1)
-        assert made.new_credentials() == ["t"]
+        assert made.stale_credentials() == ["t"]
         with pytest.raises(Conflict):
             await store.commit(write("a", "name:y"))
         changed = await store.commit(write("a", "name:x", "credentials:u", expected=1))
-        assert changed.revoked_credentials() == ["t"]
-        assert changed.new_credentials() == ["u"]
+        assert changed.stale_credentials() == ["u", "t"]
         assert await store.find("credentials:t") is None
         assert await store.find("credentials:u") == ("device", "a")
         gone = await store.commit(write("a", expected=2, value=None))

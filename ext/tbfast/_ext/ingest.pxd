@@ -31,6 +31,7 @@ cdef extern from "tbf_walk.h" nogil:
         uint32_t first
         uint32_t last
         uint32_t count
+    const uint32_t TBF_GROUP_ACKS
     ctypedef struct tbf_group:
         uint64_t serial
         tbf_owed *acks
