@@ -19,13 +19,13 @@ def main(port: int, token: str) -> None:
     deadline = time.monotonic() + CONNECT_S
     while not client.is_connected() and time.monotonic() < deadline:
         time.sleep(0.01)
-    results = [client.is_connected()]
-    for record in (
+    records = (
         {"temperature": 21.5, "on": True},
         {"ts": 1000, "values": {"n": 1}},
         [{"ts": 2000, "values": {"n": 2}}, {"ts": 3000, "values": {"n": 3}}],
-    ):
-        results.append(client.send_telemetry(record).get() == TBPublishInfo.TB_ERR_SUCCESS)
+    )
+    results = [client.is_connected()]
+    results += [client.send_telemetry(one).get() == TBPublishInfo.TB_ERR_SUCCESS for one in records]
     client.disconnect()
     print(json.dumps(results))
 
