@@ -28,6 +28,8 @@ OUTBOUND_PAUSE_BYTES: Final = 65_536  # unsent output at which we stop reading t
 WRITE_TIMEOUT_MS: Final = 10_000  # unsent output without progress: disconnected
 UNAUTHENTICATED_CONNECTIONS: Final = 16_384  # per worker
 UNAUTHENTICATED_BYTES: Final = 67_108_864  # per worker
+RESERVED_DESCRIPTORS: Final = 64  # per worker for the store, the link and logs
+HTTP_DESCRIPTORS_SHARE: Final = 8  # HTTP connections take at most one of so many descriptors
 
 # JSON telemetry
 JSON_MAX_DEPTH: Final = 255

@@ -10,6 +10,7 @@ rest serves on.
 import ctypes
 import gc
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -75,6 +76,7 @@ class Supervisor:
         """Serves until SIGTERM or SIGINT; 0 after a graceful stop."""
         config = self._config
         setup(config.log.level, config.log.format, "supervisor")
+        _raise_descriptor_limit()
         self._layout.prepare()
         lock = self._layout.acquire()
         for stale in (self._layout.api, self._layout.link):
@@ -181,6 +183,9 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
+            for other in self._children:
+                if other is not child:
+                    other.park()  # a queue that an idle copy keeps open would swallow connections
             assert self._metrics is not None
             slot = self._metrics.slot(child.name)
             setup(self._config.log.level, self._config.log.format, child.name, slot=slot)
@@ -296,6 +301,13 @@ def _listener(address: str, port: int, flag: str) -> socket.socket:
             f"stop what uses it or choose another with {flag}"
         ) from error
     return sock
+
+
+def _raise_descriptor_limit() -> None:
+    """The soft limit is often 1024 for the sake of select(), which nothing here uses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _port(sock: socket.socket) -> int:

@@ -70,6 +70,8 @@ class MqttPort:
         metrics: Slot,
         directory: Directory,
         settings: Settings,
+        *,
+        max_connections: int = 1 << 20,
     ) -> None:
         self._loop = loop
         self._ingest = ingest
@@ -87,6 +89,7 @@ class MqttPort:
             words.ACK,
             max_remaining=settings.max_remaining,
             linger_ms=settings.close_timeout_ms,
+            max_connections=max_connections,
         )
         loop.add_reader(self.reactor.fileno(), self.reactor.ready)
         self._sweep_timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -109,7 +110,15 @@ class Worker:
         )
         feed = BlockFeed(loop, journal)
         directory = Directory(loop, self._number, journal, feed)
-        port = MqttPort(loop, ingest, self._slot, directory, _session_settings(config))
+        mqtt_connections, http_connections = _connection_limits()
+        port = MqttPort(
+            loop,
+            ingest,
+            self._slot,
+            directory,
+            _session_settings(config),
+            max_connections=mqtt_connections,
+        )
         committer = Committer(
             loop,
             ingest,
@@ -123,7 +132,7 @@ class Worker:
         )
         directory.sessions = port
         port.commits = committer
-        http = HttpPort(self._node, self._slot)
+        http = HttpPort(self._node, self._slot, max_connections=http_connections)
         await http.listen(loop, self._sockets.http)
         link_task = loop.create_task(
             link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
@@ -182,6 +191,13 @@ class Worker:
         log.error("the journal failed; this worker restarts", error=str(error))
         self._exit_code = EXIT_STORE
         self._stop.set()
+
+
+def _connection_limits() -> tuple[int, int]:
+    """MQTT and HTTP connections that leave the store its descriptors."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    http = min(limits.HTTP_CONNECTIONS, descriptors // limits.HTTP_DESCRIPTORS_SHARE)
+    return max(1, descriptors - http - limits.RESERVED_DESCRIPTORS), http
 
 
 def _monotonic_ms() -> int:
