@@ -120,13 +120,6 @@ def test_range(journals, device, keys, start_ms, end_ms, limit, ascending, kind,
     )
     expected = model.range(device, keys, start_ms, end_ms, limit, ascending, kind)
     assert scan(scanner, journals, base_ms) == expected
-
-
-@given(journals=JOURNALS, device=DEVICES)
-def test_key_names(journals, device) -> None:
-    scanner = RangeScan(device, None, limit=1)
-    scan(scanner, journals, None)
-    expected = Series(itertools.chain(*journals)).range(device, None, None, None, 1, False)
     assert scanner.key_names() == sorted(expected)
 
 
