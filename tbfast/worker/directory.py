@@ -22,7 +22,7 @@ from tbfast.worker.feed import BlockFeed
 
 log = get_logger("tbfast.directory")
 
-LOOKUP_TIMEOUT_S = 10.0  # as ThingsBoard's transport waits for its backend
+LOOKUP_TIMEOUT_S = 5.0  # well within MQTT_CONNECT_TIMEOUT_MS, which would end it unanswered
 KNOWN_CREDENTIALS = 200_000  # cached positive answers, oldest forgotten
 UNKNOWN_CREDENTIALS = 20_000  # cached refusals, oldest forgotten
 
