@@ -32,7 +32,7 @@ test: build $(VENV)/.test ## unit, property, hostile, fault and end-to-end tests
 	$(PY) -m pytest -m "not interop and not fault_long and not bench" $(ARGS)
 
 .PHONY: interop
-interop: build $(VENV)/.test ## the same server against clients nobody here wrote
+interop: build $(VENV)/.test build/.sdk ## the same server against clients nobody here wrote
 	@deploy/packages.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients curl:curl
 	$(PY) -m pytest -m interop $(ARGS)
 
@@ -69,7 +69,7 @@ docs: build ## rewrite the generated tables of README.md
 
 .PHONY: pins
 pins: $(VENV)/.dev ## rewrite the pinned requirements with hashes
-	for set in run test dev; do \
+	for set in run test dev sdk; do \
 	    CUSTOM_COMPILE_COMMAND="make pins" PIP_FIND_LINKS= $(PY) -m piptools compile -q \
 	        --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-emit-index-url \
 	        --no-emit-find-links --no-emit-trusted-host -o $(PINS)/$$set.txt $(PINS)/$$set.in \
@@ -100,6 +100,12 @@ $(VENV)/.test: $(PINS)/test.txt $(VENV)/.run
 
 $(VENV)/.dev: $(PINS)/dev.txt $(VENV)/.test
 	$(PIP) -r $<
+	@touch $@
+
+# ThingsBoard's SDK replaces paho-mqtt, so it must not share a directory with it.
+build/.sdk: $(PINS)/sdk.txt $(VENV)/.run
+	rm -rf build/sdk
+	$(PIP) --target build/sdk -r $<
 	@touch $@
 
 $(BUILT): $(EXT) $(VENV)/.run

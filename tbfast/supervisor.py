@@ -10,6 +10,7 @@ rest serves on.
 import ctypes
 import gc
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -78,6 +79,7 @@ class Supervisor:
         """Serves until SIGTERM or SIGINT; 0 after a graceful stop."""
         config = self._config
         setup(config.log.level, config.log.format, "supervisor")
+        _raise_descriptor_limit()
         self._layout.prepare()
         lock = self._layout.acquire()
         for stale in (self._layout.api, self._layout.link):
@@ -308,6 +310,13 @@ def _listener(address: str, port: int, flag: str, *, shared: bool = True) -> soc
             f"stop what uses it or choose another with {flag}"
         ) from error
     return sock
+
+
+def _raise_descriptor_limit() -> None:
+    """The soft limit is often 1024 for the sake of select(), which nothing here uses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _port(sock: socket.socket) -> int:

@@ -40,7 +40,7 @@ class LinkServer:
         self,
         registry: Registry,
         tail: TailService,
-        sealed: Callable[[], dict[int, tuple[int, int]]],
+        sealed: Callable[[], dict[int, tuple[int, int]]] = dict,
     ) -> None:
         self._registry = registry
         self._tail = tail
@@ -138,7 +138,9 @@ class LinkServer:
         return self._workers[channel].journal_id
 
     async def _welcome(self, channel: Channel, hello: msg.Hello) -> None:
-        worker = self._workers[channel]
+        worker = self._workers.get(channel)
+        if worker is None:
+            return  # gone again
         changes = await self._registry.changes_since(hello.revision) if hello.revision else []
         cursor = self._tail.cursor(worker.journal_id)
         channel.send(
@@ -211,8 +213,8 @@ class LinkServer:
     async def caught_up(self) -> None:
         """Returns when the tail has applied everything acknowledged before this call.
 
-        A worker that does not answer within POSITION_TIMEOUT_S is left out: it acknowledges
-        nothing meanwhile that this read could have been promised.
+        A worker that is not linked, or whose rows do not arrive within POSITION_TIMEOUT_S, is left
+        out: what it acknowledged last may be missing then.
         """
         waits = [self._wait_for(worker) for worker in list(self._workers.values())]
         if waits:

@@ -184,7 +184,14 @@ class _Controller:
         self._series = NodeSeries(self._tail, self._links, self._store)
         for number in self._layout.journal_numbers():
             if number >= self._run.workers:
-                await in_thread(None, self._adopt, number)
+                try:
+                    await in_thread(None, self._adopt, number)
+                except StoreError as error:
+                    log.error(
+                        "the journal of a former worker cannot be read: its rows are missing",
+                        journal=number,
+                        error=str(error),
+                    )
 
     def _adopt(self, number: int) -> None:
         """A journal that a smaller --workers left without a writer: its rows go to the head.
@@ -204,7 +211,7 @@ class _Controller:
                 blocks += 1
         finally:
             journal.close()
-        log.info("journal without a worker", journal=number, blocks=blocks)
+        log.info("journal of a former worker", journal=number, blocks=blocks)
         if blocks == 0:
             remove_journal(path)
 

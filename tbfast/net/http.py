@@ -59,6 +59,7 @@ class HttpPort:
         self._pages = HealthPages(node)
         self._handlers = tuple(handlers)
         self.slot = Slot() if slot is None else slot
+        self._max_connections = max_connections
         self._server: asyncio.Server | None = None
         self._connections: dict[_Connection, None] = {}  # oldest first
 

@@ -267,7 +267,7 @@ class MqttPort:
             who.device,
             slot,
             self._ingest.generation(slot),
-            self.reactor.wall_ms,
+            self.reactor.mono_ms,
             who.credentials_id,
         )
         self._live[who.device] = live

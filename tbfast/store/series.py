@@ -113,11 +113,10 @@ class SeriesStore:
             )
 
     def _records(self, prefix: bytes) -> Iterator[bytes]:
-        it = self._db.iter()
-        it.seek(prefix)
-        while it.valid() and it.key()[:1] == prefix:
-            yield it.value()
-            it.next()
+        for key, value in rocks.pairs(self._db, self.path, prefix):
+            if key[:1] != prefix:
+                return
+            yield value
 
     def _read_runs(self) -> list[RunRecord]:
         decoder = msgspec.msgpack.Decoder(RunRecord)
@@ -232,13 +231,12 @@ class SeriesStore:
         for window in self.windows():
             if window.max_ts < start_ms or window.min_ts >= end_ms:
                 continue
-            it = self._windows_db[window.number].iter()
-            it.seek(prefix)
-            while it.valid() and (found := it.key())[:-4] == prefix:
+            for found, chunk in rocks.pairs(self._windows_db[window.number], self.path, prefix):
+                if found[:-4] != prefix:
+                    break
                 run = _U32.unpack(found[-4:])[0]
                 if run in self._valid:
-                    yield run, it.value()
-                it.next()
+                    yield run, chunk
 
     def feed(self, scan: RangeScan, names: dict[int, bytes]) -> None:
         """Gives what recorded runs hold of the scan's device and keys to it."""
@@ -249,19 +247,13 @@ class SeriesStore:
 
     def key_names(self) -> Iterator[tuple[int, bytes]]:
         """(number, name) of every key."""
-        it = self._keys_db.iter()
-        it.seek_to_first()
-        while it.valid():
-            yield _U32.unpack(it.key())[0], it.value()
-            it.next()
+        for key, name in rocks.pairs(self._keys_db, self.path):
+            yield _U32.unpack(key)[0], name
 
     def latest(self) -> Iterator[tuple[int, bytes]]:
         """(device, packed latest values)."""
-        it = self._latest_db.iter()
-        it.seek_to_first()
-        while it.valid():
-            yield _U64.unpack(it.key())[0], it.value()
-            it.next()
+        for key, packed in rocks.pairs(self._latest_db, self.path):
+            yield _U64.unpack(key)[0], packed
 
     # --- retention -----------------------------------------------------------------------
 

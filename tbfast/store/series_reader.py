@@ -41,17 +41,15 @@ class JournalFile:
     def definitions(self) -> dict[int, list[tuple[int, bytes]]]:
         """Key definitions by epoch: (first number, names)."""
         found: dict[int, list[tuple[int, bytes]]] = {}
-        for known in read_definitions(self._db):
+        for known in read_definitions(self._db, self.path):
             found.setdefault(known.epoch, []).append((known.first, known.defs))
         return found
 
     def blocks(self, after: Position) -> Iterator[tuple[Position, bytes]]:
         """Blocks after a position, in order."""
-        it = self._db.iter()
-        it.seek(block_key(Position(after.epoch, after.seq + 1)))
-        while it.valid():
-            yield Position(*KEY.unpack(it.key())), it.value()
-            it.next()
+        start = block_key(Position(after.epoch, after.seq + 1))
+        for key, block in rocks.pairs(self._db, self.path, start):
+            yield Position(*KEY.unpack(key)), block
 
     def close(self) -> None:
         """Releases the files."""

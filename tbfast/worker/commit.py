@@ -87,7 +87,7 @@ class Committer:
         self._covered = 0  # oldest unsynced groups that the running sync makes durable
         self._broken = False
         self._full = False  # no space: RocksDB recovers by itself unless it is asked to sync
-        self._before = journal.durable  # the newest block known, durable or refused after its write
+        self._left_behind = Position(0, 0)  # newest block that was refused after its write
         self.journal_bytes = journal.disk_bytes()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="journal-sync", daemon=True)
@@ -225,7 +225,8 @@ class Committer:
         if self._disk:
             for group in [self._unsynced.pop() for _ in range(len(self._unsynced) - self._covered)]:
                 if group.value is not None:
-                    self._before = max(self._before, Position(self._journal.epoch, group.seq))
+                    left = Position(self._journal.epoch, group.seq)
+                    self._left_behind = max(self._left_behind, left)
                 self._refuse(group, error)
 
     def _break(self, error: StoreError) -> None:
@@ -246,7 +247,9 @@ class Committer:
             self._inflight_bytes -= group.held_bytes
             if group.value is not None:
                 position = Position(self._journal.epoch, group.seq)
-                previous, self._before = self._before, max(self._before, position)
+                previous = self._journal.durable
+                if self._left_behind < position:
+                    previous = max(previous, self._left_behind)
                 self._journal.durable = position
                 self._on_durable(group, previous)
             self._metrics.committed(group, (now_ns - group.opened_ns) / 1e9)

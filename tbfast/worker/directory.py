@@ -22,7 +22,7 @@ from tbfast.worker.feed import BlockFeed
 
 log = get_logger("tbfast.directory")
 
-LOOKUP_TIMEOUT_S = 10.0  # as ThingsBoard's transport waits for its backend
+LOOKUP_TIMEOUT_S = 5.0  # well within MQTT_CONNECT_TIMEOUT_MS, which would end it unanswered
 KNOWN_CREDENTIALS = 200_000  # cached positive answers, oldest forgotten
 UNKNOWN_CREDENTIALS = 20_000  # cached refusals, oldest forgotten
 
@@ -171,7 +171,6 @@ class Directory:
                 self._journal.epoch,
                 self._revision,
                 [msg.OpenSession(*s) for s in sessions.open_sessions()] if sessions else [],
-                sessions.open_credentials() if sessions else [],
             )
         )
         for definitions in self._journal.definitions():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benches.fleet.node import tbfast
 from tbfast.loadgen.result import Result
+from tests.support.server import Server
 from tests.support.stub_broker import stub_broker
 
 ROOT = Path(__file__).parents[2]
@@ -22,34 +22,31 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_devices_are_created_and_every_acknowledged_row_is_stored(tmp_path: Path) -> None:
+def test_devices_are_created_and_every_acknowledged_row_is_stored(
+    own_server: Server, tmp_path: Path
+) -> None:
     ledger = tmp_path / "ledger"
-    with tbfast("process", 1, 0) as node:
-        where = ("--data-dir", str(node.data_dir))
-        done = bench(*where, "--connections", "20", "--json", "--ledger", str(ledger))
-        assert (done.returncode, done.stderr) == (0, "")
-        result = json.loads(done.stdout)
-        assert result.keys() == RESULT_FIELDS
-        assert result["messages"] > 0
-        assert result["server"]["cpu_us_per_message"] > 0
-        # Again: the devices exist.
-        done = bench(*where, "--connections", "20", "--rate", "500", "--mqtt", "5")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "20 connections, 500 messages/s over all of them, QoS 1, MQTT 5" in done.stdout
-        assert "p99.9" in done.stdout
+    where = ("--data-dir", str(own_server.data_dir), "--connections", "20")
+    done = bench(*where, "--json", "--ledger", str(ledger))
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert result.keys() == RESULT_FIELDS
+    assert result["messages"] > 0
+    assert result["server"]["cpu_us_per_message"] > 0
 
-        acknowledged = {
-            row["ts"] for line in ledger.read_text().splitlines()
-            if (row := json.loads(line))["token"] == "bench-7"
-        }  # fmt: skip
-        assert acknowledged
-        limit = len(acknowledged) + 1_000
-        stored = subprocess.run(
-            [sys.executable, "-m", "tbfast", "query", "bench-7", "--keys", "ok", "--json",
-             "--limit", str(limit), *where],
-            cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
-        assert acknowledged <= {point["ts"] for point in json.loads(stored.stdout)["ok"]}
+    acknowledged = {
+        row["ts"] for line in ledger.read_text().splitlines()
+        if (row := json.loads(line))["token"] == "bench-7"
+    }  # fmt: skip
+    assert acknowledged
+    stored = own_server.query("bench-7", "ok", limit=len(acknowledged) + 1_000)["ok"]
+    assert acknowledged <= {point["ts"] for point in stored}
+
+    # Again: the devices exist.
+    done = bench(*where, "--rate", "500", "--mqtt", "5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "20 connections, 500 messages/s over all of them, QoS 1, MQTT 5" in done.stdout
+    assert "p99.9" in done.stdout
 
 
 def test_no_server(tmp_path: Path) -> None:

@@ -42,17 +42,22 @@ def test_devices_are_served_while_the_controller_is_away(tmp_path: Path) -> None
             wait_until(lambda: lines(node, "process keeps failing"), 15, "controller parked")
             again = 0
             for _ in range(20):  # known on the worker that they reach, whichever it is
-                with contextlib.closing(Client(node.mqtt_port, timeout_s=0.5)) as client:
-                    with contextlib.suppress(TimeoutError):
-                        if client.connect(tokens[8]) == 0:
-                            client.publish_acknowledged(PAYLOAD)
-                            again += 1
+                again += reconnected(node, tokens[8])
             assert again > 0
             load.wait_acked(2000)
             assert stranger.expect(m.Connack).reason_code == SERVER_UNAVAILABLE
             record = load.finish()
         assert node.stop() == 0
         audit_stopped(node, record)
+
+
+def reconnected(node: Node, token: str) -> bool:
+    client = Client(node.mqtt_port, timeout_s=0.5)
+    with contextlib.closing(client), contextlib.suppress(TimeoutError):
+        assert client.connect(token) == 0
+        client.publish_acknowledged(PAYLOAD)
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -26,8 +26,8 @@ def test_descriptors_stay_reserved_and_devices_get_in(tmp_path: Path) -> None:
             canary.open(token)
             pid = node.worker_pid(0)
             quiet = _open(pid)
-            for _ in range(NOFILE):
-                flood.append(socket.create_connection(("127.0.0.1", node.mqtt_port), timeout=10))
+            address = ("127.0.0.1", node.mqtt_port)
+            flood.extend(socket.create_connection(address, timeout=10) for _ in range(NOFILE))
             wait_until(lambda: _open(pid) > quiet + 10, what="the flood arrives")
             for value in range(20):
                 canary.publish(f'{{"v":{value}}}')

@@ -79,7 +79,8 @@ class Node:
 
     def spawn(self) -> None:
         """Starts without waiting."""
-        (self.data_dir / "run" / "node.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.data_dir / "run" / "node.json").unlink()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(),

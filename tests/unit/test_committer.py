@@ -23,7 +23,7 @@ class Journal:
         self.written = self.durable = Position(1, 0)
         self.written_keys = 0
         self.refuse: Exception | None = None
-        self.mark_error: OSError | None = None
+        self.mark_error: StoreError | None = None
         self.marked = threading.Event()
 
     def append(self, group: Group) -> None:
@@ -130,7 +130,7 @@ def test_a_mark_that_does_not_fit_the_disk_does_not_end_the_worker(monkeypatch):
         path.message(1)
         path.committer.commit()
         await _until(lambda: path.answers.completed)
-        path.journal.mark_error = OSError(28, "No space left on device")
+        path.journal.mark_error = StoreFull("no space left")
         path.journal.marked.clear()
         await _until(path.journal.marked.is_set)
         path.message(2)

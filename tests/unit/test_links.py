@@ -40,7 +40,7 @@ class Controller:
         self.links.channel_opened(channel)
         self.links.message(
             channel,
-            msg.Hello(msg.LINK_VERSION, worker, worker, 1, 1, revision, list(sessions), []),
+            msg.Hello(msg.LINK_VERSION, worker, worker, 1, 1, revision, list(sessions)),
         )
         return channel
 

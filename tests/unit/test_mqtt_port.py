@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 from tbfast import limits
 from tbfast._ext import metrics as words
@@ -175,5 +176,16 @@ def test_a_full_worker_without_strangers_accepts_again_when_one_leaves(tmp_path)
             first.send(m.Disconnect())
             first.writer.close()
             assert isinstance(await third.receive(), m.Connack)
+
+    asyncio.run(run())
+
+
+def test_the_order_of_sessions_does_not_follow_the_wall_clock(tmp_path):
+    async def run() -> None:
+        async with running_port(tmp_path) as node:
+            before = time.monotonic_ns() // 1_000_000
+            await _session(node, "device")
+            ((_, _, _, at_ms),) = node.port.open_sessions()
+            assert before <= at_ms <= time.monotonic_ns() // 1_000_000
 
     asyncio.run(run())

@@ -6,7 +6,7 @@ from tbfast._ext.series cimport tbf_point
 cdef struct head_row:
     int64_t ts
     int64_t value     # int64, mantissa, bits of a double, or offset into the byte arena
-    uint32_t previous # index + 1 of the series' row before it; 0 = first
+    uint32_t previous  # index + 1 of the series' row before it; 0 = first
     uint32_t n        # length of bytes
     uint8_t type
     uint8_t scale
