@@ -129,7 +129,8 @@ typedef struct {
     const uint8_t *t, *t_end, *v, *v_end;
     tbf_ints times, classes, forms, numbers, indexes;
     tbf_doubles doubles;
-    bool at_first;
+    bool at_first;  /* the first time is in the head */
+    bool only_ends; /* and so is the second, if that is the last */
     struct {
         const uint8_t *p;
         uint32_t n;

@@ -63,6 +63,7 @@ tbf_status tbf_cursor_open(tbf_cursor *c, const tbf_chunk_column *column, int64_
     c->numbers = (tbf_ints){.started = false};
     c->doubles = (tbf_doubles){.started = false};
     c->at_first = true;
+    c->only_ends = column->points <= 2;
     if (c->kind == TBF_COLUMN_MIXED) {
         if (c->v == c->v_end || *c->v > TBF_COLUMN_FORMS) {
             return TBF_ECORRUPT;
@@ -82,7 +83,7 @@ static bool next_times(tbf_cursor *c, int64_t *ts, size_t k) {
         ts[at++] = before;
         c->at_first = false;
     }
-    if (c->t_end == c->t && c->left <= 2) { /* a column of one or two points */
+    if (c->only_ends) {
         if (at < k) {
             ts[at] = c->max_ts;
         }
