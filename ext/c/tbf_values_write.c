@@ -182,6 +182,12 @@ static tbf_status put_dictionary(uint8_t **p, const uint8_t *end,
 static uint8_t *put_numbers(uint8_t *p, values *s, const tbf_cell *cells, size_t k) {
     int64_t v[TBF_CHUNK_BATCH], forms[TBF_CHUNK_BATCH];
     size_t n = 0;
+    if (s->kind <= TBF_COLUMN_DECIMAL) {
+        for (; n < k; n++) {
+            v[n] = cells[n].i64;
+        }
+        return tbf_ints_put(p, &s->numbers, v, n);
+    }
     for (size_t i = 0; i < k; i++) {
         const tbf_cell *cell = &cells[i];
         if (CLASSES[cell->type] != TBF_CLASS_NUMBER) {
@@ -274,9 +280,29 @@ static tbf_status put_batch(uint8_t **p, const uint8_t *end, values *s, const tb
 
 /* ---- the column ---- */
 
+/* Most columns: every value of the same type and scale. */
+static bool uniform(const tbf_column *column) {
+    const tbf_cell *first = column->cells;
+    uint32_t differ = 0;
+    for (size_t i = 1; i < column->n; i++) {
+        differ |= (uint32_t)(first->type ^ column->cells[i].type) |
+                  (uint32_t)(first->scale ^ column->cells[i].scale);
+    }
+    return differ == 0;
+}
+
 /* Chooses the kind; false if a cell is not one. */
 static bool plan_values(values *s, const tbf_column *column, tbf_chunk_scratch *scratch) {
     size_t count[8] = {0};
+    if (column->cells->type == TBF_INT64 && uniform(column)) {
+        return true; /* INT64, which is what zero means */
+    }
+    if (column->cells->type == TBF_DECIMAL && column->cells->scale <= TBF_CHUNK_SCALE_MAX &&
+        uniform(column)) {
+        s->kind = s->number_kind = TBF_COLUMN_DECIMAL;
+        s->scale = column->cells->scale;
+        return true;
+    }
     for (size_t i = 0; i < column->n; i++) {
         const tbf_cell *cell = &column->cells[i];
         if (cell->type > TBF_DECIMAL ||
