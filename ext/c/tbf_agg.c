@@ -6,9 +6,9 @@
 #define EXACT_POWERS 22u /* 10^22 is the last power that a double holds exactly */
 
 static double over_power_of_10(double v, unsigned scale) {
-    static const double POWERS[EXACT_POWERS + 1] = {
-        1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    static const double POWERS[EXACT_POWERS + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     for (; scale > EXACT_POWERS; scale -= EXACT_POWERS) {
         v /= POWERS[EXACT_POWERS];
     }
@@ -90,8 +90,7 @@ static void add_run(tbf_agg *a, const tbf_cell *cells, size_t n) {
         a->scale = scale;
     }
     __int128_t factor = tbf_powers_of_10[a->scale - scale], total;
-    if (__builtin_mul_overflow(sum, factor, &sum) ||
-        __builtin_add_overflow(a->sum, sum, &total)) {
+    if (__builtin_mul_overflow(sum, factor, &sum) || __builtin_add_overflow(a->sum, sum, &total)) {
         if (a->exact_count > 0) {
             spill(a);
             add_run(a, cells, n);
@@ -138,13 +137,10 @@ void tbf_agg_add(tbf_agg *a, const tbf_cell *cells, size_t n) {
     }
 }
 
-static void set_double(tbf_cell *out, double v) {
-    *out = (tbf_cell){.type = TBF_DOUBLE, .f64 = v};
-}
+static void set_double(tbf_cell *out, double v) { *out = (tbf_cell){.type = TBF_DOUBLE, .f64 = v}; }
 
 bool tbf_agg_min(const tbf_agg *a, tbf_cell *out) {
-    if (a->rest_count > 0 &&
-        (a->exact_count == 0 || a->rest_low < tbf_cell_double(&a->low_cell))) {
+    if (a->rest_count > 0 && (a->exact_count == 0 || a->rest_low < tbf_cell_double(&a->low_cell))) {
         set_double(out, a->rest_low);
     } else {
         *out = a->low_cell;

@@ -34,7 +34,7 @@
 #include "tbf_doubles.h"
 
 #define TBF_CHUNK_VERSION 0xC1u
-#define TBF_CHUNK_BATCH TBF_INTS_BLOCK /* points per decoded batch, at most */
+#define TBF_CHUNK_BATCH TBF_INTS_BLOCK  /* points per decoded batch, at most */
 #define TBF_CHUNK_POINTS_MAX (1u << 20) /* of one column */
 #define TBF_CHUNK_SCALE_MAX 64u         /* of a DECIMAL, as in journal blocks */
 
@@ -138,8 +138,7 @@ typedef struct {
 } tbf_cursor;
 
 /* Starts on the points with from <= ts <= to.  TBF_ECORRUPT: the values' head does not parse. */
-tbf_status tbf_cursor_open(tbf_cursor *c, const tbf_chunk_column *column, int64_t from,
-                           int64_t to);
+tbf_status tbf_cursor_open(tbf_cursor *c, const tbf_chunk_column *column, int64_t from, int64_t to);
 /* The next 1 to TBF_CHUNK_BATCH points, oldest first.  TBF_MORE: there are no more. */
 tbf_status tbf_cursor_next(tbf_cursor *c, int64_t *ts, tbf_cell *cells, size_t *n);
 

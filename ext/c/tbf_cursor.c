@@ -13,8 +13,7 @@ static bool open_numbers(tbf_cursor *c) {
     c->scale = bytes > 0 ? c->v[0] : 0;
     c->floor = bytes > 1 ? c->v[1] : c->scale;
     c->v += bytes;
-    return c->floor <= c->scale &&
-           c->scale <= (bytes > 1 ? TBF_POWERS_MAX : TBF_CHUNK_SCALE_MAX);
+    return c->floor <= c->scale && c->scale <= (bytes > 1 ? TBF_POWERS_MAX : TBF_CHUNK_SCALE_MAX);
 }
 
 /* Takes varint(n) and n bytes off the values. */
@@ -179,8 +178,7 @@ static bool next_texts(tbf_cursor *c, tbf_cell *cells, size_t k, uint8_t type) {
     if (k == 0) {
         return true;
     }
-    if (c->has_dictionary &&
-        (c->v = tbf_ints_get(c->v, c->v_end, &c->indexes, index, k)) == NULL) {
+    if (c->has_dictionary && (c->v = tbf_ints_get(c->v, c->v_end, &c->indexes, index, k)) == NULL) {
         return false;
     }
     for (size_t i = 0; i < k; i++) {

@@ -6,9 +6,9 @@
  * differences have an outlier: looking costs as much as all the rest. */
 #include "tbf_ints.h"
 
-#define SMALL 16u   /* blocks below gain nothing from exceptions: three bytes each */
-#define SAMPLES 16u /* residuals sorted to see where most of them are */
-#define TRIMMED 2u  /* samples left out at both ends */
+#define SMALL 16u                 /* blocks below gain nothing from exceptions: three bytes each */
+#define SAMPLES 16u               /* residuals sorted to see where most of them are */
+#define TRIMMED 2u                /* samples left out at both ends */
 #define NARROW ((int64_t)1 << 28) /* four times this still fits int32: DELTA2 */
 #define CLIMB_MAX ((int64_t)1 << 46) /* of a block, for SLOPE: no product leaves int64 */
 
@@ -229,13 +229,10 @@ static plan choose(int64_t *r, survey *x, const tbf_ints *s, const int64_t *v, s
             offer_plain(&best, x, ORDER[i], k);
         }
     }
-    if (x->may_have_outlier && k >= SMALL && best.code > 1) {
-        for (unsigned i = 0; i < 4; i++) {
-            if (ORDER[i] != TBF_INTS_SLOPE || x->has_slope) {
-                reside(r, ORDER[i], x->slope, s, v, k);
-                offer_exceptions(&best, x, ORDER[i], r, k);
-            }
-        }
+    /* With the other two an outlier spoils what comes after it. */
+    for (unsigned i = 0; i < 2 && x->may_have_outlier && k >= SMALL && best.code > 1; i++) {
+        reside(r, ORDER[i], 0, s, v, k);
+        offer_exceptions(&best, x, ORDER[i], r, k);
     }
     reside(r, best.predictor, x->slope, s, v, k);
     return best;
