@@ -186,13 +186,25 @@ static void middle_of(const int64_t *r, size_t k, int64_t *low, int64_t *high) {
     *high = sample[SAMPLES - 1 - TRIMMED];
 }
 
+/* The lowest that is no further below the middle than the middle is wide: a residual under the
+ * base is the dearest exception of all, ten bytes. */
+static int64_t lowest_near(const int64_t *r, size_t k, int64_t min, int64_t low, uint64_t middle) {
+    if ((uint64_t)low - (uint64_t)min <= middle) {
+        return min;
+    }
+    int64_t lowest = low, limit = minus(low, (int64_t)middle);
+    for (size_t i = 0; i < k; i++) {
+        lowest = r[i] >= limit && r[i] < lowest ? r[i] : lowest;
+    }
+    return lowest;
+}
+
 static void offer_exceptions(plan *best, const survey *x, unsigned predictor, const int64_t *r,
                              size_t k) {
     int64_t low, high;
     middle_of(r, k, &low, &high);
     uint64_t middle = (uint64_t)high - (uint64_t)low;
-    uint64_t below = (uint64_t)low - (uint64_t)x->min[predictor];
-    int64_t base = minus(low, (int64_t)(below < middle / 4 ? below : middle / 4));
+    int64_t base = lowest_near(r, k, x->min[predictor], low, middle);
     size_t count[65] = {0};
     for (size_t i = 0; i < k; i++) {
         count[bits_of((uint64_t)r[i] - (uint64_t)base)]++;
