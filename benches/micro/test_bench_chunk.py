@@ -189,8 +189,8 @@ def plain(columns: Case) -> bytes:
 def parquet_bytes(columns: Case) -> int | None:
     """Size of a Parquet file of the same columns, zstd, without the footer's fixed part."""
     try:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.parquet as pq  # noqa: PLC0415
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     except ImportError:
         return None
 

@@ -64,9 +64,7 @@ def test_cut_anywhere(seed: int, n: int) -> None:
 
 
 @given(SEEDS, st.integers(1, 300), st.lists(st.tuples(SEEDS, st.integers(1, 255)), max_size=4))
-def test_damage_under_a_right_checksum(
-    seed: int, n: int, damage: list[tuple[int, int]]
-) -> None:
+def test_damage_under_a_right_checksum(seed: int, n: int, damage: list[tuple[int, int]]) -> None:
     """A writer's bug, not the disk's: refused or read as something, never beyond the chunk."""
     data = bytearray(encode(long_columns(seed, n, 2)))
     for place, flip in damage:

@@ -152,10 +152,7 @@ def bits(columns: list[Column]) -> list[Column]:
     return [
         (
             key,
-            [
-                (ts, name, struct.pack("<d", v) if name == "DOUBLE" else v)
-                for ts, name, v in points
-            ],
+            [(ts, name, struct.pack("<d", v) if name == "DOUBLE" else v) for ts, name, v in points],
         )
         for key, points in columns
     ]

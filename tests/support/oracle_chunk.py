@@ -133,9 +133,7 @@ class Values:
         self.number_kind = data.byte() if self.kind == MIXED else min(self.kind, 4)
         self.scale = data.byte() if self.number_kind in (1, 2) else 0
         self.floor = data.byte() if self.number_kind == 2 else self.scale
-        self.dictionary = (
-            [data.blob() for _ in range(data.varint())] if kind & 16 else None
-        )
+        self.dictionary = [data.blob() for _ in range(data.varint())] if kind & 16 else None
         self.numbers, self.forms = Integers(None), Integers(0)
         self.classes, self.indexes, self.doubles = Integers(0), Integers(0), Doubles()
 

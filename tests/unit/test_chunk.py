@@ -90,58 +90,51 @@ GOOD = {
     "last millisecond": column(times(2, 2**63 - 2, 1), 5, b"\x00\x02"),
 }
 BAD = {
-    "no column": (0, b""),
-    "a column less than promised": (2, GOOD["one point"]),
-    "a column more than promised": (1, GOOD["one point"] * 2),
-    "no points": (1, column(times(0, 5), 0, b"\x08")),
-    "too many points": (1, column(times(2**20 + 1, 5, 2**20, b"\x01\x02" * 9000), 0, b"\0" * 20000)),
-    "more points than its bytes can hold": (1, column(times(9999, 5, 9998, b"\x01\x02"), 0, b"\x08")),
-    "values too short for their points": (
-        1, column(times(256, 5, 255, b"\x01\x02\x01\x00"), 5, b"\x00\x00"),
-    ),
-    "end of time beyond int64": (1, column(times(2, 2**63 - 1, 1), 5, b"\x00\x00")),
-    "span too short": (1, column(times(3, 5, 1, b"\x01\x02"), 0, b"\x08\x01\x02")),
-    "times stand still": (1, column(times(3, 5, 2, b"\x01\x00"), 0, b"\x08\x01\x02")),
-    "times go back": (1, column(times(3, 5, 2, b"\x09\x01\x03"), 0, b"\x08\x01\x02")),
-    "last time is not the one promised": (1, column(times(3, 5, 3, b"\x01\x02"), 0, b"\x08\x01\x02")),
-    "bytes after the times": (1, column(times(3, 5, 2, b"\x01\x02\x00"), 0, b"\x08\x01\x02")),
-    "bytes after the values": (1, column(ONE, 0, b"\x08\x00")),
-    "no values": (1, column(ONE, 0, b"")),
-    "times before the first column": (1, column(b"", 0, b"\x08", back=3)),
-    "times in itself": (1, column(b"", 0, b"\x08", back=1)),
-    "unknown kind": (1, column(ONE, 10, b"\x08")),
-    "unknown flag": (1, column(ONE, 0x20, b"\x08")),
-    "dictionary of numbers": (1, column(ONE, 0x10, b"\x08")),
-    "scale above 64": (1, column(ONE, 1, b"\x41\x08")),
-    "common scale above 18": (1, column(ONE, 2, b"\x13\x00\x08")),
-    "floor above the scale": (1, column(ONE, 2, b"\x01\x02\x08")),
-    "scale missing": (1, column(ONE, 9, b"\x01")),
-    "form above 65": (1, column(ONE, 3, b"\x00\x84\x01\x08")),
-    "mixed numbers of a kind that is none": (1, column(ONE, 9, b"\x04\x00\x00\x08")),
-    "class above BYTES": (1, column(ONE, 9, b"\x00\x00\x0e\x08")),
-    "class below zero": (1, column(ONE, 9, b"\x00\x00\x01\x08")),
-    "boolean 2": (1, column(ONE, 5, b"\x00\x04")),
-    "empty dictionary": (1, column(ONE, 0x16, b"\x00\x00\x00")),
-    "dictionary of 257": (1, column(ONE, 0x16, b"\x81\x02" + b"\x01a" * 257 + b"\x00\x00")),
-    "dictionary cut short": (1, column(ONE, 0x16, b"\x02\x01a\x09b")),
-    "index beyond the dictionary": (1, column(ONE, 0x16, b"\x01\x01a\x00\x02")),
-    "index below zero": (1, column(ONE, 0x16, b"\x01\x01a\x00\x01")),
-    "text longer than the rest": (1, column(ONE, 6, b"\x05abcd")),
-    "not UTF-8": (1, column(ONE, 6, b"\x01\xff")),
-    "packed values cut short": (1, column(THREE, 0, bytes([8, HALF, 0, 1, 2, 3]))),
-    "exception behind the block": (1, column(THREE, 0, b"\x08\x05\x02\x01\x02\x01")),
-    "more exceptions than bytes": (1, column(THREE, 0, b"\x08\x05\x02\xff\x00\x01")),
-    "more exceptions than values": (1, column(THREE, 0, b"\x08\x05\x02\x03\x00\x00\x00\x01\x01\x01")),
-    "exceptions of 64 bits": (1, column(THREE, 0, b"\x08\xfd\x02\x01\x00\x01" + b"\0" * 16)),
-    "double of mode 3": (1, column(ONE, 4, b"\x03" + b"\0" * 10)),
-    "double of exponent 11": (1, column(ONE, 4, bytes([11 << 3 | 1, 8]))),
-    "double without its first value": (1, column(ONE, 4, b"\x00" + b"\0" * 7)),
-    "double of 57 bits": (1, column(ONE, 4, b"\x00" + b"\0" * 9 + b"\x39")),
-    "double shifted out": (1, column(ONE, 4, b"\x00" + b"\0" * 8 + b"\x21\x20")),
-    "double exception behind the block": (
-        1, column(ONE, 4, b"\x05\x01\x01" + b"\0" * 8 + b"\x08"),
-    ),
-    "double exceptions cut short": (1, column(ONE, 4, b"\x05\x02\x00" + b"\0" * 8)),
+    "no points": column(times(0, 5), 0, b"\x08"),
+    "too many points": column(times(2**20 + 1, 5, 2**20, b"\1\2" * 9000), 0, b"\0" * 20000),
+    "more points than its bytes can hold": column(times(9999, 5, 9998, b"\x01\x02"), 0, b"\x08"),
+    "too few values": column(times(256, 5, 255, b"\x01\x02\x01\x00"), 5, b"\x00\x00"),
+    "end of time beyond int64": column(times(2, 2**63 - 1, 1), 5, b"\x00\x00"),
+    "span too short": column(times(3, 5, 1, b"\x01\x02"), 0, b"\x08\x01\x02"),
+    "times stand still": column(times(3, 5, 2, b"\x01\x00"), 0, b"\x08\x01\x02"),
+    "times go back": column(times(3, 5, 2, b"\x09\x01\x03"), 0, b"\x08\x01\x02"),
+    "last time is not the one promised": column(times(3, 5, 3, b"\x01\x02"), 0, b"\x08\x01\x02"),
+    "bytes after the times": column(times(3, 5, 2, b"\x01\x02\x00"), 0, b"\x08\x01\x02"),
+    "bytes after the values": column(ONE, 0, b"\x08\x00"),
+    "no values": column(ONE, 0, b""),
+    "times before the first column": column(b"", 0, b"\x08", back=3),
+    "times in itself": column(b"", 0, b"\x08", back=1),
+    "unknown kind": column(ONE, 10, b"\x08"),
+    "unknown flag": column(ONE, 0x20, b"\x08"),
+    "dictionary of numbers": column(ONE, 0x10, b"\x08"),
+    "scale above 64": column(ONE, 1, b"\x41\x08"),
+    "common scale above 18": column(ONE, 2, b"\x13\x00\x08"),
+    "floor above the scale": column(ONE, 2, b"\x01\x02\x08"),
+    "scale missing": column(ONE, 9, b"\x01"),
+    "form above 65": column(ONE, 3, b"\x00\x84\x01\x08"),
+    "mixed numbers of a kind that is none": column(ONE, 9, b"\x04\x00\x00\x08"),
+    "class above BYTES": column(ONE, 9, b"\x00\x00\x0e\x08"),
+    "class below zero": column(ONE, 9, b"\x00\x00\x01\x08"),
+    "boolean 2": column(ONE, 5, b"\x00\x04"),
+    "empty dictionary": column(ONE, 0x16, b"\x00\x00\x00"),
+    "dictionary of 257": column(ONE, 0x16, b"\x81\x02" + b"\x01a" * 257 + b"\x00\x00"),
+    "dictionary cut short": column(ONE, 0x16, b"\x02\x01a\x09b"),
+    "index beyond the dictionary": column(ONE, 0x16, b"\x01\x01a\x00\x02"),
+    "index below zero": column(ONE, 0x16, b"\x01\x01a\x00\x01"),
+    "text longer than the rest": column(ONE, 6, b"\x05abcd"),
+    "not UTF-8": column(ONE, 6, b"\x01\xff"),
+    "packed values cut short": column(THREE, 0, bytes([8, HALF, 0, 1, 2, 3])),
+    "exception behind the block": column(THREE, 0, b"\x08\x05\x02\x01\x02\x01"),
+    "more exceptions than bytes": column(THREE, 0, b"\x08\x05\x02\xff\x00\x01"),
+    "more exceptions than values": column(THREE, 0, b"\x08\x05\x02\x03\x00\x00\x00\x01\x01\x01"),
+    "exceptions of 64 bits": column(THREE, 0, b"\x08\xfd\x02\x01\x00\x01" + b"\0" * 16),
+    "double of mode 3": column(ONE, 4, b"\x03" + b"\0" * 10),
+    "double of exponent 11": column(ONE, 4, bytes([11 << 3 | 1, 8])),
+    "double without its first value": column(ONE, 4, b"\x00" + b"\0" * 7),
+    "double of 57 bits": column(ONE, 4, b"\x00" + b"\0" * 9 + b"\x39"),
+    "double shifted out": column(ONE, 4, b"\x00" + b"\0" * 8 + b"\x21\x20"),
+    "double exception behind the block": column(ONE, 4, b"\x05\x01\x01" + b"\0" * 8 + b"\x08"),
+    "double exceptions cut short": column(ONE, 4, b"\x05\x02\x00" + b"\0" * 8),
 }  # fmt: skip
 
 
@@ -154,7 +147,15 @@ def test_hand_made_chunks_are_read(name: str) -> None:
 @pytest.mark.parametrize("name", BAD)
 def test_refused_with_a_right_checksum(name: str) -> None:
     with pytest.raises(StoreError):
-        decode(sealed(*BAD[name]))
+        decode(sealed(1, BAD[name]))
+
+
+@pytest.mark.parametrize("promised", [0, 1, 3, 2**32])
+def test_columns_promised_and_there(promised: int) -> None:
+    two = GOOD["one point"] + GOOD["three points"]
+    assert len(decode(sealed(2, two))) == 2
+    with pytest.raises(StoreError):
+        decode(sealed(promised, two))
 
 
 # ---- what the writer refuses ----
