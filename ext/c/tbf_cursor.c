@@ -63,13 +63,12 @@ tbf_status tbf_cursor_open(tbf_cursor *c, const tbf_chunk_column *column, int64_
     c->doubles = (tbf_doubles){.started = false};
     c->at_first = true;
     c->only_ends = column->points <= 2;
-    if (c->kind == TBF_COLUMN_MIXED) {
-        if (c->v == c->v_end || *c->v > TBF_COLUMN_FORMS) {
-            return TBF_ECORRUPT;
-        }
+    bool fine = c->kind != TBF_COLUMN_MIXED || (c->v < c->v_end && *c->v <= TBF_COLUMN_FORMS);
+    if (fine && c->kind == TBF_COLUMN_MIXED) {
         c->number_kind = *c->v++;
     }
-    bool fine = open_numbers(c) && (!c->has_dictionary || open_dictionary(c));
+    fine = fine && open_numbers(c) && (!c->has_dictionary || open_dictionary(c));
+    c->left = fine ? c->left : 0;
     return fine ? TBF_OK : TBF_ECORRUPT;
 }
 

@@ -1,11 +1,12 @@
 # C declarations of ext/c/tbf_chunk.h and tbf_agg.h, and the owners of a chunk writer's memory.
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from tbfast._ext.batch cimport tbf_span, tbf_status
 
 cdef extern from "tbf_chunk.h" nogil:
-    const uint32_t TBF_CHUNK_BATCH
-    const uint32_t TBF_CHUNK_POINTS_MAX
+    enum:
+        TBF_CHUNK_BATCH
+        TBF_CHUNK_POINTS_MAX
     ctypedef struct tbf_cell:
         uint8_t type
         uint8_t scale

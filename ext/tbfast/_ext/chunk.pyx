@@ -172,8 +172,8 @@ cdef class _Reader:
     cdef tbf_chunk_column column
     cdef size_t at
     cdef tbf_cursor cursor
-    cdef int64_t ts[128]
-    cdef tbf_cell cells[128]
+    cdef int64_t ts[TBF_CHUNK_BATCH]
+    cdef tbf_cell cells[TBF_CHUNK_BATCH]
     cdef size_t n
 
     def __cinit__(self, const uint8_t[::1] data not None):
