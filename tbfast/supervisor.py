@@ -10,6 +10,7 @@ rest serves on.
 import ctypes
 import gc
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -39,20 +40,25 @@ BACKOFF_LAST_S = 30.0
 PARK_CRASHES = 5
 PARK_WINDOW_S = 60.0
 STUCK_S = 5.0  # heartbeats missed for so long: killed and restarted
+START_S = 120.0  # the same before the first heartbeat: opening a store replays its log
 TICK_S = 0.25
 STOP_S = 25.0  # then what is left is killed
 _PR_SET_PDEATHSIG = 1
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 class _Child:
     """One supervised process."""
 
-    def __init__(self, name: str, body: Callable[[], int], park: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, body: Callable[[], int], listeners: tuple[socket.socket, ...] = ()
+    ) -> None:
         self.name = name
         self.body = body
-        self.park = park
+        self.listeners = listeners
         self.pid = 0
         self.started = 0.0
+        self.killed = False
         self.restart_at = 0.0
         self.crashes: deque[float] = deque(maxlen=PARK_CRASHES)
         self.parked = False
@@ -73,6 +79,7 @@ class Supervisor:
         """Serves until SIGTERM or SIGINT; 0 after a graceful stop."""
         config = self._config
         setup(config.log.level, config.log.format, "supervisor")
+        _raise_descriptor_limit()
         self._layout.prepare()
         lock = self._layout.acquire()
         for stale in (self._layout.api, self._layout.link):
@@ -83,9 +90,7 @@ class Supervisor:
         run = control.NodeRun(
             os.getpid(), self._workers, _port(sockets[0].mqtt), _port(sockets[0].http)
         )
-        self._children.append(
-            _Child("controller", lambda: control.main(config, run, metrics), lambda: None)
-        )
+        self._children.append(_Child("controller", lambda: control.main(config, run, metrics)))
         for number, socks in enumerate(sockets):
             self._children.append(self._worker(number, socks, metrics))
         wake = self._signals()
@@ -124,6 +129,9 @@ class Supervisor:
         mqtt, http = self._config.mqtt, self._config.http
         mqtt_port, http_port = mqtt.bind_port, http.bind_port
         bound = []
+        # Members of a reuse-port group share a port silently: another node must not be joined.
+        _listener(mqtt.bind_address, mqtt_port, "--mqtt-port", shared=False).close()
+        _listener(http.bind_address, http_port, "--http-port", shared=False).close()
         for _ in range(self._workers):
             mqtt_sock = _listener(mqtt.bind_address, mqtt_port, "--mqtt-port")
             http_sock = _listener(http.bind_address, http_port, "--http-port")
@@ -147,37 +155,43 @@ class Supervisor:
     # --- children ----------------------------------------------------------------------------
 
     def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
-        def park() -> None:
-            socks.mqtt.close()
-            socks.http.close()
-
         return _Child(
             f"worker-{number}",
             lambda: worker.main(number, self._config, socks, metrics),
-            park,
+            (socks.mqtt, socks.http),
         )
 
     def _start(self, child: _Child) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        parent = os.getpid()
+        # A signal to the child must not meet our handlers, which it inherits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         pid = os.fork()
         if pid == 0:
-            self._become(child)
+            self._become(child, parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         child.pid = pid
         child.started = time.monotonic()
+        child.killed = False
         child.restart_at = 0.0
 
-    def _become(self, child: _Child) -> None:
+    def _become(self, child: _Child, parent: int) -> None:
         """Runs in the forked process and never returns."""
         code = 1
         try:
-            parent = os.getppid()
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(1)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for number in _HANDLED:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+            # A listener that outlives its owner here would still be dealt connections.
+            for other in self._children:
+                if other is not child:
+                    for sock in other.listeners:
+                        sock.close()
             assert self._metrics is not None
             slot = self._metrics.slot(child.name)
             setup(self._config.log.level, self._config.log.format, child.name, slot=slot)
@@ -211,11 +225,12 @@ class Supervisor:
         child.crashes.append(now)
         if len(child.crashes) == PARK_CRASHES and now - child.crashes[0] < PARK_WINDOW_S:
             child.parked = True
-            child.park()
+            for sock in child.listeners:
+                sock.close()
             log.error(
                 "process keeps failing and is parked; the node is not ready. "
                 "See its log lines above, then restart tbfast",
-                process=child.name,
+                child=child.name,
                 exit_code=code,
             )
             return
@@ -223,7 +238,7 @@ class Supervisor:
         delay = min(BACKOFF_FIRST_S * 2 ** (recent - 1), BACKOFF_LAST_S)
         child.restart_at = now + delay
         slot.add(words.RESTARTS)
-        log.error("process ended; restarting", process=child.name, exit_code=code, in_s=delay)
+        log.error("process ended; restarting", child=child.name, exit_code=code, in_s=delay)
 
     def _watch(self) -> None:
         now = time.monotonic()
@@ -234,10 +249,11 @@ class Supervisor:
                 continue
             assert self._metrics is not None
             beat_ms = self._metrics.slot(child.name).get(words.HEALTH_HEARTBEAT_MS)
-            if max(beat_ms / 1000, child.started) < now - STUCK_S:
-                log.error("process is stuck; killing it", process=child.name, pid=child.pid)
+            deadline = beat_ms / 1000 + STUCK_S if beat_ms else child.started + START_S
+            if deadline < now and not child.killed:
+                log.error("process is stuck; killing it", child=child.name, pid=child.pid)
                 os.kill(child.pid, signal.SIGKILL)
-                child.started = now  # one kill per STUCK_S
+                child.killed = True
 
     # --- stopping ----------------------------------------------------------------------------
 
@@ -269,29 +285,38 @@ class Supervisor:
                 time.sleep(0.01)
         left = [c for c in self._children if c.pid]
         for child in left:
-            log.error("process did not stop in time; killed", process=child.name)
+            log.error("process did not stop in time; killed", child=child.name)
             os.kill(child.pid, signal.SIGKILL)
-        self._reap()
+            os.waitpid(child.pid, 0)  # the next start must find the data directory free
         log.info("stopped")
         shutdown_logging()
         return 1 if left else 0
 
 
-def _listener(address: str, port: int, flag: str) -> socket.socket:
+def _listener(address: str, port: int, flag: str, *, shared: bool = True) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
     sock.setblocking(False)
     try:
         sock.bind((address, port))
-        sock.listen(BACKLOG)
+        if shared:
+            sock.listen(BACKLOG)
     except OSError as error:
+        sock.close()
         raise LocalError(
             f"cannot listen on {address}:{port}: {error.strerror}; "
             f"stop what uses it or choose another with {flag}"
         ) from error
     return sock
+
+
+def _raise_descriptor_limit() -> None:
+    """The soft limit is often 1024 for the sake of select(), which nothing here uses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _port(sock: socket.socket) -> int:

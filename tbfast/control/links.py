@@ -45,6 +45,7 @@ class LinkServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._positions: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._request = 0
+        self._changes = 0  # told to the workers
         self._server: asyncio.AbstractServer | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -92,7 +93,10 @@ class LinkServer:
     def message(self, channel: Channel, message: msg.Message) -> None:
         match message:
             case msg.Hello():
-                self._workers[channel] = _Worker(channel, message)
+                worker = self._workers[channel] = _Worker(channel, message)
+                # At once: the worker tells of sessions that open and close from here on.
+                for session in message.sessions:
+                    self._session_opened(worker, session)
                 self._spawn(self._welcome(channel, message))
             case msg.KeyTable(epoch, first, defs):
                 # Sent right behind Hello, before any block of it can be asked for.
@@ -116,7 +120,9 @@ class LinkServer:
         return self._workers[channel].journal_id
 
     async def _welcome(self, channel: Channel, hello: msg.Hello) -> None:
-        worker = self._workers[channel]
+        worker = self._workers.get(channel)
+        if worker is None:
+            return  # gone again
         changes = await self._registry.changes_since(hello.revision) if hello.revision else []
         cursor = self._tail.cursor(worker.journal_id)
         channel.send(
@@ -129,14 +135,17 @@ class LinkServer:
         )
         for change in changes or ():
             channel.send(_changed_message(change))
-        for session in hello.sessions:
-            self._session_opened(worker, session)
         log.info("worker linked", journal=worker.journal_id, pid=hello.pid, after=cursor)
 
     # --- registry ----------------------------------------------------------------------------
 
     async def _lookup(self, channel: Channel, lookup: msg.Lookup) -> None:
-        found = [await self._credentials(i) for i in lookup.ids]
+        while True:
+            changes = self._changes
+            found = [await self._credentials(i) for i in lookup.ids]
+            # What a worker has been told to forget must not reach it again from before the change.
+            if changes == self._changes:
+                break
         channel.send(msg.Found(lookup.request, found))
 
     async def _credentials(self, credentials_id: str) -> StoredCredentials | None:
@@ -154,6 +163,7 @@ class LinkServer:
         )
 
     def _changed(self, change: Change) -> None:
+        self._changes += 1
         message = _changed_message(change)
         for channel in self._workers:
             channel.send(message)
@@ -182,8 +192,8 @@ class LinkServer:
     async def caught_up(self) -> None:
         """Returns when the tail has applied everything acknowledged before this call.
 
-        A worker that does not answer within POSITION_TIMEOUT_S is left out: it acknowledges
-        nothing meanwhile that this read could have been promised.
+        A worker that is not linked, or whose rows do not arrive within POSITION_TIMEOUT_S, is left
+        out: what it acknowledged last may be missing then.
         """
         waits = [self._wait_for(worker) for worker in list(self._workers.values())]
         if waits:
@@ -193,11 +203,15 @@ class LinkServer:
         self._request += 1
         answer: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self._positions[self._request] = answer
-        worker.channel.send(msg.WhereNow(self._request))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POSITION_TIMEOUT_S):
-                position = await answer
-                await self._tail.reached(worker.journal_id, position)
+        request = self._request
+        worker.channel.send(msg.WhereNow(request))
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POSITION_TIMEOUT_S):
+                    position = await answer
+                    await self._tail.reached(worker.journal_id, position)
+        finally:
+            self._positions.pop(request, None)
 
     # --- tasks -------------------------------------------------------------------------------
 
@@ -220,11 +234,10 @@ def _take_over(worker: _Worker, session: msg.OpenSession) -> None:
 
 
 def _changed_message(change: Change) -> msg.Changed:
-    revoked = change.revoked_credentials()
-    closes = change.kind in ("device", "credentials") and (change.op == "deleted" or bool(revoked))
+    closes = change.kind == "credentials" or (change.kind == "device" and change.op == "deleted")
     return msg.Changed(
         change.revision,
-        [*revoked, *change.new_credentials()],
+        change.stale_credentials(),
         [change.number] if closes and change.number else [],
         "the device was removed" if change.op == "deleted" else "the credentials changed",
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import uvloop
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
+from tbfast._ext.metrics import Slot
 from tbfast.config import Config
 from tbfast.control.links import LinkServer
 from tbfast.control.registry import Registry
@@ -21,7 +23,7 @@ from tbfast.control.rest import build_app
 from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.tail import TailService
-from tbfast.errors import StoreError
+from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.layout import Layout
@@ -105,20 +107,30 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     loop = asyncio.get_running_loop()
     slot = metrics.slot("controller")
     layout = Layout(Path(config.data_dir))
-    try:
-        registry = await Registry.open(layout.registry)
-    except StoreError as error:
-        log.error("cannot open the registry", error=str(error))
-        return EXIT_STORE
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    beat = loop.create_task(_heartbeat(slot))
+    try:
+        registry = await _open_registry(layout.registry, stop)
+    except StoreError as error:
+        log.error("cannot open the registry", error=str(error))
+        return EXIT_STORE
+    if registry is None:
+        return 0
     tail = TailService(slot)
     links = LinkServer(registry, tail)
     journals = JournalReader(layout, follow=True)
     # Journals of workers that a smaller --workers no longer starts: nobody sends their blocks.
-    orphans = [n for n in layout.journal_numbers() if n >= run.workers]
-    await journals.replay(orphans, tail.apply)
+    for journal in (n for n in layout.journal_numbers() if n >= run.workers):
+        try:
+            await journals.replay([journal], tail.apply)
+        except StoreError as error:
+            log.error(
+                "the journal of a former worker cannot be read: its rows are missing",
+                journal=journal,
+                error=str(error),
+            )
     await links.listen(layout.link)
     services = Services(
         registry=registry,
@@ -146,7 +158,6 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
             log.error("the registry's disk failed; the controller restarts")
             code = EXIT_STORE
             break
-        slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
     slot.put(words.HEALTH_LISTENING, 0)
@@ -156,7 +167,26 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     await journals.close()
     if code == 0:
         await registry.close()
+    beat.cancel()
     return code
+
+
+async def _heartbeat(slot: Slot) -> None:
+    while True:
+        slot.put(words.HEALTH_HEARTBEAT_MS, int(asyncio.get_running_loop().time() * 1000))
+        await asyncio.sleep(HEARTBEAT_S)
+
+
+async def _open_registry(path: Path, stop: asyncio.Event) -> Registry | None:
+    """The registry, once the disk has room for it; None when told to stop before."""
+    while not stop.is_set():
+        try:
+            return await Registry.open(path)
+        except StoreFull as error:
+            log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
+    return None
 
 
 def main(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:

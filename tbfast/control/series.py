@@ -10,7 +10,8 @@ from tbfast.store.series_reader import JournalReader
 class NodeSeries:
     """Latest values and key names from the tail, ranges from the journals.
 
-    Every answer holds all rows acknowledged before the call.
+    Ranges hold all rows acknowledged before the call; latest values and key names do while the
+    tail keeps up (see LinkServer.caught_up).
     """
 
     def __init__(self, tail: TailService, links: LinkServer, journals: JournalReader) -> None:

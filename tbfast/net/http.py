@@ -48,11 +48,18 @@ class HttpPort:
     """
 
     def __init__(
-        self, node: NodeMetrics, slot: Slot | None = None, handlers: Sequence[Handler] = ()
+        self,
+        node: NodeMetrics,
+        slot: Slot | None = None,
+        handlers: Sequence[Handler] = (),
+        *,
+        max_connections: int = limits.HTTP_CONNECTIONS,
     ) -> None:
+        self._max_connections = max_connections
         self._pages = HealthPages(node)
         self._handlers = tuple(handlers)
         self.slot = Slot() if slot is None else slot
+        self._max_connections = max_connections
         self._server: asyncio.Server | None = None
         self._connections: dict[_Connection, None] = {}  # oldest first
 
@@ -69,7 +76,7 @@ class HttpPort:
 
     def opened(self, connection: "_Connection") -> None:
         """Takes a new connection in; when the port is full the oldest one goes."""
-        if len(self._connections) >= limits.HTTP_CONNECTIONS:
+        if len(self._connections) >= self._max_connections:
             self.slot.add(words.REFUSED_HTTP + words.REASON_LIMIT)
             next(iter(self._connections)).abort()
         self._connections[connection] = None

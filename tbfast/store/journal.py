@@ -53,15 +53,13 @@ def block_key(position: Position) -> bytes:
     return KEY.pack(*position)
 
 
-def read_definitions(db: Rdict) -> Iterator[KeyDefinitions]:
-    """Every key definition of an open journal, oldest epoch first."""
-    meta = db.get_column_family("meta")
-    it = meta.iter()
-    it.seek(b"k")
-    while it.valid() and (key := it.key())[:1] == b"k":
+def read_definitions(db: Rdict, path: Path) -> Iterator[KeyDefinitions]:
+    """Every key definition of an open journal, oldest epoch first; StoreError at damage."""
+    for key, defs in rocks.pairs(db.get_column_family("meta"), path, b"k"):
+        if key[:1] != b"k":
+            return
         epoch, first = struct.unpack(">II", key[1:])
-        yield KeyDefinitions(epoch, first, it.value())
-        it.next()
+        yield KeyDefinitions(epoch, first, defs)
 
 
 class Journal:
@@ -89,7 +87,7 @@ class Journal:
             self._check_mark()
             self.epoch = self._start_epoch()
         except BaseException:
-            self.close()
+            self._release()
             raise
         self.written = self.last()
         self.durable = self.written
@@ -98,7 +96,8 @@ class Journal:
     def _check_format(self) -> None:
         stored = self._meta.get(b"f")
         if stored is None:
-            self._meta.put(b"f", struct.pack("<I", FORMAT_VERSION))
+            with rocks.translated(self.path):
+                self._meta.put(b"f", struct.pack("<I", FORMAT_VERSION))
             return
         version = struct.unpack("<I", stored)[0]
         if version > FORMAT_VERSION:
@@ -113,8 +112,10 @@ class Journal:
 
     def last(self) -> Position:
         """Position of the newest block; (0, 0) in an empty journal."""
-        it = self._db.iter()
-        it.seek_to_last()
+        with rocks.translated(self.path):
+            it = self._db.iter()
+            it.seek_to_last()
+            it.status()
         return Position(*KEY.unpack(it.key())) if it.valid() else Position(0, 0)
 
     def _check_mark(self) -> None:
@@ -172,27 +173,32 @@ class Journal:
     def mark(self, position: Position) -> None:
         """Remembers in the second place that blocks up to `position` are synced."""
         head = MARK.pack(MARK_MAGIC, position.epoch, position.seq, 0)[:-4]
-        os.pwrite(self._mark_fd, head + struct.pack("<I", zlib.crc32(head)), 0)
+        with rocks.translated(self._mark_path):
+            os.pwrite(self._mark_fd, head + struct.pack("<I", zlib.crc32(head)), 0)
 
     def read(self, after: Position, upto: Position, max_bytes: int) -> list[tuple[Position, bytes]]:
-        """Blocks after one position up to another, inclusive; max_bytes, but at least one."""
+        """Blocks after one position up to another, inclusive; max_bytes, but at least one.
+
+        StoreError where they are damaged.
+        """
         blocks: list[tuple[Position, bytes]] = []
         total = 0
-        it = self._db.iter()
-        it.seek(block_key(Position(after.epoch, after.seq + 1)))
         end = block_key(upto)
-        while it.valid() and (key := it.key()) <= end:
-            value = it.value()
-            if blocks and total + len(value) > max_bytes:
-                break
-            blocks.append((Position(*KEY.unpack(key)), value))
-            total += len(value)
-            it.next()
+        first = block_key(Position(after.epoch, after.seq + 1))
+        try:
+            for key, value in rocks.pairs(self._db, self.path, first):
+                if key > end or (blocks and total + len(value) > max_bytes):
+                    break
+                blocks.append((Position(*KEY.unpack(key)), value))
+                total += len(value)
+        except StoreError:
+            if not blocks:
+                raise  # else the next read begins here
         return blocks
 
     def definitions(self) -> list[KeyDefinitions]:
         """Key tables of every epoch that may still have blocks."""
-        return list(read_definitions(self._db))
+        return list(read_definitions(self._db, self.path))
 
     def trim(self, upto: Position) -> None:
         """Forgets blocks up to `upto`: their rows are safe elsewhere.  One DeleteRange per call."""
@@ -222,10 +228,13 @@ class Journal:
         """Closes the store; unsynced blocks are synced first."""
         if self._db is not None:
             try:
-                self._db.flush_wal(True)
+                self.sync()
             finally:
-                self._meta.close()
-                del self._meta_handle
-                self._db.close()
-                os.close(self._mark_fd)
-                self._db = None  # type: ignore[assignment]
+                self._release()
+
+    def _release(self) -> None:
+        self._meta.close()
+        del self._meta_handle
+        self._db.close()
+        os.close(self._mark_fd)
+        self._db = None  # type: ignore[assignment]

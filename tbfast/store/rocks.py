@@ -1,6 +1,7 @@
 """How tbfast opens RocksDB, and the door where its exceptions become ours."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,6 +58,21 @@ def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: in
         return Rdict(str(path), made, column_families=dict.fromkeys(families, made))
 
 
+def pairs(db: Rdict, path: Path, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values from a key on, in order.
+
+    StoreError where a table file is damaged: a RocksDB iterator just ends there, as after the last
+    key, and only its status knows the difference.
+    """
+    with translated(path):
+        it = db.iter()
+        it.seek(from_key)
+        while it.valid():
+            yield it.key(), it.value()
+            it.next()
+        it.status()
+
+
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn what RocksDB and the file system raise into StoreError or one of its kinds."""
@@ -65,7 +81,8 @@ def translated(path: Path) -> Iterator[None]:
     except TbfastError:
         raise
     except OSError as error:
-        raise StoreError(f"cannot use the store at {path}: {error.strerror}") from error
+        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise kind(f"cannot use the store at {path}: {error.strerror}") from error
     except Exception as error:  # rocksdict raises plain Exception for every RocksDB status
         text = str(error)
         if "/LOCK: " in text:

@@ -46,10 +46,11 @@ class CommitMetrics(Protocol):
 class Committer:
     """Commits the groups of one worker.
 
-    on_durable(group, previous durable position) is called for each block in order, before its
-    answers are sent.
-    on_broken(error) is called once if a sync fails: nothing can be promised any more, the process
-    must end (a failed fdatasync may have dropped the dirty pages; trying again would lie).
+    on_durable(group, position of the block before it) is called for each block in order, before
+    its answers are sent.
+    on_broken(error) is called once if a write fails for another reason than lack of space, or a
+    sync for any: nothing can be promised any more, the process must end (a failed fdatasync may
+    have dropped the dirty pages; trying again would lie).
     """
 
     def __init__(
@@ -83,7 +84,10 @@ class Committer:
         self._inflight_bytes = 0
         self._pressed = False
         self._syncing = False
+        self._covered = 0  # oldest unsynced groups that the running sync makes durable
         self._broken = False
+        self._full = False  # no space: RocksDB recovers by itself unless it is asked to sync
+        self._left_behind = Position(0, 0)  # newest block that was refused after its write
         self.journal_bytes = journal.disk_bytes()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run_jobs, name="journal-sync", daemon=True)
@@ -130,25 +134,32 @@ class Committer:
         self._watch_pressure()
 
     def _write(self) -> None:
+        if self._broken:
+            return
         while self._unwritten and self._retry is None:
             group = self._unwritten[0]
             if group.value is not None:
+                if self.journal_bytes + len(group.value) > self._max_journal_bytes:
+                    self._unwritten.popleft()
+                    self._refuse(group, self._over_budget())
+                    continue
                 try:
-                    if self.journal_bytes + len(group.value) > self._max_journal_bytes:
-                        raise StoreFull(
-                            f"{self._journal.path}: journal.max_bytes "
-                            f"({self._max_journal_bytes}) is reached"
-                        )
                     self._journal.append(group)
-                    self.journal_bytes += len(group.value)
                 except StoreStall:
                     self._retry = self._loop.call_later(STALL_RETRY_S, self._write_again)
                     self._watch_pressure()
                     return
-                except StoreError as error:
+                except StoreFull as error:
+                    self._full = True
                     self._unwritten.popleft()
+                    self._refuse_unsynced(error)
                     self._refuse(group, error)
                     continue
+                except StoreError as error:
+                    self._break(error)
+                    return
+                self._full = False
+                self.journal_bytes += len(group.value)
             self._unwritten.popleft()
             self._unsynced.append(group)
         if not self._disk:
@@ -159,9 +170,15 @@ class Committer:
             else:
                 self._start_sync()
 
+    def _over_budget(self) -> StoreFull:
+        return StoreFull(
+            f"{self._journal.path}: journal.max_bytes ({self._max_journal_bytes}) is reached"
+        )
+
     def _write_again(self) -> None:
         self._retry = None
         self._write()
+        self._watch_pressure()  # the store may refuse now what it only delayed before
 
     def _refuse(self, group: Group, error: StoreError) -> None:
         log.limited("store", logging.ERROR, "journal refused a group", error=str(error))
@@ -178,34 +195,49 @@ class Committer:
 
     def _start_sync(self) -> None:
         self._syncing = True
-        covered = len(self._unsynced)
-        self._jobs.put(lambda: self._sync_in_thread(covered))
+        self._covered = len(self._unsynced)
+        self._jobs.put(self._sync_in_thread)
 
-    def _sync_in_thread(self, covered: int) -> None:
+    def _sync_in_thread(self) -> None:
         error = None
         try:
             self._journal.sync()
         except StoreError as failed:
             error = failed
-        self._loop.call_soon_threadsafe(self._synced, covered, error)
+        self._loop.call_soon_threadsafe(self._synced, error)
 
-    def _synced(self, covered: int, error: StoreError | None) -> None:
+    def _synced(self, error: StoreError | None) -> None:
         self._syncing = False
+        covered, self._covered = self._covered, 0
         if self._broken:
             return
         if error is not None:
-            self._broken = True
-            for group in [*self._unsynced, *self._unwritten]:
-                self._refuse(group, error)
-            self._unsynced.clear()
-            self._unwritten.clear()
-            self._on_broken(error)
+            self._break(error)
             return
         self._complete(covered)
         if not self._ingest.group.empty:
             self.commit()
         elif self._disk and self._unsynced:
             self._start_sync()
+
+    def _refuse_unsynced(self, error: StoreFull) -> None:
+        """Written groups that no sync covers: one would fail now, and for good."""
+        if self._disk:
+            for group in [self._unsynced.pop() for _ in range(len(self._unsynced) - self._covered)]:
+                if group.value is not None:
+                    left = Position(self._journal.epoch, group.seq)
+                    self._left_behind = max(self._left_behind, left)
+                self._refuse(group, error)
+
+    def _break(self, error: StoreError) -> None:
+        if self._broken:
+            return
+        self._broken = True
+        for group in [*self._unsynced, *self._unwritten]:
+            self._refuse(group, error)
+        self._unsynced.clear()
+        self._unwritten.clear()
+        self._on_broken(error)
 
     def _complete(self, count: int) -> None:
         """The oldest `count` unsynced groups are durable."""
@@ -214,8 +246,11 @@ class Committer:
             group = self._unsynced.popleft()
             self._inflight_bytes -= group.held_bytes
             if group.value is not None:
+                position = Position(self._journal.epoch, group.seq)
                 previous = self._journal.durable
-                self._journal.durable = Position(self._journal.epoch, group.seq)
+                if self._left_behind < position:
+                    previous = max(previous, self._left_behind)
+                self._journal.durable = position
                 self._on_durable(group, previous)
             self._metrics.committed(group, (now_ns - group.opened_ns) / 1e9)
             self._answers.complete(group)
@@ -227,7 +262,8 @@ class Committer:
         """Once a second: syncs what "process" left behind, and moves the high-water mark."""
         position = self._journal.written if not self._disk else self._journal.durable
         self.journal_bytes = self._journal.disk_bytes()
-        self._jobs.put(lambda: self._mark_in_thread(position))
+        if not self._full:
+            self._jobs.put(lambda: self._mark_in_thread(position))
         self._mark_timer = self._loop.call_later(MARK_INTERVAL_S, self._background_sync)
 
     def _mark_in_thread(self, position: Position) -> None:
@@ -235,10 +271,15 @@ class Committer:
             if not self._disk:
                 self._journal.sync()
             if position.seq:
-                self._journal.mark(position)
-        except (StoreError, OSError) as failed:
-            error = failed if isinstance(failed, StoreError) else StoreError(str(failed))
-            self._loop.call_soon_threadsafe(self._synced, 0, error)
+                self._mark(position)
+        except StoreError as error:
+            self._loop.call_soon_threadsafe(self._break, error)
+
+    def _mark(self, position: Position) -> None:
+        try:
+            self._journal.mark(position)
+        except StoreFull as error:  # the former mark stands
+            log.limited("store", logging.ERROR, "high-water mark not moved", error=str(error))
 
     # --- back-pressure -------------------------------------------------------------------
 
@@ -267,6 +308,11 @@ class Committer:
         """Whether every accepted message has been committed and answered."""
         return self._ingest.group.empty and not self._unwritten and not self._unsynced
 
+    @property
+    def can_sync(self) -> bool:
+        """Whether the journal takes a sync; not while the disk is full, nor after it failed."""
+        return not self._broken and not self._full
+
     def close(self) -> None:
         """Stops the thread after its last job; call when idle."""
         self._mark_timer.cancel()
@@ -274,6 +320,6 @@ class Committer:
             self._timer.cancel()
         self._jobs.put(None)
         self._thread.join()
-        if self._journal.written.seq and not self._broken:
+        if self._journal.written.seq and self.can_sync:
             self._journal.sync()
             self._journal.mark(self._journal.written)

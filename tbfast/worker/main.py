@@ -1,8 +1,10 @@
 """The life of one worker process, from fork to exit."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -15,7 +17,7 @@ from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast.config import Config
 from tbfast.engine.mqtt.session import Settings
-from tbfast.errors import StoreError
+from tbfast.errors import StoreError, StoreFull
 from tbfast.link import channel as link
 from tbfast.net.http import HttpPort
 from tbfast.net.mqtt import MqttPort
@@ -91,11 +93,15 @@ class Worker:
     async def run(self) -> int:
         """Serves until told to stop; 0, or EXIT_STORE if the journal failed."""
         loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
         try:
-            journal = Journal(self._layout.journal(self._number), self._number)
+            journal = await self._open_journal()
         except StoreError as error:
             log.error("cannot open the journal", error=str(error))
             return EXIT_STORE
+        if journal is None:
+            return 0
         config = self._config
         ingest = Ingest(
             max_remaining=config.mqtt.max_payload_size,
@@ -104,7 +110,15 @@ class Worker:
         )
         feed = BlockFeed(loop, journal)
         directory = Directory(loop, self._number, journal, feed)
-        port = MqttPort(loop, ingest, self._slot, directory, _session_settings(config))
+        mqtt_connections, http_connections = _connection_limits()
+        port = MqttPort(
+            loop,
+            ingest,
+            self._slot,
+            directory,
+            _session_settings(config),
+            max_connections=mqtt_connections,
+        )
         committer = Committer(
             loop,
             ingest,
@@ -118,10 +132,8 @@ class Worker:
         )
         directory.sessions = port
         port.commits = committer
-        http = HttpPort(self._node, self._slot)
+        http = HttpPort(self._node, self._slot, max_connections=http_connections)
         await http.listen(loop, self._sockets.http)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
         link_task = loop.create_task(
             link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
         )
@@ -139,9 +151,21 @@ class Worker:
         beat.cancel()
         await link_task
         committer.close()
-        if self._exit_code == 0:
+        if committer.can_sync:
             journal.close()
         return self._exit_code
+
+    async def _open_journal(self) -> Journal | None:
+        """The journal, once the disk has room for it; None when told to stop before."""
+        while not self._stop.is_set():
+            try:
+                return Journal(self._layout.journal(self._number), self._number)
+            except StoreFull as error:
+                log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
+            self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
+        return None
 
     async def _drain(self, port: MqttPort, committer: Committer) -> None:
         """Finishes and acknowledges what was received."""
@@ -155,9 +179,8 @@ class Worker:
             await asyncio.sleep(0.02)
 
     async def _heartbeat(self, committer: Committer, directory: Directory) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            self._slot.put(words.HEALTH_HEARTBEAT_MS, int(loop.time() * 1000))
+            self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             directory.expire()
@@ -168,6 +191,24 @@ class Worker:
         log.error("the journal failed; this worker restarts", error=str(error))
         self._exit_code = EXIT_STORE
         self._stop.set()
+
+
+def _monotonic_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _connection_limits() -> tuple[int, int]:
+    """Connections of the MQTT and the HTTP port that leave RESERVED_DESCRIPTORS free.
+
+    Raises this process's soft limit to its hard one: the usual 1 024 is for programs that select().
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    room = max(hard - len(os.listdir("/proc/self/fd")) - limits.RESERVED_DESCRIPTORS, 2)
+    http = min(limits.HTTP_CONNECTIONS, max(room // 4, 1))
+    return room - http, http
 
 
 def _session_settings(config: Config) -> Settings:

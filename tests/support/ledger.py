@@ -205,6 +205,7 @@ class Load:
             stdout=subprocess.PIPE,
         )
         self.progress = Progress(0, 0, 0, 0)
+        self._reports = 0
         self._record: Record | None = None
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -216,6 +217,7 @@ class Load:
                 self._record = msgspec.json.decode(line, type=Record)
             else:
                 self.progress = msgspec.json.decode(line, type=Progress)
+                self._reports += 1
 
     @property
     def acked(self) -> int:
@@ -223,6 +225,8 @@ class Load:
 
     def wait_acked(self, more: int, timeout_s: float = 20.0) -> None:
         """Returns when so many more messages than now have been acknowledged."""
+        seen = self._reports
+        wait_until(lambda: self._reports > seen + 1, what="a report that began after now")
         wanted = self.acked + more
         wait_until(lambda: self.acked >= wanted, timeout_s, f"{wanted} acknowledgements")
 

@@ -50,12 +50,13 @@ class Node:
         env: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
         stderr: int | None = None,
+        log: Path | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.workers = workers
         self.mqtt_port = 0
         self.http_port = 0
-        self.log = data_dir.parent / f"{data_dir.name}.log"
+        self.log = log or data_dir.parent / f"{data_dir.name}.log"
         self._durability = durability
         self._env = {"TBFAST_LOG__FORMAT": "json", **(env or {})}
         self._wrapper = wrapper
@@ -78,7 +79,8 @@ class Node:
 
     def spawn(self) -> None:
         """Starts without waiting."""
-        (self.data_dir / "run" / "node.json").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.data_dir / "run" / "node.json").unlink()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(),

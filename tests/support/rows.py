@@ -39,13 +39,20 @@ class Block(NamedTuple):
 
 
 def crc32c(data: bytes) -> int:
-    """Bit by bit, RFC 3720 appendix B.4."""
+    """Byte by byte, RFC 3720 appendix B.4."""
     crc = 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF
+
+
+def _shifted(crc: int) -> int:
+    for _ in range(8):
+        crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
+
+
+_CRC32C = [_shifted(byte) for byte in range(256)]
 
 
 class _Bytes:

@@ -185,8 +185,14 @@ def rows(const uint8_t[::1] data not None, keys, devices=None):
         while (status := tbf_next_point(&record.points, &point)) == TBF_OK:
             if point.dead:
                 continue
-            name = keys[point.key] if point.key else (<char *>point.name.p)[:point.name.n]
-            out.append((record.device, <int>record.kind, record.ts_ms, name.decode(),
+            if point.key == 0:
+                name = (<char *>point.name.p)[:point.name.n]
+            elif point.key in keys:
+                name = keys[point.key]
+            else:
+                raise StoreError("journal block uses a key that nothing defines")
+            out.append((record.device, <int>record.kind, record.ts_ms,
+                        name.decode("utf-8", "replace"),
                         TYPE_NAMES[<int>point.type], point_text(&point)))
         if status != TBF_MORE:
             raise StoreError("journal block does not parse")

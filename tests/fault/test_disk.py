@@ -1,0 +1,170 @@
+"""Disks that fail, are slow, full or lose power: an acknowledgement is never a lie."""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tbfast.model import mqtt as m
+from tests.support.audit import audit
+from tests.support.faulty_disk import FaultShim, SmallDisk, small_disk
+from tests.support.ledger import running_load
+from tests.support.mqtt_client import connected
+from tests.support.node import Node, running_node
+from tests.support.waiting import wait_until
+
+SEED = int(os.environ.get("TBFAST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
+RESUME_S = 10.0  # RocksDB looks for free space every 5 s
+PAYLOAD = b'{"ts":1,"values":{"n":1}}'
+
+
+@pytest.fixture
+def shim(tmp_path: Path) -> FaultShim:
+    return FaultShim(tmp_path / "shim")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        yield disk
+
+
+def test_failed_sync_is_never_acknowledged(tmp_path: Path, shim: FaultShim) -> None:
+    with running_node(tmp_path / "data", workers=1, env=shim.env) as node:
+        (token,) = node.add_devices(1)
+        pid = node.worker_pid(0)
+        with connected(node.mqtt_port, token) as client:
+            client.publish_acknowledged(PAYLOAD)
+            shim.fail_syncs(1)
+            client.publish(PAYLOAD)
+            assert client.receive() is None
+        assert shim.failures_left == 0
+        node.wait_replaced(0, pid, 5)
+        ended = [line for line in node.log_lines() if line["event"].startswith("process ended")]
+        assert [(line["child"], line["exit_code"]) for line in ended] == [("worker-0", 70)]
+        with connected(node.mqtt_port, token) as client:
+            client.publish_acknowledged(PAYLOAD)
+
+
+def test_syncs_failing_at_random_moments_under_load(tmp_path: Path, shim: FaultShim) -> None:
+    print(f"TBFAST_TEST_SEED={SEED}")
+    rng = random.Random(SEED)
+    with running_node(tmp_path / "data", workers=1, env=shim.env) as node:
+        tokens = node.add_devices(8)
+        with running_load(node.mqtt_port, tokens) as load:
+            for _ in range(3):
+                load.wait_acked(rng.randrange(50, 2000))
+                pid = node.worker_pid(0)
+                shim.fail_syncs(1)
+                node.wait_replaced(0, pid, 5)
+            record = load.finish()
+        audit(node, record)
+
+
+def test_power_cut_under_load(tmp_path: Path, shim: FaultShim) -> None:
+    print(f"TBFAST_TEST_SEED={SEED}")
+    rng = random.Random(SEED)
+    with running_node(tmp_path / "data", env=shim.env) as node:
+        tokens = node.add_devices(16)
+        with running_load(node.mqtt_port, tokens) as load:
+            for _ in range(4):
+                load.wait_acked(rng.randrange(300, 3000))
+                node.kill_all()
+                shim.cut_power(node.data_dir)
+                node.start()
+            record = load.finish()
+        audit(node, record)
+
+
+def test_slow_disk_delays_acknowledgements_only(tmp_path: Path, shim: FaultShim) -> None:
+    with running_node(tmp_path / "data", workers=1, env=shim.env) as node:
+        tokens = node.add_devices(25)
+        with (
+            connected(node.mqtt_port, tokens[24]) as client,
+            running_load(node.mqtt_port, tokens[:24], window=2000) as load,
+        ):
+            load.wait_acked(1000)
+            shim.delay_syncs(100)
+            load.wait_acked(10_000)
+            for _ in range(50):
+                begun = time.monotonic()
+                client.ping()
+                assert time.monotonic() - begun < 0.5
+            begun = time.monotonic()
+            client.publish_acknowledged(PAYLOAD)
+            assert 0.1 <= time.monotonic() - begun < 2
+            assert node.rss_bytes() < 200 << 20
+            shim.delay_syncs(0)
+            record = load.finish()
+        audit(node, record)
+
+
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_full_disk(tmp_path: Path, disk: SmallDisk, durability: str) -> None:
+    with running_node(
+        disk.path / "data", workers=1, durability=durability, log=tmp_path / "log"
+    ) as node:
+        tokens = node.add_devices(10)
+        pid = node.worker_pid(0)
+        with (
+            connected(node.mqtt_port, tokens[8]) as idle,
+            running_load(node.mqtt_port, tokens[:8]) as load,
+        ):
+            load.wait_acked(500)
+            disk.fill()
+            _refused(node, tokens[9], 5)
+            _refused(node, tokens[9], 4)
+            idle.ping()
+            assert node.ready()
+            disk.resize(256)
+            begun = time.monotonic()
+            load.wait_acked(500, RESUME_S)
+            print(f"resumed {time.monotonic() - begun:.2f} s after there was space")
+            idle.publish_acknowledged(PAYLOAD)
+            assert node.worker_pid(0) == pid
+            record = load.finish()
+        audit(node, record)
+
+
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_stop_and_start_on_a_full_disk(tmp_path: Path, disk: SmallDisk, durability: str) -> None:
+    with running_node(
+        disk.path / "data", workers=1, durability=durability, log=tmp_path / "log"
+    ) as node:
+        tokens = node.add_devices(9)
+        with running_load(node.mqtt_port, tokens[:8]) as load:
+            load.wait_acked(500)
+            disk.fill()
+            _refused(node, tokens[8], 4)
+            assert node.stop() == 0
+            disk.fill()
+            node.spawn()
+            wait_until(lambda: "waiting for disk space" in node.tail_of_log(), 10)
+            disk.resize(256)
+            node.wait_ready(10)
+            load.wait_acked(500)
+            record = load.finish()
+        audit(node, record)
+        assert not [line for line in node.log_lines() if line["event"].startswith("process ")]
+
+
+def _refused(node: Node, token: str, version: int) -> None:
+    """Publishes until the disk is full; then the session is closed without a PUBACK."""
+
+    def closed() -> bool:
+        with connected(node.mqtt_port, token, version) as client:
+            client.publish(PAYLOAD)
+            packet = client.receive()
+            if isinstance(packet, m.Puback):
+                return False
+            if version == 5:
+                assert isinstance(packet, m.Disconnect), packet
+                assert packet.reason_code == 0x97
+                packet = client.receive()
+            assert packet is None
+            return True
+
+    wait_until(closed, 10, "the disk is full")

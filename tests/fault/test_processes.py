@@ -1,0 +1,266 @@
+"""Processes that die, hang or fail for ever: the rest serves, and what was acknowledged stays."""
+
+import contextlib
+import fcntl
+import http.client
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tbfast.model import mqtt as m
+from tests.support.audit import audit, audit_stopped
+from tests.support.faulty_disk import small_disk
+from tests.support.ledger import running_load
+from tests.support.mqtt_client import Client, connected
+from tests.support.node import Node, running_node
+from tests.support.waiting import wait_until
+
+PAYLOAD = b'{"ts":1,"values":{"n":1}}'
+SERVER_UNAVAILABLE = 3
+
+
+def lines(node: Node, event: str) -> list[dict[str, object]]:
+    return [line for line in node.log_lines() if line["event"].startswith(event)]
+
+
+def test_devices_are_served_while_the_controller_is_away(tmp_path: Path) -> None:
+    with running_node(tmp_path / "data") as node:
+        tokens = node.add_devices(12)
+        with running_load(node.mqtt_port, tokens[:8]) as load, contextlib.ExitStack() as stack:
+            load.wait_acked(500)
+            for token in tokens[8:]:
+                with connected(node.mqtt_port, token) as client:  # known to a worker now
+                    client.publish_acknowledged(PAYLOAD)
+            stack.enter_context(controller_away(node))
+            stranger = stack.enter_context(contextlib.closing(Client(node.mqtt_port, timeout_s=15)))
+            stranger.hello("never seen before")
+            load.wait_acked(2000)
+            wait_until(lambda: lines(node, "process keeps failing"), 15, "controller parked")
+            again = 0
+            for _ in range(20):  # known on the worker that they reach, whichever it is
+                again += reconnected(node, tokens[8])
+            assert again > 0
+            load.wait_acked(2000)
+            assert stranger.expect(m.Connack).reason_code == SERVER_UNAVAILABLE
+            record = load.finish()
+        assert node.stop() == 0
+        audit_stopped(node, record)
+
+
+def reconnected(node: Node, token: str) -> bool:
+    client = Client(node.mqtt_port, timeout_s=0.5)
+    with contextlib.closing(client), contextlib.suppress(TimeoutError):
+        assert client.connect(token) == 0
+        client.publish_acknowledged(PAYLOAD)
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def controller_away(node: Node):
+    """Kills it and takes the lock of its store before it is back: it cannot start again."""
+    with open(node.data_dir / "registry" / "LOCK", "r+b") as lock:
+
+        def taken() -> bool:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if pid := node.controller_pid():
+                    os.kill(pid, signal.SIGKILL)
+                return False
+            return True
+
+        wait_until(taken, what="the registry's lock")
+        yield
+
+
+def test_killed_worker_is_back_at_once(tmp_path: Path) -> None:
+    with running_node(tmp_path / "data") as node, contextlib.ExitStack() as stack:
+        (token,) = node.add_devices(1)
+        pid = node.kill_worker(0, signal.SIGSTOP)
+        clients = [
+            stack.enter_context(contextlib.closing(Client(node.mqtt_port))) for _ in range(40)
+        ]
+        for client in clients:
+            client.hello(token)
+        os.kill(pid, signal.SIGKILL)
+        begun = time.monotonic()
+        for client in clients:  # about half of them waited in the queue of the dead worker
+            assert client.expect(m.Connack).reason_code == 0
+        assert time.monotonic() - begun < 2
+        node.wait_replaced(0, pid, 2)
+
+
+def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
+    with running_node(tmp_path / "data") as node:
+        tokens = node.add_devices(8)
+        with running_load(node.mqtt_port, tokens) as load:
+            load.wait_acked(500)
+            pid = node.kill_worker(1, signal.SIGSTOP)
+            assert node.wait_replaced(1, pid, 8) < 6.5
+            load.wait_connected(8)
+            load.wait_acked(500)
+            record = load.finish()
+        audit(node, record)
+
+
+def test_crash_loop_is_parked_and_the_rest_serves(tmp_path: Path) -> None:
+    with running_node(tmp_path / "data") as node:
+        tokens = node.add_devices(8)
+        with running_load(node.mqtt_port, tokens) as load:
+            load.wait_acked(500)
+            for crash in range(1, 6):
+                pid = node.kill_worker(0)
+                wait_until(lambda pid=pid: node.worker_pid(0) != pid, what="worker is gone")
+                if crash < 5:
+                    node.wait_replaced(0, pid, 10)
+            wait_until(lambda: lines(node, "process keeps failing"), what="parked")
+            load.wait_connected(8)
+            load.wait_acked(500)
+            for _ in range(20):  # nobody waits in a queue that no process serves
+                with connected(node.mqtt_port, tokens[0], timeout_s=2):
+                    pass
+            assert health(node, "/readyz") == (503, b"worker-0 is not running\n")
+            assert health(node, "/healthz") == (200, b"ok\n")
+            record = load.finish()
+        assert node.worker_pid(0) == 0
+        audit(node, record)
+
+
+def health(node: Node, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=5)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_stop_under_load(tmp_path: Path, durability: str) -> None:
+    with running_node(tmp_path / "data", durability=durability) as node:
+        tokens = node.add_devices(16)
+        with running_load(node.mqtt_port, tokens) as load:
+            load.wait_acked(2000)
+            begun = time.monotonic()
+            assert node.stop(40) == 0
+            assert time.monotonic() - begun < 25
+            node.start()
+            load.wait_connected(16)
+            record = load.finish()
+        codes = {code for device in record.devices.values() for code in device.disconnect_codes}
+        assert codes == {0x8B}  # server shutting down
+        audit(node, record)
+        assert not lines(node, "process did not stop")
+
+
+def test_nobody_reads_the_log(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"full\n" * 100)
+    os.set_blocking(writer, True)
+    try:
+        with running_node(tmp_path / "data", stderr=writer) as node:
+            tokens = node.add_devices(8)
+            with running_load(node.mqtt_port, tokens) as load:
+                load.wait_acked(500)
+                for _ in range(100):
+                    with contextlib.closing(Client(node.mqtt_port)) as client:
+                        client.sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                pid = node.kill_worker(0)
+                node.wait_replaced(0, pid, 3)
+                load.wait_acked(2000)
+                record = load.finish()
+            audit(node, record)
+            assert node.stop() == 0
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+# --- refusing to start -----------------------------------------------------------------------
+
+
+def refusal(node: Node) -> str:
+    """A start that fails says why in one line and exits with 1."""
+    node.spawn()
+    assert node.process is not None
+    code = node.process.wait(10)
+    node.process = None
+    text = node.log.read_text()
+    assert code == 1, text
+    assert "Traceback" not in text
+    message = text.splitlines()[-1]
+    assert message.startswith("tbfast: ")
+    return message
+
+
+def test_read_only_directory(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4) as disk:
+        disk.read_only()
+        message = refusal(Node(disk.path / "data", log=tmp_path / "log"))
+        assert str(disk.path / "data") in message
+        assert "--data-dir" in message
+
+
+def test_existing_directory_turned_read_only(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 32) as disk:
+        with running_node(disk.path / "data", log=tmp_path / "first") as node:
+            assert node.stop() == 0
+        disk.read_only()
+        node = Node(disk.path / "data", log=tmp_path / "log")
+        message = refusal(node)
+        assert str(disk.path / "data") in message
+
+
+def test_directory_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    message = refusal(Node(tmp_path / "file" / "data", log=tmp_path / "log"))
+    assert str(tmp_path / "file" / "data") in message
+    assert "--data-dir" in message
+
+
+def test_second_instance(tmp_path: Path) -> None:
+    with running_node(tmp_path / "data") as node:
+        message = refusal(Node(node.data_dir, log=tmp_path / "second"))
+        assert str(node.data_dir) in message
+        assert "another tbfast" in message
+        assert node.ready()
+
+
+# --- descriptors -----------------------------------------------------------------------------
+
+
+def test_out_of_descriptors(tmp_path: Path) -> None:
+    with (
+        running_node(tmp_path / "data", workers=1, wrapper=["prlimit", "--nofile=200"]) as node,
+        contextlib.ExitStack() as stack,
+    ):
+        tokens = node.add_devices(9)
+        with running_load(node.mqtt_port, tokens[:8]) as load:
+            load.wait_acked(500)
+            crowd = [
+                stack.enter_context(contextlib.closing(socket.create_connection(
+                    ("127.0.0.1", node.mqtt_port), 5
+                )))
+                for _ in range(400)
+            ]  # fmt: skip
+            wait_until(lambda: lines(node, "out of file descriptors"), what="the limit is reached")
+            pid = node.worker_pid(0)
+            with node.api() as api:
+                api.create("made meanwhile", "token", None, None)
+            assert health(node, "/healthz") == (200, b"ok\n")
+            load.wait_acked(1000)
+            for sock in crowd:
+                sock.close()
+            with connected(node.mqtt_port, tokens[8], timeout_s=3) as client:
+                client.publish_acknowledged(PAYLOAD)
+            assert node.worker_pid(0) == pid
+            record = load.finish()
+        audit(node, record)

@@ -1,0 +1,98 @@
+"""Disks that fail, are slow, lose power, or are full."""
+
+import contextlib
+import mmap
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("fault_shim.c")
+
+
+class FaultShim:
+    """The preloaded library of fault_shim.c and its controls."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        library = directory / "shim.so"
+        command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", str(SOURCE), "-ldl"]
+        subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
+        self._synced = directory / "synced"
+        (directory / "control").write_bytes(bytes(8))
+        with open(directory / "control", "r+b") as file:
+            self._control = mmap.mmap(file.fileno(), 8)
+        self.env = {"LD_PRELOAD": str(library), "TBFAST_TEST_SHIM": str(directory)}
+
+    def fail_syncs(self, count: int) -> None:
+        """That many of the journals' next syncs fail."""
+        self._control[0:4] = struct.pack("<i", count)
+
+    @property
+    def failures_left(self) -> int:
+        return int(struct.unpack("<i", self._control[0:4])[0])
+
+    def delay_syncs(self, ms: int) -> None:
+        """Every sync of a journal takes so long."""
+        self._control[4:8] = struct.pack("<i", ms)
+
+    def cut_power(self, data_dir: Path) -> int:
+        """After everything was killed: logs and manifests lose what no sync covered.
+
+        Returns the number of bytes lost.
+        """
+        synced: dict[str, int] = {}
+        for line in self._synced.read_text().splitlines():
+            path, length = line.split("\t")
+            synced[path] = max(int(length), synced.get(path, 0))
+        lost = 0
+        for path in data_dir.rglob("*"):
+            if path.suffix != ".log" and not path.name.startswith("MANIFEST-"):
+                continue
+            kept = synced.get(str(path), 0)
+            if path.stat().st_size > kept:
+                lost += path.stat().st_size - kept
+                os.truncate(path, kept)
+        return lost
+
+
+class SmallDisk:
+    """A mounted tmpfs."""
+
+    def __init__(self, path: Path, size_mb: int) -> None:
+        self.path = path
+        self._filler = path / "filler"
+        path.mkdir()
+        _mount("-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(path))
+
+    def fill(self) -> None:
+        """Takes all the space that is left."""
+        with open(self._filler, "ab", buffering=0) as file, contextlib.suppress(OSError):
+            for size in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while file.write(bytes(size)) == size:
+                        pass
+
+    def resize(self, size_mb: int) -> None:
+        _mount("-o", f"remount,size={size_mb}m", str(self.path))
+
+    def read_only(self) -> None:
+        _mount("-o", "remount,ro", str(self.path))
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "-l", str(self.path)], check=True)
+
+
+def _mount(*words: str) -> None:
+    subprocess.run(["mount", *words], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size_mb: int) -> Iterator[SmallDisk]:
+    """Needs root."""
+    disk = SmallDisk(path, size_mb)
+    try:
+        yield disk
+    finally:
+        disk.unmount()
