@@ -34,7 +34,7 @@
 #include "tbf_doubles.h"
 
 #define TBF_CHUNK_VERSION 0xC1u
-#define TBF_CHUNK_BATCH TBF_INTS_BLOCK /* points per decoded batch, at most */
+#define TBF_CHUNK_BATCH TBF_INTS_BLOCK  /* points per decoded batch, at most */
 #define TBF_CHUNK_POINTS_MAX (1u << 20) /* of one column */
 #define TBF_CHUNK_SCALE_MAX 64u         /* of a DECIMAL, as in journal blocks */
 
@@ -129,7 +129,8 @@ typedef struct {
     const uint8_t *t, *t_end, *v, *v_end;
     tbf_ints times, classes, forms, numbers, indexes;
     tbf_doubles doubles;
-    bool at_first;
+    bool at_first;  /* the first time is in the head */
+    bool only_ends; /* and so is the second, if that is the last */
     struct {
         const uint8_t *p;
         uint32_t n;
@@ -137,8 +138,7 @@ typedef struct {
 } tbf_cursor;
 
 /* Starts on the points with from <= ts <= to.  TBF_ECORRUPT: the values' head does not parse. */
-tbf_status tbf_cursor_open(tbf_cursor *c, const tbf_chunk_column *column, int64_t from,
-                           int64_t to);
+tbf_status tbf_cursor_open(tbf_cursor *c, const tbf_chunk_column *column, int64_t from, int64_t to);
 /* The next 1 to TBF_CHUNK_BATCH points, oldest first.  TBF_MORE: there are no more. */
 tbf_status tbf_cursor_next(tbf_cursor *c, int64_t *ts, tbf_cell *cells, size_t *n);
 

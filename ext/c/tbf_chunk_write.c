@@ -19,9 +19,9 @@ size_t tbf_chunk_bound(const tbf_column *columns, size_t count) {
 }
 
 static bool same_times(const tbf_column *a, const tbf_column *b) {
-    return a->n == b->n && (a->ts == b->ts || (a->ts[0] == b->ts[0] &&
-                                               a->ts[a->n - 1] == b->ts[b->n - 1] &&
-                                               memcmp(a->ts, b->ts, a->n * sizeof *a->ts) == 0));
+    return a->n == b->n &&
+           (a->ts == b->ts || (a->ts[0] == b->ts[0] && a->ts[a->n - 1] == b->ts[b->n - 1] &&
+                               memcmp(a->ts, b->ts, a->n * sizeof *a->ts) == 0));
 }
 
 static bool ascends(const int64_t *ts, size_t n) {

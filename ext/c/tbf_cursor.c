@@ -13,8 +13,7 @@ static bool open_numbers(tbf_cursor *c) {
     c->scale = bytes > 0 ? c->v[0] : 0;
     c->floor = bytes > 1 ? c->v[1] : c->scale;
     c->v += bytes;
-    return c->floor <= c->scale &&
-           c->scale <= (bytes > 1 ? TBF_POWERS_MAX : TBF_CHUNK_SCALE_MAX);
+    return c->floor <= c->scale && c->scale <= (bytes > 1 ? TBF_POWERS_MAX : TBF_CHUNK_SCALE_MAX);
 }
 
 /* Takes varint(n) and n bytes off the values. */
@@ -63,13 +62,13 @@ tbf_status tbf_cursor_open(tbf_cursor *c, const tbf_chunk_column *column, int64_
     c->numbers = (tbf_ints){.started = false};
     c->doubles = (tbf_doubles){.started = false};
     c->at_first = true;
-    if (c->kind == TBF_COLUMN_MIXED) {
-        if (c->v == c->v_end || *c->v > TBF_COLUMN_FORMS) {
-            return TBF_ECORRUPT;
-        }
+    c->only_ends = column->points <= 2;
+    bool fine = c->kind != TBF_COLUMN_MIXED || (c->v < c->v_end && *c->v <= TBF_COLUMN_FORMS);
+    if (fine && c->kind == TBF_COLUMN_MIXED) {
         c->number_kind = *c->v++;
     }
-    bool fine = open_numbers(c) && (!c->has_dictionary || open_dictionary(c));
+    fine = fine && open_numbers(c) && (!c->has_dictionary || open_dictionary(c));
+    c->left = fine ? c->left : 0;
     return fine ? TBF_OK : TBF_ECORRUPT;
 }
 
@@ -82,7 +81,7 @@ static bool next_times(tbf_cursor *c, int64_t *ts, size_t k) {
         ts[at++] = before;
         c->at_first = false;
     }
-    if (c->t_end == c->t && c->left <= 2) { /* a column of one or two points */
+    if (c->only_ends) {
         if (at < k) {
             ts[at] = c->max_ts;
         }
@@ -178,8 +177,7 @@ static bool next_texts(tbf_cursor *c, tbf_cell *cells, size_t k, uint8_t type) {
     if (k == 0) {
         return true;
     }
-    if (c->has_dictionary &&
-        (c->v = tbf_ints_get(c->v, c->v_end, &c->indexes, index, k)) == NULL) {
+    if (c->has_dictionary && (c->v = tbf_ints_get(c->v, c->v_end, &c->indexes, index, k)) == NULL) {
         return false;
     }
     for (size_t i = 0; i < k; i++) {

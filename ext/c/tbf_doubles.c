@@ -65,8 +65,8 @@ static unsigned guess_head(const uint64_t *v, size_t k) {
     }
     for (unsigned mode = TBF_DOUBLES_DECIMAL; mode <= (floats ? 2u : 1u); mode++) {
         for (unsigned exponent = 0; exponent <= TBF_DOUBLES_EXPONENT_MAX; exponent++) {
-            if (try_decimals(sample, n, exponent, mode == TBF_DOUBLES_FLOAT, n / 8, m,
-                             positions) <= n / 8) {
+            if (try_decimals(sample, n, exponent, mode == TBF_DOUBLES_FLOAT, n / 8, m, positions) <=
+                n / 8) {
                 return exponent << TBF_DOUBLES_EXPONENT_SHIFT | mode;
             }
         }
@@ -82,8 +82,8 @@ static uint8_t *put_decimals(uint8_t *p, tbf_doubles *s, const uint64_t *v, size
     }
     unsigned exponent = s->head >> TBF_DOUBLES_EXPONENT_SHIFT;
     size_t most = k / 8;
-    size_t failed = try_decimals(v, k, exponent, (s->head & 3) == TBF_DOUBLES_FLOAT, most, m,
-                                 positions);
+    size_t failed =
+        try_decimals(v, k, exponent, (s->head & 3) == TBF_DOUBLES_FLOAT, most, m, positions);
     if (failed > most) {
         return NULL;
     }

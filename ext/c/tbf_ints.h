@@ -14,8 +14,8 @@
  * A packed value that is wider than the rest has its high bits among the exceptions, so that one
  * step or one gap does not widen the other 127.
  *
- * Why packed: 0.7 ns a value to unpack, whatever the values; varints cost a misprediction each
- * time the length changes, and a byte where jitter of a few ms needs four bits. */
+ * Why packed: unpacking takes the same few instructions whatever the values, where a varint costs
+ * a misprediction each time the length changes, and a byte where jitter of 5 ms needs four bits. */
 #ifndef TBF_INTS_H
 #define TBF_INTS_H
 

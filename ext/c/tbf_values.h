@@ -33,6 +33,34 @@ static inline size_t tbf_values_room(size_t n) {
            (34 + TBF_VARINT_MAX) * n;
 }
 
+/* By tbf_type. */
+extern const uint8_t tbf_classes[8];
+
+static inline bool tbf_is_text(const tbf_cell *cell) {
+    return tbf_classes[cell->type] >= TBF_CLASS_STRING;
+}
+static inline uint8_t tbf_scale_of(const tbf_cell *cell) {
+    return cell->type == TBF_DECIMAL ? cell->scale : 0;
+}
+
+/* How a column's values are written, and what is carried from batch to batch. */
+typedef struct {
+    uint8_t kind, number_kind;
+    uint8_t scale, floor;
+    bool has_dictionary;
+    tbf_ints classes, forms, numbers, indexes;
+    tbf_doubles doubles;
+} tbf_values;
+
+/* Chooses the kind and fills the dictionary; false if a cell is of no known type or scale. */
+bool tbf_values_plan(tbf_values *s, const tbf_column *column, tbf_chunk_scratch *scratch);
+/* The dictionary's slot of a text: its own, or the free one where it belongs. */
+size_t tbf_dictionary_slot(const tbf_chunk_scratch *scratch, const tbf_cell *cell);
+/* Equal texts; false if there is no first one. */
+static inline bool tbf_same_text(const tbf_cell *a, const tbf_cell *b) {
+    return a != NULL && a->n == b->n && tbf_same_bytes(a->p, b->p, a->n);
+}
+
 /* Writes kind, length and values.  *p moves on. */
 tbf_status tbf_values_put(uint8_t **p, uint8_t *end, const tbf_column *column,
                           tbf_chunk_scratch *scratch);
