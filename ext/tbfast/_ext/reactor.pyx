@@ -87,11 +87,23 @@ cdef extern from "<time.h>" nogil:
     int CLOCK_REALTIME, CLOCK_MONOTONIC
     int clock_gettime(int clock, timespec *out)
 
+cdef extern from *:
+    """
+    #include <malloc.h>
+    #ifdef __GLIBC__
+    #define give_back_free_pages() malloc_trim(0)
+    #else
+    #define give_back_free_pages() 0
+    #endif
+    """
+    int give_back_free_pages() nogil
+
 cdef enum:
     READ_BYTES = 262144        # one read of a socket
     PRESSED_READ_BYTES = 4096  # the same while the store is behind
     EVENTS = 512               # sockets served per turn
     ACCEPTS = 256              # connections accepted per turn
+    TRIM_BYTES = 8388608       # freed by closed connections: given back to the system
     SCRATCH_BYTES = 65536      # answers gathered for one send
 
 cdef enum conn_state:
@@ -160,7 +172,7 @@ cdef class Reactor:
     cdef uint8_t *scratch
     cdef epoll_event *events
     cdef set held_slots
-    cdef size_t max_remaining, linger_ms
+    cdef size_t max_remaining, linger_ms, freed_bytes
     cdef object handler
     cdef int ack_histogram
     cdef readonly uint32_t connections, strangers
@@ -660,6 +672,7 @@ cdef class Reactor:
         c.held = False
         self.held_slots.discard(slot)
         c.deadline_ms = self.mono_ms + <int64_t>self.linger_ms
+        self.freed_bytes += c.in_cap
         free(c.inp)
         c.inp = NULL
         c.in_len = c.in_cap = 0
@@ -688,6 +701,7 @@ cdef class Reactor:
         cdef conn *c = &self.conns[slot]
         cdef bint told = c.state == LINGERING
         close(c.fd)
+        self.freed_bytes += c.in_cap + c.out_cap
         free(c.inp)
         free(c.out)
         c.inp = c.out = NULL
@@ -714,6 +728,11 @@ cdef class Reactor:
         cdef uint32_t slot
         cdef conn *c
         self._tick()
+        if self.freed_bytes >= TRIM_BYTES:
+            # The heap keeps pages between what lives on: an attack would weigh on us for ever.
+            self.freed_bytes = 0
+            with nogil:
+                give_back_free_pages()
         if self.accept_paused and self.listen_fd >= 0 and self.connections < self.max_connections:
             self.accept_paused = False
             self._watch_listener(True)
