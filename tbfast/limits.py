@@ -52,6 +52,8 @@ WINDOW_MS: Final = 86_400_000  # span of a window when nothing is ever dropped b
 
 # Link between worker and controller
 LINK_CREDIT_BYTES: Final = 4_194_304  # blocks pushed and not yet consumed, per worker
+LINK_GATHER_MS: Final = 5  # committed blocks wait so long for company on their way
+LINK_GATHER_BYTES: Final = 65_536  # or until they are so many
 LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 

@@ -196,6 +196,7 @@ class Directory:
                 if self.sessions is not None:
                     self.sessions.taken_over(device, slot, generation)
             case msg.WhereNow(request):
+                self._feed.flush()
                 durable = self._journal.durable
                 channel.send(msg.Position(request, durable.epoch, durable.seq))
             case msg.Trim(epoch, seq):

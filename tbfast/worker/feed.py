@@ -17,7 +17,12 @@ RETRY_S = 1.0  # after a failed read of the journal
 
 
 class BlockFeed:
-    """One worker's feed.  Nothing is queued: a block that does not fit the credit is read again."""
+    """One worker's feed.
+
+    Blocks go out together, `LINK_GATHER_MS` after the first at the latest: waking the controller
+    for each commit would cost as much as the commit.  What waits is bounded by the credit; a block
+    that does not fit it is read from the journal later.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
         self._loop = loop
@@ -26,6 +31,9 @@ class BlockFeed:
         self._sent = Position(0, 0)
         self._credit = 0
         self._pump_scheduled = False
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self, channel: Channel, after: Position, credit_bytes: int) -> None:
         """The controller wants blocks after `after`."""
@@ -37,6 +45,8 @@ class BlockFeed:
     def stop(self) -> None:
         """The link is down."""
         self._channel = None
+        self._gathered.clear()
+        self._gathered_bytes = 0
 
     def add_credit(self, nbytes: int) -> None:
         """The controller has consumed that much."""
@@ -51,10 +61,26 @@ class BlockFeed:
         assert block is not None  # only groups with rows are announced
         if self._sent >= previous and self._credit >= len(block):
             self._credit -= len(block)
-            self._channel.send_block(block)
             self._sent = Position(self._journal.epoch, group.seq)
+            self._gathered.append(block)
+            self._gathered_bytes += len(block)
+            if self._gathered_bytes >= limits.LINK_GATHER_BYTES:
+                self.flush()
+            elif self._timer is None:
+                self._timer = self._loop.call_later(limits.LINK_GATHER_MS / 1000, self.flush)
         else:
             self._schedule()
+
+    def flush(self) -> None:
+        """Sends what was gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._channel is not None:
+            for block in self._gathered:
+                self._channel.send_block(block)
+        self._gathered.clear()
+        self._gathered_bytes = 0
 
     def _schedule(self) -> None:
         if not self._pump_scheduled and self._channel is not None:
@@ -64,6 +90,7 @@ class BlockFeed:
     def _pump(self) -> None:
         """One bounded read of the journal per loop turn while behind."""
         self._pump_scheduled = False
+        self.flush()  # blocks keep their order
         if self._channel is None or self._credit <= 0 or self._sent >= self._journal.durable:
             return
         try:
