@@ -133,6 +133,24 @@ def test_keys_latest_and_cursors_come_back_without_replay(storage: Storage) -> N
     assert asyncio.run(ranged(storage.reads, 1, ["a"]))["a"][-1] == {"ts": 6, "value": 2}
 
 
+def test_latest_strings_beyond_what_memory_holds_come_back(storage: Storage) -> None:
+    """64 MiB of them are kept; of the others the start knows that they are."""
+    text = "x" * (1 << 20)
+    keys = [f"k{n:02}" for n in range(66)]
+    for n, key in enumerate(keys):
+        storage.write(0, 1, (n, {key: f'"{n}{text}"'}))
+    asyncio.run(storage.sealer.finish())
+    storage.trim()
+    reopened(storage)
+    assert storage.replayed == 0
+    assert asyncio.run(storage.reads.keys(1)) == keys
+    latest = parsed(asyncio.run(storage.reads.latest(1, None)))
+    assert {key: points[0]["ts"] for key, points in latest.items()} == dict(
+        zip(keys, range(66), strict=True)
+    )
+    assert latest["k65"][0]["value"] == "65" + text
+
+
 # --- windows ---------------------------------------------------------------------------------
 
 
