@@ -14,7 +14,7 @@ from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
 from tests.fault.test_ledger import DEVICES, SEED, Hurting
 from tests.support.audit import audit, audit_stopped
-from tests.support.faulty_disk import SmallDisk, small_disk
+from tests.support.faulty_disk import FaultShim, SmallDisk, small_disk
 from tests.support.ledger import Device, Record, running_load
 from tests.support.node import Node, running_node
 from tests.support.waiting import wait_until
@@ -64,6 +64,24 @@ def test_kills_while_sealing(tmp_path: Path) -> None:
         assert sealed_points(node) >= 2 * load.acked  # keys n and text; some again after a crash
         node.start()
         assert audit(node, record) == load.acked
+
+
+def test_power_cuts_while_sealing(tmp_path: Path) -> None:
+    print(f"TBFAST_TEST_SEED={SEED}")
+    rng = random.Random(SEED)
+    shim = FaultShim(tmp_path / "shim")
+    with running_node(tmp_path / "data", env={**OFTEN, **shim.env}) as node:
+        tokens = node.add_devices(16)
+        with running_load(node.mqtt_port, tokens) as load:
+            for _ in range(3):
+                load.wait_acked(rng.randrange(2000, 8000))
+                node.kill_all()
+                shim.cut_power(node.data_dir)
+                node.start()
+            record = load.finish()
+        audit(node, record)
+        assert node.stop() == 0
+        audit_stopped(node, record)
 
 
 def test_latest_and_keys_after_a_killed_controller(tmp_path: Path) -> None:
