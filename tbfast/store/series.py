@@ -27,7 +27,7 @@ from rocksdict import Cache, Rdict, WriteBatch, WriteOptions
 
 from tbfast._ext.sealer import feed_chunk
 from tbfast._ext.series import RangeScan
-from tbfast.errors import StoreError
+from tbfast.errors import StoreError, StoreFull
 from tbfast.store import rocks
 
 FORMAT_VERSION: Final = 1
@@ -312,4 +312,6 @@ class SeriesStore:
         with contextlib.suppress(AttributeError):
             for family in (*self._windows_db.values(), self._keys_db, self._latest_db):
                 family.close()
-        self._db.close()
+        # What a full disk does not take is in no recorded run: the journals have it.
+        with contextlib.suppress(StoreFull), rocks.translated(self.path):
+            self._db.close()
