@@ -21,7 +21,6 @@ from tbfast.obs.log import get_logger
 log = get_logger("tbfast.links")
 
 CREDIT_STEP_BYTES = limits.LINK_CREDIT_BYTES // 8  # credit goes back in steps of this size
-FIRST_LINKS_S = 5.0  # after a start, reads wait so long for workers that have not linked yet
 POSITION_TIMEOUT_S = 1.0  # a read waits this long for a worker to say where it is
 
 
@@ -42,7 +41,6 @@ class LinkServer:
         registry: Registry,
         tail: TailService,
         sealed: Callable[[], dict[int, tuple[int, int]]] = dict,
-        workers: int = 0,
     ) -> None:
         self._registry = registry
         self._tail = tail
@@ -54,9 +52,6 @@ class LinkServer:
         self._positions: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._request = 0
         self._changes = 0  # told to the workers
-        self._unlinked = set(range(workers))  # journals whose worker was never heard of
-        self._all_linked = asyncio.Event()
-        self._first_links_until = 0.0
         self._server: asyncio.AbstractServer | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -64,7 +59,6 @@ class LinkServer:
         """Starts accepting."""
         path.unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
-        self._first_links_until = loop.time() + FIRST_LINKS_S
         old = os.umask(0o177)
         try:
             self._server = await loop.create_unix_server(lambda: Channel(self), str(path))
@@ -105,9 +99,6 @@ class LinkServer:
         match message:
             case msg.Hello():
                 worker = self._workers[channel] = _Worker(channel, message)
-                self._unlinked.discard(message.journal_id)
-                if not self._unlinked:
-                    self._all_linked.set()
                 # At once: the worker tells of sessions that open and close from here on.
                 for session in message.sessions:
                     self._session_opened(worker, session)
@@ -222,14 +213,9 @@ class LinkServer:
     async def caught_up(self) -> None:
         """Returns when the tail has applied everything acknowledged before this call.
 
-        Right after a start it waits for the workers' links.  Later a worker that is not linked, or
-        whose rows do not arrive within POSITION_TIMEOUT_S, is left out: what it acknowledged last
-        may be missing then.
+        A worker that is not linked, or whose rows do not arrive within POSITION_TIMEOUT_S, is left
+        out: what it acknowledged last may be missing then.
         """
-        if self._unlinked:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._first_links_until):
-                    await self._all_linked.wait()
         waits = [self._wait_for(worker) for worker in list(self._workers.values())]
         if waits:
             await asyncio.gather(*waits)

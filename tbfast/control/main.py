@@ -171,9 +171,7 @@ class _Controller:
         self._registry = await Registry.open(self._layout.registry)
         self._store = SeriesStore(self._layout.series)
         self._tail = TailService(self._slot, head_bytes=settings.head_bytes)
-        self._links = LinkServer(
-            self._registry, self._tail, self._store.cursors, workers=self._run.workers
-        )
+        self._links = LinkServer(self._registry, self._tail, self._store.cursors)
         self._sealer = SealService(
             self._tail,
             self._store,
