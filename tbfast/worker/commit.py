@@ -76,7 +76,7 @@ class Committer:
         self._on_broken = on_broken
         self._max_journal_bytes = max_journal_bytes
         self._seq = 0
-        self._last_commit = 0.0
+        self._last_commit_ns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unwritten: deque[Group] = deque()  # bounded by INFLIGHT_BYTES: publishers are held
         self._retry: asyncio.TimerHandle | None = None
@@ -100,9 +100,9 @@ class Committer:
         """The loop turn is over and the open group holds messages."""
         if self._disk and self._syncing and self._ingest.rows_bytes < limits.BATCH_GROUP_BYTES:
             return  # it goes out with the next sync
-        waited = self._loop.time() - self._last_commit
+        waited_ns = time.monotonic_ns() - self._last_commit_ns  # the loop's time is in whole ms
         if (
-            waited * 1000 >= limits.COMMIT_INTERVAL_MS
+            waited_ns >= limits.COMMIT_INTERVAL_MS * 900_000
             or self._ingest.rows_bytes >= limits.BATCH_COMMIT_BYTES
         ):
             self.commit()
@@ -119,7 +119,7 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._last_commit = self._loop.time()
+        self._last_commit_ns = time.monotonic_ns()
         self._seq += 1
         group = self._ingest.take(
             self._journal.journal_id,
