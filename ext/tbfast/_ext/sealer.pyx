@@ -154,7 +154,7 @@ cdef class Sealer:
 
     def next(self, size_t max_bytes):
         """[(key, chunk), ...] of the next devices, about max_bytes; empty at the end."""
-        cdef uint32_t end, i
+        cdef uint32_t end
         cdef size_t rows, total = 0
         out = []
         while self.next_place < self.count and total < max_bytes:
