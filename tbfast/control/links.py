@@ -179,25 +179,30 @@ class LinkServer:
 
     # --- reads -------------------------------------------------------------------------------
 
-    async def caught_up(self) -> None:
-        """Returns when the tail has applied everything acknowledged before this call.
+    async def caught_up(self) -> set[int]:
+        """Journals of which the tail has applied everything acknowledged before this call.
 
-        A worker that does not answer within POSITION_TIMEOUT_S is left out: it acknowledges
-        nothing meanwhile that this read could have been promised.
+        Waits at most POSITION_TIMEOUT_S for those of workers that are replaying or do not answer.
         """
-        waits = [self._wait_for(worker) for worker in list(self._workers.values())]
-        if waits:
-            await asyncio.gather(*waits)
+        workers = list(self._workers.values())
+        reached = await asyncio.gather(*map(self._wait_for, workers))
+        return {w.journal_id for w, done in zip(workers, reached, strict=True) if done}
 
-    async def _wait_for(self, worker: _Worker) -> None:
+    async def _wait_for(self, worker: _Worker) -> bool:
         self._request += 1
+        request = self._request
         answer: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-        self._positions[self._request] = answer
-        worker.channel.send(msg.WhereNow(self._request))
-        with contextlib.suppress(TimeoutError):
+        self._positions[request] = answer
+        worker.channel.send(msg.WhereNow(request))
+        try:
             async with asyncio.timeout(POSITION_TIMEOUT_S):
                 position = await answer
                 await self._tail.reached(worker.journal_id, position)
+        except TimeoutError:
+            return False
+        finally:
+            self._positions.pop(request, None)
+        return True
 
     # --- tasks -------------------------------------------------------------------------------
 

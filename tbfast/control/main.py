@@ -127,7 +127,7 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     await links.listen(layout.link)
     services = Services(
         registry=registry,
-        series=NodeSeries(tail, links, journals),
+        series=NodeSeries(tail, links, journals, run.workers),
         live=tail,
         node=_Status(config, run, metrics),
     )

@@ -13,10 +13,13 @@ class NodeSeries:
     Every answer holds all rows acknowledged before the call.
     """
 
-    def __init__(self, tail: TailService, links: LinkServer, journals: JournalReader) -> None:
+    def __init__(
+        self, tail: TailService, links: LinkServer, journals: JournalReader, workers: int
+    ) -> None:
         self._tail = tail
         self._links = links
         self._journals = journals
+        self._workers = frozenset(range(workers))
 
     async def range(
         self,
@@ -35,7 +38,8 @@ class NodeSeries:
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
-        await self._links.caught_up()
+        if not await self._tail_complete():
+            return await self._journals.latest(device, keys)
         text, elsewhere = self._tail.latest(device, None if keys is None else list(keys))
         if not elsewhere:
             return text + b"}"
@@ -45,5 +49,10 @@ class NodeSeries:
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys, sorted."""
-        await self._links.caught_up()
+        if not await self._tail_complete():
+            return await self._journals.keys(device)
         return self._tail.keys(device)
+
+    async def _tail_complete(self) -> bool:
+        """False while a journal is being replayed or its worker is away."""
+        return await self._links.caught_up() >= self._workers

@@ -58,6 +58,12 @@ def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: in
         return Rdict(str(path), made, column_families=dict.fromkeys(families, made))
 
 
+def close(db: Rdict, path: Path) -> None:
+    """Close a database; what a full disk leaves no room for in tables stays in its log."""
+    with contextlib.suppress(StoreFull), translated(path):
+        db.close()
+
+
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn what RocksDB and the file system raise into StoreError or one of its kinds."""

@@ -78,6 +78,24 @@ def controller_away(node: Node):
         yield
 
 
+def test_reads_are_complete_while_nothing_has_been_replayed(tmp_path: Path) -> None:
+    """A new controller answers from the journals until its tail has caught up with them."""
+    with running_node(tmp_path / "data", workers=1) as node:
+        (token,) = node.add_devices(1)
+        with connected(node.mqtt_port, token) as client:
+            for n in (1, 3, 2):
+                client.publish_acknowledged(b'{"ts":%d,"values":{"n":%d}}' % (n, n))
+        node.kill_worker(0, signal.SIGSTOP)  # killed by the supervisor 5 s later
+        before = node.controller_pid()
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: (status := node.status()) and status.pid != before, what="controller")
+        with node.api() as api:
+            prefix = f"/api/plugins/telemetry/DEVICE/{api.find('d0').id}"
+            values = f"{prefix}/values/timeseries?useStrictDataTypes=true"
+            assert api.get(values, dict) == {"n": [{"ts": 3, "value": 3}]}
+            assert api.get(f"{prefix}/keys/timeseries", list) == ["n"]
+
+
 def test_killed_worker_is_back_at_once(tmp_path: Path) -> None:
     with running_node(tmp_path / "data") as node, contextlib.ExitStack() as stack:
         (token,) = node.add_devices(1)
