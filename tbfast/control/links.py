@@ -1,7 +1,6 @@
 """The controller's end of the links: blocks into the tail, questions of workers answered."""
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable
