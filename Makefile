@@ -32,13 +32,18 @@ test: build $(VENV)/.test ## unit, property, hostile, fault and end-to-end tests
 	$(PY) -m pytest -m "not interop and not fault_long and not bench" $(ARGS)
 
 .PHONY: interop
-interop: build $(VENV)/.test ## the same server against clients nobody here wrote
+interop: build $(VENV)/.test build/.sdk ## the same server against clients nobody here wrote
 	@deploy/packages.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients curl:curl
 	$(PY) -m pytest -m interop $(ARGS)
 
 .PHONY: bench
 bench: build $(VENV)/.test ## micro benches
 	$(PY) -m pytest benches -m "bench or not bench" -o python_files='test_bench_*.py' --benchmark-only $(ARGS)
+
+.PHONY: fleet
+fleet: build $(VENV)/.test ## tbfast against mosquitto over real sockets; needs a quiet machine
+	@deploy/packages.sh mosquitto:mosquitto
+	$(PY) -m benches.fleet.run $(ARGS)
 
 .PHONY: lint
 lint: build $(VENV)/.dev ## format, lint, types and import rules
@@ -64,7 +69,7 @@ docs: build ## rewrite the generated tables of README.md
 
 .PHONY: pins
 pins: $(VENV)/.dev ## rewrite the pinned requirements with hashes
-	for set in run test dev; do \
+	for set in run test dev sdk; do \
 	    CUSTOM_COMPILE_COMMAND="make pins" PIP_FIND_LINKS= $(PY) -m piptools compile -q \
 	        --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-emit-index-url \
 	        --no-emit-find-links --no-emit-trusted-host -o $(PINS)/$$set.txt $(PINS)/$$set.in \
@@ -95,6 +100,12 @@ $(VENV)/.test: $(PINS)/test.txt $(VENV)/.run
 
 $(VENV)/.dev: $(PINS)/dev.txt $(VENV)/.test
 	$(PIP) -r $<
+	@touch $@
+
+# ThingsBoard's SDK replaces paho-mqtt, so it must not share a directory with it.
+build/.sdk: $(PINS)/sdk.txt $(VENV)/.run
+	rm -rf build/sdk
+	$(PIP) --target build/sdk -r $<
 	@touch $@
 
 $(BUILT): $(EXT) $(VENV)/.run

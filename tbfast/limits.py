@@ -26,10 +26,9 @@ MQTT_USER_PROPERTIES: Final = 64  # per packet; more is malformed
 OUTBOUND_BYTES: Final = 1_048_576  # per session; beyond it the peer is disconnected
 OUTBOUND_PAUSE_BYTES: Final = 65_536  # unsent output at which we stop reading that peer
 WRITE_TIMEOUT_MS: Final = 10_000  # unsent output without progress: disconnected
-UNAUTHENTICATED_CONNECTIONS: Final = 16_384  # per worker
-UNAUTHENTICATED_BYTES: Final = 67_108_864  # per worker
-RESERVED_DESCRIPTORS: Final = 64  # per worker for the store, the link and logs
-HTTP_DESCRIPTORS_SHARE: Final = 8  # HTTP connections take at most one of so many descriptors
+UNAUTHENTICATED_CONNECTIONS: Final = 16_384  # per worker; then the fullest address loses one
+UNAUTHENTICATED_BYTES: Final = 67_108_864  # received from them, per worker; the same
+RESERVED_DESCRIPTORS: Final = 64  # per worker, kept from connections for store, logs and link
 
 # JSON telemetry
 JSON_MAX_DEPTH: Final = 255

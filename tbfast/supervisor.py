@@ -44,15 +44,18 @@ START_S = 120.0  # the same before the first heartbeat: opening a store replays 
 TICK_S = 0.25
 STOP_S = 25.0  # then what is left is killed
 _PR_SET_PDEATHSIG = 1
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 class _Child:
     """One supervised process."""
 
-    def __init__(self, name: str, body: Callable[[], int], park: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, body: Callable[[], int], listeners: tuple[socket.socket, ...] = ()
+    ) -> None:
         self.name = name
         self.body = body
-        self.park = park
+        self.listeners = listeners
         self.pid = 0
         self.started = 0.0
         self.killed = False
@@ -87,9 +90,7 @@ class Supervisor:
         run = control.NodeRun(
             os.getpid(), self._workers, _port(sockets[0].mqtt), _port(sockets[0].http)
         )
-        self._children.append(
-            _Child("controller", lambda: control.main(config, run, metrics), lambda: None)
-        )
+        self._children.append(_Child("controller", lambda: control.main(config, run, metrics)))
         for number, socks in enumerate(sockets):
             self._children.append(self._worker(number, socks, metrics))
         wake = self._signals()
@@ -128,6 +129,9 @@ class Supervisor:
         mqtt, http = self._config.mqtt, self._config.http
         mqtt_port, http_port = mqtt.bind_port, http.bind_port
         bound = []
+        # Members of a reuse-port group share a port silently: another node must not be joined.
+        _listener(mqtt.bind_address, mqtt_port, "--mqtt-port", shared=False).close()
+        _listener(http.bind_address, http_port, "--http-port", shared=False).close()
         for _ in range(self._workers):
             mqtt_sock = _listener(mqtt.bind_address, mqtt_port, "--mqtt-port")
             http_sock = _listener(http.bind_address, http_port, "--http-port")
@@ -151,41 +155,43 @@ class Supervisor:
     # --- children ----------------------------------------------------------------------------
 
     def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
-        def park() -> None:
-            socks.mqtt.close()
-            socks.http.close()
-
         return _Child(
             f"worker-{number}",
             lambda: worker.main(number, self._config, socks, metrics),
-            park,
+            (socks.mqtt, socks.http),
         )
 
     def _start(self, child: _Child) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        parent = os.getpid()
+        # A signal to the child must not meet our handlers, which it inherits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         pid = os.fork()
         if pid == 0:
-            self._become(child)
+            self._become(child, parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         child.pid = pid
         child.started = time.monotonic()
         child.killed = False
         child.restart_at = 0.0
 
-    def _become(self, child: _Child) -> None:
+    def _become(self, child: _Child, parent: int) -> None:
         """Runs in the forked process and never returns."""
         code = 1
         try:
-            parent = os.getppid()
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(1)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            for number in _HANDLED:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+            # A listener that outlives its owner here would still be dealt connections.
             for other in self._children:
                 if other is not child:
-                    other.park()  # a queue that an idle copy keeps open would swallow connections
+                    for sock in other.listeners:
+                        sock.close()
             assert self._metrics is not None
             slot = self._metrics.slot(child.name)
             setup(self._config.log.level, self._config.log.format, child.name, slot=slot)
@@ -219,7 +225,8 @@ class Supervisor:
         child.crashes.append(now)
         if len(child.crashes) == PARK_CRASHES and now - child.crashes[0] < PARK_WINDOW_S:
             child.parked = True
-            child.park()
+            for sock in child.listeners:
+                sock.close()
             log.error(
                 "process keeps failing and is parked; the node is not ready. "
                 "See its log lines above, then restart tbfast",
@@ -280,22 +287,24 @@ class Supervisor:
         for child in left:
             log.error("process did not stop in time; killed", child=child.name)
             os.kill(child.pid, signal.SIGKILL)
-        self._reap()
+            os.waitpid(child.pid, 0)  # the next start must find the data directory free
         log.info("stopped")
         shutdown_logging()
         return 1 if left else 0
 
 
-def _listener(address: str, port: int, flag: str) -> socket.socket:
+def _listener(address: str, port: int, flag: str, *, shared: bool = True) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
     sock.setblocking(False)
     try:
         sock.bind((address, port))
-        sock.listen(BACKLOG)
+        if shared:
+            sock.listen(BACKLOG)
     except OSError as error:
+        sock.close()
         raise LocalError(
             f"cannot listen on {address}:{port}: {error.strerror}; "
             f"stop what uses it or choose another with {flag}"

@@ -132,11 +132,11 @@ def _server(args: argparse.Namespace, progress: "Progress") -> dict[str, object]
     with contextlib.closing(server):
         node = server.node()
         if not tokens:
-            tokens = _provision(server, args.connections, progress)
+            tokens = provision(server, args.connections, progress)
     return {"port": node.mqtt_port, "tokens": tokens, "pids": [node.supervisor_pid, *pids]}
 
 
-def _provision(server: client.Server, count: int, progress: "Progress") -> list[str]:
+def provision(server: client.Server, count: int, progress: "Progress") -> list[str]:
     """Creates the devices that are missing; their tokens are their names."""
     names = [f"{PREFIX}{i}" for i in range(count)]
     present = {device.name for device in server.devices(PREFIX)}

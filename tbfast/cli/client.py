@@ -83,6 +83,7 @@ def connect(data_dir: Path) -> "Server | None":
     try:
         connection.connect()
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        connection.close()
         return None
     except PermissionError as error:
         raise Unreachable(f"no permission for {path}; run as the user of the server") from error

@@ -6,6 +6,9 @@ view. Lines to paste for a device of your own are printed at the start. Ctrl-C s
 
 import argparse
 import contextlib
+import ctypes
+import functools
+import os
 import signal
 import subprocess
 import sys
@@ -20,15 +23,18 @@ import msgspec
 
 from tbfast import config
 from tbfast.cli import client, exits
-from tbfast.errors import Conflict, TbfastError
+from tbfast.errors import NotFound, TbfastError
 from tbfast.loadgen.fleet import Report
 from tbfast.loadgen.things import kind_of
 
 READY_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 30.0
 VIEW_PERIOD_S = 0.5
+MAX_DEVICES = 5_000  # one process and one screen; load is the business of `tbfast bench`
+MAX_RATE = 1_000.0
 OWN_DEVICE = "my-device"
 OWN_TOKEN = "MY_TOKEN"
+_PR_SET_PDEATHSIG = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,25 +51,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the server has run and stopped cleanly."""
-    if args.devices < 1 or args.rate <= 0:
-        raise exits.UsageError("--devices and --rate must be positive")
+    _check(args)
     settings = config.load(args).config
     data_dir = Path(settings.data_dir)
     server = subprocess.Popen(
         [sys.executable, "-m", "tbfast", "serve", *_serve_flags(args)],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if sys.stdout.isatty() else None,
         start_new_session=True,  # Ctrl-C is for the demo, which stops the server in order
+        preexec_fn=functools.partial(_end_with_parent, os.getpid()),
     )
     log_tail: deque[str] = deque(maxlen=5)
     if server.stderr is not None:
         _keep_tail(server.stderr, log_tail)
     fleet: subprocess.Popen[bytes] | None = None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: told to stop, terminal closed
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)
     try:
         mqtt_port = _wait_ready(server, data_dir, log_tail)
-        tokens = _create_devices(data_dir, args.devices)
-        _print_lines(mqtt_port, settings, data_dir)
+        own_token, *tokens = _create_devices(data_dir, args.devices)
+        _print_lines(mqtt_port, own_token, settings, data_dir)
         fleet = subprocess.Popen(
             [
                 sys.executable,
@@ -82,11 +91,24 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nstopping", file=sys.stderr)
     finally:
-        if fleet is not None:
-            fleet.terminate()
-            fleet.wait()
-        code = _stop(server)
+        code = _stop(server, fleet)
     return exits.DONE if code == 0 else exits.FAILED
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not 1 <= args.devices <= MAX_DEVICES:
+        raise exits.UsageError(f"--devices must be from 1 to {MAX_DEVICES}")
+    if not 0 < args.rate <= MAX_RATE:
+        raise exits.UsageError(f"--rate must be above 0 and at most {MAX_RATE:.0f}")
+    if args.duration is not None and not args.duration > 0:
+        raise exits.UsageError("--duration must be above 0")
+
+
+def _end_with_parent(parent: int) -> None:
+    """In the server's process: a demo that is killed takes its server along, in order."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _serve_flags(args: argparse.Namespace) -> list[str]:
@@ -119,6 +141,7 @@ class _Worker(msgspec.Struct, rename="camel"):
 
 
 class _Node(msgspec.Struct, rename="camel"):
+    supervisor_pid: int
     mqtt_port: int
     workers: list[_Worker]
 
@@ -139,36 +162,44 @@ def _wait_ready(server: subprocess.Popen[bytes], data_dir: Path, log_tail: deque
         if server.poll() is not None:
             raise TbfastError("the server did not start\n" + "\n".join(log_tail))
         node = _node(data_dir)
-        if node is not None and all(w.state == "serving" for w in node.workers):
+        # Another server of this directory may answer until ours has found out and ended.
+        ours = node is not None and node.supervisor_pid == server.pid
+        if node is not None and ours and all(w.state == "serving" for w in node.workers):
             return node.mqtt_port
         time.sleep(0.05)
     raise TbfastError(f"the server was not ready after {READY_TIMEOUT_S:.0f} s")
 
 
 def _create_devices(data_dir: Path, count: int) -> list[str]:
-    """Tokens of the fleet, creating what does not exist yet; also the user's own device."""
+    """Tokens of the user's own device and of the fleet, creating what does not exist yet."""
     server = client.connect(data_dir)
     if server is None:
         raise TbfastError("the server has gone away")
-    tokens = []
     with contextlib.closing(server):
-        for number in range(count):
-            name = f"demo-{kind_of(number)}-{number:03d}"
-            token = f"demo-token-{number:03d}"
-            with contextlib.suppress(Conflict):
-                server.create(name, token, None, None)
-            tokens.append(token)
-        with contextlib.suppress(Conflict):
-            server.create(OWN_DEVICE, OWN_TOKEN, "for your own experiments", None)
-    return tokens
+        own = _token(server, OWN_DEVICE, OWN_TOKEN, "for your own experiments")
+        return [own] + [
+            _token(server, f"demo-{kind_of(n)}-{n:03d}", f"demo-token-{n:03d}", None)
+            for n in range(count)
+        ]
 
 
-def _print_lines(mqtt_port: int, settings: config.Config, data_dir: Path) -> None:
+def _token(server: client.Server, name: str, token: str, label: str | None) -> str:
+    """Token of the device: the wanted one if it is made now, else the one it has."""
+    try:
+        device = server.with_token(server.find(name))
+    except NotFound:
+        device = server.create(name, token, label, None)
+    if device.token is None:
+        raise TbfastError(f"device {name!r} has no access token; remove it and try again")
+    return device.token
+
+
+def _print_lines(mqtt_port: int, token: str, settings: config.Config, data_dir: Path) -> None:
     host = _reachable(settings.mqtt.bind_address)
     where = "" if settings.data_dir == config.Config().data_dir else f" --data-dir {data_dir}"
     print(
         f"tbfast is serving MQTT on {host}:{mqtt_port}. A device of your own:\n\n"
-        f"  mosquitto_pub -h {host} -p {mqtt_port} -u {OWN_TOKEN} -q 1 "
+        f"  mosquitto_pub -h {host} -p {mqtt_port} -u {token} -q 1 "
         f'-t v1/devices/me/telemetry -m "{{temperature:25}}"\n'
         f"  tbfast query {OWN_DEVICE}{where}\n"
         f"  tbfast tail{where}\n"
@@ -222,11 +253,16 @@ def _journal_bytes(node: _Node | None) -> int:
     return sum(w.journal_bytes for w in node.workers) if node is not None else 0
 
 
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value} ms"
+
+
 def _show_line(report: Report, node: _Node | None, uptime_s: float, log: list[str]) -> None:
     print(
         f"{uptime_s:6.0f} s  {report.connected}/{report.devices} devices  "
         f"{report.messages} messages/s  {report.points} points/s  "
-        f"ack p50 {report.ack_p50_ms} ms  p99 {report.ack_p99_ms} ms  "
+        f"ack p50 {_ms(report.ack_p50_ms)}  p99 {_ms(report.ack_p99_ms)}  "
+        f"refused {report.refused}  reconnects {report.reconnects}  "
         f"journal {_journal_bytes(node) / 1e6:.1f} MB",
         flush=True,
     )
@@ -244,18 +280,23 @@ def _table(report: Report, node: _Node | None, uptime_s: float, log: list[str]) 
     table.add_row("messages per second", f"{report.messages:,}")
     table.add_row("points per second", f"{report.points:,}")
     table.add_row("acknowledged (QoS 1)", f"{report.acknowledged:,}")
-    table.add_row("ack p50 / p99", f"{report.ack_p50_ms} / {report.ack_p99_ms} ms")
+    table.add_row("refused", f"{report.refused:,}")
+    table.add_row("ack p50 / p99", f"{_ms(report.ack_p50_ms)} / {_ms(report.ack_p99_ms)}")
+    table.add_row("reconnects", f"{report.reconnects:,}")
     table.add_row("journal", f"{_journal_bytes(node) / 1e6:.1f} MB")
     table.add_row("controller", "answering" if node is not None else "away")
     return Group(table, *(Text(line, style="dim", no_wrap=True) for line in log))
 
 
-def _stop(server: subprocess.Popen[bytes]) -> int:
-    """Stops the server in order; its exit code."""
-    if server.poll() is None:
-        server.send_signal(signal.SIGTERM)
+def _stop(server: subprocess.Popen[bytes], fleet: subprocess.Popen[bytes] | None) -> int:
+    """Ends the fleet, then the server: in order, or at once on a second Ctrl-C.  Its exit code."""
     try:
+        if fleet is not None:
+            fleet.kill()
+            fleet.wait()
+        if server.poll() is None:
+            server.send_signal(signal.SIGTERM)
         return server.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         server.kill()
         return server.wait()

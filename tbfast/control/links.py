@@ -44,6 +44,7 @@ class LinkServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._positions: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._request = 0
+        self._changes = 0  # told to the workers
         self._server: asyncio.AbstractServer | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -91,7 +92,10 @@ class LinkServer:
     def message(self, channel: Channel, message: msg.Message) -> None:
         match message:
             case msg.Hello():
-                self._workers[channel] = _Worker(channel, message)
+                worker = self._workers[channel] = _Worker(channel, message)
+                # At once: the worker tells of sessions that open and close from here on.
+                for session in message.sessions:
+                    self._session_opened(worker, session)
                 self._spawn(self._welcome(channel, message))
             case msg.KeyTable(epoch, first, defs):
                 # Sent right behind Hello, before any block of it can be asked for.
@@ -115,7 +119,9 @@ class LinkServer:
         return self._workers[channel].journal_id
 
     async def _welcome(self, channel: Channel, hello: msg.Hello) -> None:
-        worker = self._workers[channel]
+        worker = self._workers.get(channel)
+        if worker is None:
+            return  # gone again
         changes = await self._registry.changes_since(hello.revision) if hello.revision else []
         cursor = self._tail.cursor(worker.journal_id)
         channel.send(
@@ -128,14 +134,17 @@ class LinkServer:
         )
         for change in changes or ():
             channel.send(_changed_message(change))
-        for session in hello.sessions:
-            self._session_opened(worker, session)
         log.info("worker linked", journal=worker.journal_id, pid=hello.pid, after=cursor)
 
     # --- registry ----------------------------------------------------------------------------
 
     async def _lookup(self, channel: Channel, lookup: msg.Lookup) -> None:
-        found = [await self._credentials(i) for i in lookup.ids]
+        while True:
+            changes = self._changes
+            found = [await self._credentials(i) for i in lookup.ids]
+            # What a worker has been told to forget must not reach it again from before the change.
+            if changes == self._changes:
+                break
         channel.send(msg.Found(lookup.request, found))
 
     async def _credentials(self, credentials_id: str) -> StoredCredentials | None:
@@ -153,6 +162,7 @@ class LinkServer:
         )
 
     def _changed(self, change: Change) -> None:
+        self._changes += 1
         message = _changed_message(change)
         for channel in self._workers:
             channel.send(message)
@@ -224,11 +234,10 @@ def _take_over(worker: _Worker, session: msg.OpenSession) -> None:
 
 
 def _changed_message(change: Change) -> msg.Changed:
-    revoked = change.revoked_credentials()
-    closes = change.kind in ("device", "credentials") and (change.op == "deleted" or bool(revoked))
+    closes = change.kind == "credentials" or (change.kind == "device" and change.op == "deleted")
     return msg.Changed(
         change.revision,
-        [*revoked, *change.new_credentials()],
+        change.stale_credentials(),
         [change.number] if closes and change.number else [],
         "the device was removed" if change.op == "deleted" else "the credentials changed",
     )

@@ -122,8 +122,15 @@ async def _run(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
     links = LinkServer(registry, tail)
     journals = JournalReader(layout, follow=True)
     # Journals of workers that a smaller --workers no longer starts: nobody sends their blocks.
-    orphans = [n for n in layout.journal_numbers() if n >= run.workers]
-    await journals.replay(orphans, tail.apply)
+    for journal in (n for n in layout.journal_numbers() if n >= run.workers):
+        try:
+            await journals.replay([journal], tail.apply)
+        except StoreError as error:
+            log.error(
+                "the journal of a former worker cannot be read: its rows are missing",
+                journal=journal,
+                error=str(error),
+            )
     await links.listen(layout.link)
     services = Services(
         registry=registry,

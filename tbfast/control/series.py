@@ -10,7 +10,8 @@ from tbfast.store.series_reader import JournalReader
 class NodeSeries:
     """Latest values and key names from the tail, ranges from the journals.
 
-    Every answer holds all rows acknowledged before the call.
+    Every answer holds all rows acknowledged before the call: while a worker is away, or its journal
+    is still being replayed, latest values and key names are read from the journals as well.
     """
 
     def __init__(

@@ -13,7 +13,11 @@ LINK_VERSION = 1
 
 
 class OpenSession(msgspec.Struct, array_like=True, frozen=True):
-    """A device session on a worker.  `at_ms`: Unix time of its accepted CONNECT."""
+    """A device session on a worker.
+
+    `at_ms`: when its CONNECT was accepted, on the monotonic clock that all processes share: a
+    wall clock that steps back would let the older session win.
+    """
 
     device: int
     slot: int
@@ -31,7 +35,6 @@ class Hello(msgspec.Struct, array_like=True, tag=1, frozen=True):
     epoch: int
     revision: int
     sessions: list[OpenSession]
-    credentials_ids: list[str]  # those its open sessions were accepted with
 
 
 class KeyTable(msgspec.Struct, array_like=True, tag=2, frozen=True):
@@ -43,7 +46,7 @@ class KeyTable(msgspec.Struct, array_like=True, tag=2, frozen=True):
 
 
 class Welcome(msgspec.Struct, array_like=True, tag=3, frozen=True):
-    """Send blocks after this position; `stale`: credentials ids to forget; (re)check the rest."""
+    """Send blocks after this position.  The changes since the worker's revision follow."""
 
     epoch: int
     seq: int

@@ -45,6 +45,8 @@ def rows(plan: Plan, result: Result) -> list[tuple[str, str]]:
         found.append(("server memory", memory))
     found.append(("generator CPU", f"{result.generator_cores:.2f} cores"))
     found.extend((name, f"{count:,}") for name, count in troubles(plan, result).items())
+    if result.disconnect_code is not None:
+        found.append(("last DISCONNECT", f"reason 0x{result.disconnect_code:02X}"))
     return found
 
 

@@ -39,6 +39,7 @@ class Result(msgspec.Struct, frozen=True):
     """The measured phase; ``latency`` is None without acknowledgements (QoS 0, idle).
 
     ``unsent`` and ``unacknowledged``: what was still owed when the test gave up waiting.
+    ``disconnect_code``: reason of the last DISCONNECT the server sent (MQTT 5).
     ``lag``: how late the generator itself sent, open loop only; latency includes it.
     """
 
@@ -57,5 +58,6 @@ class Result(msgspec.Struct, frozen=True):
     lost: int
     reconnects: int
     broken: int
+    disconnect_code: int | None
     generator_cores: float
     server: Server | None

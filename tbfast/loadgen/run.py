@@ -1,7 +1,6 @@
 """Runs one load test: connect, warm up, measure, drain."""
 
 import contextlib
-import errno
 import os
 import resource
 import time
@@ -77,6 +76,8 @@ class _Run:
         cpu, own = processes.cpu_ns(plan.pids), time.process_time()
         self._phase("measuring", plan.duration_s)
         if plan.qos == 0 and not plan.idle:
+            if plan.rate:
+                self._quiet()
             self._consume()
         seconds = (time.monotonic_ns() - began) / 1e9
         own = time.process_time() - own
@@ -107,6 +108,7 @@ class _Run:
             lost=generator.lost,
             reconnects=generator.reconnects,
             broken=generator.broken,
+            disconnect_code=code if (code := generator.last_disconnect) >= 0 else None,
             generator_cores=round(own / seconds, 3),
             server=server if plan.pids else None,
         )
@@ -173,8 +175,9 @@ class _Run:
         end = time.monotonic() + self._plan.drain_timeout_s
         while not self.generator.run(_ns(SLICE_S), Goal.QUIET):
             self._progress("waiting for acknowledgements", 0.0, self.generator.acked)
-            if time.monotonic() > end:
-                return False
+            lost = self.generator.lost and not self._plan.reconnect
+            if time.monotonic() > end or (lost and self.generator.in_flight == 0):
+                return False  # what a lost device still owed will never be sent
         return True
 
 
@@ -202,5 +205,5 @@ def _allow_files(wanted: int) -> None:
         except (ValueError, OSError) as error:
             raise ResourceError(
                 f"{wanted} descriptors are needed and {hard} allowed; raise it with: "
-                f"ulimit -n {wanted} ({os.strerror(getattr(error, 'errno', 0) or errno.EPERM)})"
+                f"ulimit -n {wanted}"
             ) from error

@@ -28,7 +28,8 @@ def meter(rng: random.Random) -> Callable[[], Readings]:
         nonlocal energy_wh
         power = max(0.0, rng.gauss(1500, 400))
         energy_wh += int(power / 36)
-        return {"energy": energy_wh, "power": round(power, 2), "voltage": round(230.5, 1)}
+        voltage = rng.gauss(230, 0.8)
+        return {"energy": energy_wh, "power": round(power, 2), "voltage": round(voltage, 1)}
 
     return read
 

@@ -67,8 +67,8 @@ class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of the change log; revisions start at 1 and have no holes.
 
-    ``number`` is the device number, 0 for other kinds. ``reserved`` and ``released`` are the
-    unique index keys the change took and gave up.
+    ``number`` is the device number, 0 for other kinds. ``reserved``, ``kept`` and ``released`` are
+    the unique index keys the change took, left in place and gave up.
     """
 
     revision: int
@@ -77,15 +77,13 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     number: int = 0
     reserved: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     released: tuple[str, ...] = ()
 
-    def revoked_credentials(self) -> list[str]:
-        """Credentials ids that let nobody in any more."""
-        return _without_prefix(self.released)
-
-    def new_credentials(self) -> list[str]:
-        """Credentials ids that were unknown before: a cached refusal of them is stale."""
-        return _without_prefix(self.reserved)
+    def stale_credentials(self) -> list[str]:
+        """Credentials ids of which nothing learned earlier holds: new ones, revoked ones, and
+        those whose device, or whose password under the same id, has changed."""
+        return _without_prefix((*self.reserved, *self.kept, *self.released))
 
 
 def _without_prefix(keys: tuple[str, ...]) -> list[str]:

@@ -55,6 +55,7 @@ class HttpPort:
         *,
         max_connections: int = limits.HTTP_CONNECTIONS,
     ) -> None:
+        self._max_connections = max_connections
         self._pages = HealthPages(node)
         self._handlers = tuple(handlers)
         self.slot = Slot() if slot is None else slot

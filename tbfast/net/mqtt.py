@@ -18,6 +18,7 @@ from tbfast.engine.mqtt.effects import Abort, Authenticate, Finish, Refused, Ses
 from tbfast.engine.mqtt.session import MqttSession, Settings, State
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode
+from tbfast.net.strangers import Strangers
 from tbfast.obs.log import get_logger
 
 log = get_logger("tbfast.mqtt")
@@ -72,6 +73,7 @@ class MqttPort:
         settings: Settings,
         *,
         max_connections: int = 1 << 20,
+        strangers: Strangers | None = None,
     ) -> None:
         self._loop = loop
         self._ingest = ingest
@@ -80,6 +82,7 @@ class MqttPort:
         self._settings = settings
         self._engines: dict[int, MqttSession] = {}
         self._live: dict[int, _Live] = {}  # by device number
+        self._strangers = Strangers() if strangers is None else strangers
         self._resume_scheduled = False
         self.commits: Commits | None = None
         self.reactor = Reactor(
@@ -103,6 +106,28 @@ class MqttPort:
         self._engines[slot] = engine
         self.reactor.set_deadline(slot, engine.deadline())
         self._metrics.add(words.CONNECTIONS_MQTT)
+        self._strangers.add(slot, self.reactor.address(slot))
+        self._shed(self._strangers.to_close())
+
+    def stranger_sent(self, slot: int, nbytes: int) -> None:
+        self._strangers.received(slot, nbytes)
+        while (heavy := self._strangers.to_close()) is not None:
+            self._shed(heavy)
+
+    def make_room(self) -> None:
+        self._shed(self._strangers.first_to_go())
+
+    def _shed(self, slot: int | None) -> None:
+        """Closes a connection without an accepted CONNECT, because there are too many."""
+        if slot is None:
+            return
+        self._count("limit")
+        log.limited(
+            "limit", logging.WARNING,
+            "too many connections without an accepted CONNECT; the oldest of the address that "
+            "has most of them is closed", peer=self.reactor.peer(slot),
+        )  # fmt: skip
+        self.reactor.abort(slot)
 
     def received(self, slot: int, view: memoryview) -> None:
         engine = self._engines[slot]
@@ -132,6 +157,7 @@ class MqttPort:
 
     def closed(self, slot: int, reason: str) -> None:
         engine = self._engines.pop(slot)
+        self._strangers.remove(slot)
         self._metrics.subtract(words.CONNECTIONS_MQTT)
         if reason == "slow_consumer":
             self._count("slow_consumer")
@@ -157,7 +183,7 @@ class MqttPort:
     def accept_paused(self) -> None:
         log.limited(
             "descriptors", logging.WARNING,
-            "out of file descriptors: new connections wait; raise the limit (ulimit -n)",
+            "no file descriptor is left: new connections wait; raise the limit (ulimit -n)",
         )  # fmt: skip
 
     # --- called by the commit path -----------------------------------------------------------
@@ -234,12 +260,14 @@ class MqttPort:
     # --- sessions ----------------------------------------------------------------------------
 
     def _session_opened(self, slot: int, engine: MqttSession, who: StoredCredentials) -> None:
+        self._strangers.remove(slot)
+        self.reactor.accepted(slot)
         older = self._live.get(who.device)
         live = _Live(
             who.device,
             slot,
             self._ingest.generation(slot),
-            self.reactor.wall_ms,
+            self.reactor.mono_ms,
             who.credentials_id,
         )
         self._live[who.device] = live
@@ -281,10 +309,12 @@ class MqttPort:
         if live is not None and (live.slot, live.generation) == (slot, generation):
             self._shut(slot, ReasonCode.SESSION_TAKEN_OVER, "a newer session took over")
 
-    def revoked(self, credentials_id: str) -> None:
-        """These credentials let nobody in any more."""
+    def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None:
+        """What the registry holds under these credentials now; None = they let nobody in."""
         for live in [s for s in self._live.values() if s.credentials_id == credentials_id]:
-            self._shut(live.slot, ReasonCode.ADMINISTRATIVE_ACTION, "credentials were revoked")
+            was = self._engines[live.slot].credentials
+            if found is None or was is None or not _same_secret(found, was):
+                self._shut(live.slot, ReasonCode.ADMINISTRATIVE_ACTION, "credentials were revoked")
 
     # --- time and the end --------------------------------------------------------------------
 
@@ -315,6 +345,10 @@ class MqttPort:
     def draining(self) -> int:
         """Connections whose engine has not ended yet."""
         return sum(e.state is not State.CLOSED for e in self._engines.values())
+
+
+def _same_secret(a: StoredCredentials, b: StoredCredentials) -> bool:
+    return (a.device, a.type, a.value) == (b.device, b.type, b.value)
 
 
 def _random_client_id() -> str:

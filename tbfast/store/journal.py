@@ -53,15 +53,13 @@ def block_key(position: Position) -> bytes:
     return KEY.pack(*position)
 
 
-def read_definitions(db: Rdict) -> Iterator[KeyDefinitions]:
-    """Every key definition of an open journal, oldest epoch first."""
-    meta = db.get_column_family("meta")
-    it = meta.iter()
-    it.seek(b"k")
-    while it.valid() and (key := it.key())[:1] == b"k":
+def read_definitions(db: Rdict, path: Path) -> Iterator[KeyDefinitions]:
+    """Every key definition of an open journal, oldest epoch first; StoreError at damage."""
+    for key, defs in rocks.pairs(db.get_column_family("meta"), path, b"k"):
+        if key[:1] != b"k":
+            return
         epoch, first = struct.unpack(">II", key[1:])
-        yield KeyDefinitions(epoch, first, it.value())
-        it.next()
+        yield KeyDefinitions(epoch, first, defs)
 
 
 class Journal:
@@ -114,8 +112,10 @@ class Journal:
 
     def last(self) -> Position:
         """Position of the newest block; (0, 0) in an empty journal."""
-        it = self._db.iter()
-        it.seek_to_last()
+        with rocks.translated(self.path):
+            it = self._db.iter()
+            it.seek_to_last()
+            it.status()
         return Position(*KEY.unpack(it.key())) if it.valid() else Position(0, 0)
 
     def _check_mark(self) -> None:
@@ -177,24 +177,28 @@ class Journal:
             os.pwrite(self._mark_fd, head + struct.pack("<I", zlib.crc32(head)), 0)
 
     def read(self, after: Position, upto: Position, max_bytes: int) -> list[tuple[Position, bytes]]:
-        """Blocks after one position up to another, inclusive; max_bytes, but at least one."""
+        """Blocks after one position up to another, inclusive; max_bytes, but at least one.
+
+        StoreError where they are damaged.
+        """
         blocks: list[tuple[Position, bytes]] = []
         total = 0
-        it = self._db.iter()
-        it.seek(block_key(Position(after.epoch, after.seq + 1)))
         end = block_key(upto)
-        while it.valid() and (key := it.key()) <= end:
-            value = it.value()
-            if blocks and total + len(value) > max_bytes:
-                break
-            blocks.append((Position(*KEY.unpack(key)), value))
-            total += len(value)
-            it.next()
+        first = block_key(Position(after.epoch, after.seq + 1))
+        try:
+            for key, value in rocks.pairs(self._db, self.path, first):
+                if key > end or (blocks and total + len(value) > max_bytes):
+                    break
+                blocks.append((Position(*KEY.unpack(key)), value))
+                total += len(value)
+        except StoreError:
+            if not blocks:
+                raise  # else the next read begins here
         return blocks
 
     def definitions(self) -> list[KeyDefinitions]:
         """Key tables of every epoch that may still have blocks."""
-        return list(read_definitions(self._db))
+        return list(read_definitions(self._db, self.path))
 
     def trim(self, upto: Position) -> None:
         """Forgets blocks up to `upto`: their rows are safe elsewhere.  One DeleteRange per call."""

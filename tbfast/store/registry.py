@@ -138,12 +138,10 @@ class RegistryStore:
     async def scan(self, kind: Kind, after: str, limit: int) -> list[Entity]:
         """At most ``limit`` entities with ids greater than ``after``, in id order."""
         found: list[Entity] = []
-        with rocks.translated(self._path):
-            rows = self._families[kind].items(from_key=after.encode() + b"\0")
-            for _key, raw in rows:
-                found.append(self._decoded(raw, Entity))
-                if len(found) >= limit:
-                    break
+        for _key, raw in rocks.pairs(self._families[kind], self._path, after.encode() + b"\0"):
+            found.append(self._decoded(raw, Entity))
+            if len(found) >= limit:
+                break
         return found
 
     async def changes_since(self, revision: int) -> list[Change] | None:
@@ -151,9 +149,8 @@ class RegistryStore:
         oldest = max(0, self._state.revision - limits.REGISTRY_CHANGES)
         if revision < oldest or revision > self._state.revision:
             return None
-        with rocks.translated(self._path):
-            rows = self._families["change"].values(from_key=_u64(revision + 1))
-            return [self._decoded(raw, Change) for raw in rows]
+        rows = rocks.pairs(self._families["change"], self._path, _u64(revision + 1))
+        return [self._decoded(raw, Change) for _key, raw in rows]
 
     def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back per change, in revision order, once it is on disk; returns the way to stop."""
@@ -226,7 +223,7 @@ class RegistryStore:
         op: ChangeOp = "deleted" if write.value is None else "updated" if before else "created"
         change = Change(
             revision=state.revision, kind=write.change, op=op, id=write.id, number=number,
-            reserved=reserved, released=released,
+            reserved=reserved, kept=tuple(key for key in kept if key in held), released=released,
         )  # fmt: skip
         self._put(batch, "change", _u64(change.revision), change)
         if change.revision > limits.REGISTRY_CHANGES:

@@ -64,6 +64,21 @@ def close(db: Rdict, path: Path) -> None:
         db.close()
 
 
+def pairs(db: Rdict, path: Path, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values from a key on, in order.
+
+    StoreError where a table file is damaged: a RocksDB iterator just ends there, as after the last
+    key, and only its status knows the difference.
+    """
+    with translated(path):
+        it = db.iter()
+        it.seek(from_key)
+        while it.valid():
+            yield it.key(), it.value()
+            it.next()
+        it.status()
+
+
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn what RocksDB and the file system raise into StoreError or one of its kinds."""

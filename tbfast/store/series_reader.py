@@ -6,7 +6,7 @@ A stopped server's journals are opened read-only.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -77,7 +77,7 @@ class JournalReader:
                 path = self._layout.journal(number)
                 with rocks.translated(path):
                     db = self._caught_up(number, path)
-                for _, block in _blocks(db):
+                for _, block in rocks.pairs(db, path):
                     apply(block)
 
         await self._in_thread(read)
@@ -98,10 +98,10 @@ class JournalReader:
             with rocks.translated(path):
                 db = self._caught_up(number, path)
             definitions: dict[int, list[tuple[int, bytes]]] = {}
-            for known in read_definitions(db):
+            for known in read_definitions(db, path):
                 definitions.setdefault(known.epoch, []).append((known.first, known.defs))
             epoch = -1
-            for key, block in _blocks(db):
+            for key, block in rocks.pairs(db, path):
                 block_epoch, seq = KEY.unpack(key)
                 if block_epoch != epoch:
                     epoch = block_epoch
@@ -141,14 +141,6 @@ class JournalReader:
     def _forget_all(self) -> None:
         for number in list(self._open):
             self._forget(number)
-
-
-def _blocks(db: Rdict) -> Iterator[tuple[bytes, bytes]]:
-    it = db.iter()
-    it.seek_to_first()
-    while it.valid():
-        yield it.key(), it.value()
-        it.next()
 
 
 def open_offline(data_dir: Path) -> JournalReader:

@@ -178,6 +178,7 @@ class Committer:
     def _write_again(self) -> None:
         self._retry = None
         self._write()
+        self._watch_pressure()  # the store may refuse now what it only delayed before
 
     def _refuse(self, group: Group, error: StoreError) -> None:
         log.limited("store", logging.ERROR, "journal refused a group", error=str(error))

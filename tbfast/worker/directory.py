@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
+from tbfast import limits
 from tbfast.errors import TbfastError
 from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
@@ -33,7 +34,7 @@ class Sessions(Protocol):
     def open_credentials(self) -> list[str]: ...
     def close_device(self, device: int, reason: str) -> None: ...
     def taken_over(self, device: int, slot: int, generation: int) -> None: ...
-    def revoked(self, credentials_id: str) -> None: ...
+    def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None: ...
 
 
 class _Pending:
@@ -73,7 +74,7 @@ class Directory:
         self._revision = 0
         self._known: dict[str, StoredCredentials] = {}
         self._unknown: dict[str, None] = {}
-        self._pending: dict[int, _Pending] = {}  # bounded by connections without CONNACK
+        self._pending: dict[int, _Pending] = {}  # bounded: the rest hears "try later"
         self._rechecks: dict[int, str] = {}
         self._request = 0
         self.sessions: Sessions | None = None
@@ -88,6 +89,9 @@ class Directory:
     ) -> None:
         """Calls `done` with the credentials that accept the client, at once if they are cached."""
         if not all(i in self._known or i in self._unknown for i in candidate_ids(client)):
+            if len(self._pending) >= limits.UNAUTHENTICATED_CONNECTIONS:
+                unavailable()
+                return
             self._request += 1
             pending = _Pending(client, done, unavailable, self._loop.time() + LOOKUP_TIMEOUT_S)
             self._pending[self._request] = pending
@@ -111,8 +115,8 @@ class Directory:
     def _found(self, answer: msg.Found) -> None:
         if (recheck := self._rechecks.pop(answer.request, None)) is not None:
             self._learn([recheck], answer.credentials)
-            if answer.credentials[0] is None and self.sessions is not None:
-                self.sessions.revoked(recheck)
+            if self.sessions is not None:
+                self.sessions.rechecked(recheck, answer.credentials[0])
             return
         pending = self._pending.pop(answer.request, None)
         if pending is None:
@@ -145,12 +149,12 @@ class Directory:
 
     def session_opened(self, device: int, slot: int, generation: int, at_ms: int) -> None:
         """Tells the controller, which ends older sessions of the device on other workers."""
-        if self._welcomed and self._channel is not None:
+        if self._channel is not None:
             self._channel.send(msg.SessionOpened(msg.OpenSession(device, slot, generation, at_ms)))
 
     def session_closed(self, device: int, slot: int, generation: int) -> None:
         """The session has ended."""
-        if self._welcomed and self._channel is not None:
+        if self._channel is not None:
             self._channel.send(msg.SessionClosed(device, slot, generation))
 
     # --- the link ----------------------------------------------------------------------------
@@ -167,7 +171,6 @@ class Directory:
                 self._journal.epoch,
                 self._revision,
                 [msg.OpenSession(*s) for s in sessions.open_sessions()] if sessions else [],
-                sessions.open_credentials() if sessions else [],
             )
         )
         for definitions in self._journal.definitions():
@@ -176,7 +179,6 @@ class Directory:
     def channel_closed(self, channel: Channel) -> None:
         self._channel = None
         self._welcomed = False
-        self._rechecks.clear()
         self._feed.stop()
 
     def block(self, channel: Channel, block: bytes) -> None:
@@ -206,19 +208,22 @@ class Directory:
     def _welcome(self, channel: Channel, welcome: msg.Welcome) -> None:
         self._welcomed = True
         self._revision = welcome.revision
+        unchecked = set(self._rechecks.values())  # the link went down before they were answered
+        self._rechecks.clear()
         if welcome.flush:
             self._known.clear()
             self._unknown.clear()
-            for credentials_id in set(self.sessions.open_credentials() if self.sessions else ()):
-                self._request += 1
-                self._rechecks[self._request] = credentials_id
-                channel.send(msg.Lookup(self._request, [credentials_id]))
+            unchecked.update(self.sessions.open_credentials() if self.sessions else ())
+        for credentials_id in unchecked:
+            self._request += 1
+            self._rechecks[self._request] = credentials_id
+            channel.send(msg.Lookup(self._request, [credentials_id]))
         self._feed.start(channel, Position(welcome.epoch, welcome.seq), welcome.credit_bytes)
         for request, pending in self._pending.items():
             self._ask(request, pending)
 
     def _changed(self, change: msg.Changed) -> None:
-        self._revision = change.revision
+        self._revision = max(self._revision, change.revision)  # Welcome may be ahead of the log
         for credentials_id in change.credentials_ids:
             self._known.pop(credentials_id, None)
             self._unknown.pop(credentials_id, None)

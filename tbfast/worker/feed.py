@@ -2,11 +2,18 @@
 journal as credit comes back."""
 
 import asyncio
+import logging
 
 from tbfast import limits
 from tbfast._ext.ingest import Group
+from tbfast.errors import StoreError
 from tbfast.link.channel import Channel
+from tbfast.obs.log import get_logger
 from tbfast.store.journal import Journal, Position
+
+log = get_logger("tbfast.feed")
+
+RETRY_S = 1.0  # after a failed read of the journal
 
 
 class BlockFeed:
@@ -59,9 +66,15 @@ class BlockFeed:
         self._pump_scheduled = False
         if self._channel is None or self._credit <= 0 or self._sent >= self._journal.durable:
             return
-        blocks = self._journal.read(
-            self._sent, self._journal.durable, min(self._credit, limits.LINK_REPLAY_BYTES)
-        )
+        try:
+            blocks = self._journal.read(
+                self._sent, self._journal.durable, min(self._credit, limits.LINK_REPLAY_BYTES)
+            )
+        except StoreError as error:
+            # Not a hole: the controller must not take what follows for all there is.
+            log.limited("feed", logging.ERROR, "the journal cannot be read", error=str(error))
+            self._loop.call_later(RETRY_S, self._schedule)
+            return
         for key, block in blocks:
             self._credit -= len(block)  # may go below zero by one block: it is bounded
             self._channel.send_block(block)

@@ -193,15 +193,22 @@ class Worker:
         self._stop.set()
 
 
-def _connection_limits() -> tuple[int, int]:
-    """MQTT and HTTP connections that leave the store its descriptors."""
-    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    http = min(limits.HTTP_CONNECTIONS, descriptors // limits.HTTP_DESCRIPTORS_SHARE)
-    return max(1, descriptors - http - limits.RESERVED_DESCRIPTORS), http
-
-
 def _monotonic_ms() -> int:
     return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _connection_limits() -> tuple[int, int]:
+    """Connections of the MQTT and the HTTP port that leave RESERVED_DESCRIPTORS free.
+
+    Raises this process's soft limit to its hard one: the usual 1 024 is for programs that select().
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        hard = 1 << 20
+    room = max(hard - len(os.listdir("/proc/self/fd")) - limits.RESERVED_DESCRIPTORS, 2)
+    http = min(limits.HTTP_CONNECTIONS, max(room // 4, 1))
+    return room - http, http
 
 
 def _session_settings(config: Config) -> Settings:

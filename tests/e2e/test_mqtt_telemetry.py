@@ -277,8 +277,7 @@ def test_tail_shows_rows_live(server: Server, wire: NewWire, token: str) -> None
             lines: list[dict[str, object]] = []
 
             def follow(tail: object = tail, lines: list[dict[str, object]] = lines) -> None:
-                for line in tail.stdout:  # type: ignore[attr-defined]
-                    lines.append(json.loads(line))
+                lines.extend(map(json.loads, tail.stdout))  # type: ignore[attr-defined]
 
             reader = threading.Thread(target=follow)
             reader.start()

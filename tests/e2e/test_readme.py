@@ -125,8 +125,8 @@ def test_marks_are_known_and_little_is_skipped():
     marks = [step.mark for step in steps()]
     known = ("", "server", "stopped", "interop")
     assert all(mark in known or mark.startswith("skip, ") for mark in marks)
-    skipped = [step.text.strip() for step in steps() if step.mark.startswith("skip")]
-    assert skipped == ["make run", "make test", "make bench"]
+    skipped = [step.text.split()[:2] for step in steps() if step.mark.startswith("skip")]
+    assert skipped == [["make", "run"], ["make", "test"], ["make", "bench"]]
     assert marks.count("server") == 1
 
 

@@ -13,6 +13,7 @@ from tbfast.engine.mqtt.session import Settings
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.net.mqtt import MqttPort
+from tbfast.net.strangers import Strangers
 from tbfast.store.journal import Journal
 from tbfast.worker.commit import Committer
 
@@ -102,16 +103,27 @@ class Client:
 class Port:
     """Everything together."""
 
-    def __init__(self, path: Path, *, max_remaining: int = 65536, disk: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_connections: int = 1000,
+        max_strangers: int = 1000,
+        max_stranger_bytes: int = 1 << 20,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.journal = Journal(path / "0", 0)
-        self.ingest = Ingest(max_remaining=max_remaining)
+        self.ingest = Ingest()
         self.directory = Directory()
         self.metrics = CountingMetrics()
         self.slot = Slot()
-        self.port = MqttPort(loop, self.ingest, self.slot, self.directory, Settings())
+        self.port = MqttPort(
+            loop, self.ingest, self.slot, self.directory, Settings(),
+            max_connections=max_connections,
+            strangers=Strangers(max_strangers, max_stranger_bytes),
+        )  # fmt: skip
         self.committer = Committer(
-            loop, self.ingest, self.journal, self.port, self.metrics, disk=disk,
+            loop, self.ingest, self.journal, self.port, self.metrics, disk=True,
             on_durable=lambda group, previous: None, on_broken=lambda error: None,
         )  # fmt: skip
         self.port.commits = self.committer

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,6 +111,16 @@ class Server:
         pid = self.pids()[process]
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    @contextlib.contextmanager
+    def paused(self, process: str) -> Iterator[None]:
+        """SIGSTOP for a moment; after five seconds it would count as stuck."""
+        pid = self.pids()[process]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     # --- what it says about itself -----------------------------------------------------------
 

@@ -172,7 +172,7 @@ def test_ledger_is_what_was_acknowledged(tmp_path: Path, qos: int) -> None:
 
 def test_reconnect_sends_again_what_was_not_acknowledged(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    with stub_broker(drop_every=50) as broker:
+    with stub_broker(drop_every=9) as broker:
         result = run(short(broker, depth=4, ledger=ledger, reconnect=True, duration_s=0.5))
     assert result.lost > 0
     assert result.reconnects >= result.lost - 5

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import time
 
 from tbfast import limits
+from tbfast._ext import metrics as words
+from tbfast.codec import mqtt as codec
 from tbfast.engine.mqtt import session
 from tbfast.model import mqtt as m
-from tests.support.mqtt_port import connect_packet, publish, running_port
+from tests.support.mqtt_port import Client, Port, connect_packet, publish, running_port
 
 
 async def _until(condition) -> None:
@@ -94,5 +97,95 @@ def test_a_fault_while_held_input_is_taken_up_ends_that_connection(tmp_path, mon
             node.port.press(False)
             assert await client.closed()
             assert unhandled == []
+
+    asyncio.run(run())
+
+
+async def _session(node: Port, name: str, source: str = "127.0.0.1") -> Client:
+    client = await node.connect(source)
+    client.send(connect_packet(name))
+    assert isinstance(await client.receive(), m.Connack)
+    return client
+
+
+async def _alive(client: Client) -> None:
+    client.send(m.Pingreq())
+    assert isinstance(await client.receive(), m.Pingresp)
+
+
+def test_too_many_strangers_cost_the_address_that_has_most(tmp_path):
+    async def run() -> None:
+        async with running_port(tmp_path, max_strangers=4) as node:
+            device = await _session(node, "device")
+            quiet = await node.connect("127.0.0.2")
+            flood = [await node.connect("127.0.0.3") for _ in range(6)]
+            for oldest in flood[:3]:
+                assert await oldest.closed()
+            assert node.port.reactor.strangers == 4
+            quiet.send(connect_packet("quiet"))
+            assert isinstance(await quiet.receive(), m.Connack)
+            await _alive(device)
+            assert node.port.reactor.strangers == 3
+            assert node.slot.get(words.REFUSED_MQTT + words.REASON_LIMIT) == 3
+
+    asyncio.run(run())
+
+
+def test_what_strangers_hold_is_bounded(tmp_path):
+    """Whole packets in the early queue and pieces of packets count alike."""
+
+    async def run() -> None:
+        async with running_port(tmp_path, max_stranger_bytes=100_000) as node:
+            node.directory.cold = True
+            honest = await node.connect("127.0.0.2")
+            honest.send(connect_packet("honest"))
+            waiting, piece = await node.connect(), await node.connect()
+            waiting.send(connect_packet("slow"), publish(b"x" * 60_000, 1))
+            await _until(lambda: len(node.directory.waiting) == 2)
+            piece.writer.write(codec.encode(publish(b"y" * 60_000, 2), 4)[:59_000])
+            assert await waiting.closed()
+            node.directory.answer()
+            assert isinstance(await honest.receive(), m.Connack)
+            assert node.port.reactor.connections == 2
+
+    asyncio.run(run())
+
+
+def test_a_full_worker_lets_devices_in_past_strangers(tmp_path):
+    async def run() -> None:
+        async with running_port(tmp_path, max_connections=4) as node:
+            flood = [await node.connect("127.0.0.3") for _ in range(4)]
+            await _until(lambda: node.port.reactor.connections == 4)
+            device = await _session(node, "device", "127.0.0.2")
+            assert await flood[0].closed()
+            await _alive(device)
+            assert node.port.reactor.connections == 4
+
+    asyncio.run(run())
+
+
+def test_a_full_worker_without_strangers_accepts_again_when_one_leaves(tmp_path):
+    async def run() -> None:
+        async with running_port(tmp_path, max_connections=2) as node:
+            first = await _session(node, "first")
+            await _session(node, "second")
+            third = await node.connect()
+            third.send(connect_packet("third"))
+            await _alive(first)
+            assert node.port.reactor.connections == 2
+            first.send(m.Disconnect())
+            first.writer.close()
+            assert isinstance(await third.receive(), m.Connack)
+
+    asyncio.run(run())
+
+
+def test_the_order_of_sessions_does_not_follow_the_wall_clock(tmp_path):
+    async def run() -> None:
+        async with running_port(tmp_path) as node:
+            before = time.monotonic_ns() // 1_000_000
+            await _session(node, "device")
+            ((_, _, _, at_ms),) = node.port.open_sessions()
+            assert before <= at_ms <= time.monotonic_ns() // 1_000_000
 
     asyncio.run(run())

@@ -124,7 +124,7 @@ cdef class Generator:
     cdef uint8_t *scratch
     cdef uint8_t *lines
     cdef epoll_event *events
-    cdef size_t scratch_n, lines_n, burst_bytes
+    cdef size_t lines_n, burst_bytes
     cdef uint32_t count, next_new, pending, waiting
     cdef int epfd, ledger_fd, ledger_errno
     cdef uint8_t version, qos
@@ -447,8 +447,7 @@ cdef class Generator:
                 c.w.slots[i].wait = self._first_wait() if not c.w.slots[i].marker \
                     else TBF_LOAD_PUBACK
                 n += self._stamp(c, &c.w.slots[i], n)
-        if n == 0 or self._emit(c, self.scratch, n):
-            self._top_up(c, now, 0)
+        self._top_up(c, now, n)
 
     # --- sending -----------------------------------------------------------------------------
 
@@ -480,40 +479,60 @@ cdef class Generator:
         c.seq += 1
         return self._stamp(c, s, at)
 
+    cdef size_t _begin(self, conn *c, int64_t intended_ns, size_t at) noexcept nogil:
+        """Writes one message into scratch; 0 if the window is full."""
+        cdef tbf_load_slot *s
+        if self.qos == 0:
+            c.seq += 1
+            self.sent += 1
+            return tbf_load_stamp(self.scratch + at, &self.publish.t, 0,
+                                  self.first_ts_ms + c.seq - 1, c.seq - 1)
+        s = tbf_load_begin(&c.w, self._first_wait())
+        if not s:
+            return 0
+        self.sent += 1
+        self.in_flight += 1
+        return self._put(c, s, intended_ns, at)
+
+    cdef size_t _round(self, conn *c, int64_t now, size_t n) noexcept nogil:
+        """Closed loop: the next round, if the last one is acknowledged."""
+        cdef uint16_t _i
+        cdef size_t added
+        if self.qos and c.w.in_flight:
+            return n
+        for _i in range(c.w.capacity):
+            added = self._begin(c, now, n)
+            if added == 0:
+                break
+            n += added
+        return n
+
+    cdef size_t _overdue(self, conn *c, int64_t now, size_t n) noexcept nogil:
+        """Open loop: everything that is due, as far as the window allows."""
+        cdef uint64_t index = <uint64_t>(c - self.conns)
+        cdef int64_t intended
+        cdef size_t added
+        while n + self.publish.t.n <= self.burst_bytes:
+            intended = self._due_ns(c.scheduled * self.count + index)
+            if intended > now or intended >= self.until_ns:
+                break
+            added = self._begin(c, intended, n)
+            if added == 0:
+                break
+            n += added
+            c.scheduled += 1
+            self.begun += 1
+        return n
+
     cdef void _top_up(self, conn *c, int64_t now, size_t n) noexcept nogil:
         """Sends n bytes of scratch and every message the device may and should send now."""
-        cdef tbf_load_slot *s
-        cdef uint64_t index = <uint64_t>(c - self.conns)
-        cdef int64_t intended = now
-        cdef uint32_t begun = 0
-        if c.state != READY or (c.out_n and n == 0):
+        if c.state != READY:
             return
-        if c.out_n == 0 and self.flow != PAUSED:
-            if self.flow == CLOSED and (c.w.in_flight and self.qos):
-                pass
-            else:
-                while n + self.publish.t.n <= self.burst_bytes:
-                    if self.flow == OPEN:
-                        intended = self._due_ns(c.scheduled * self.count + index)
-                        if intended > now or intended >= self.until_ns:
-                            break
-                    elif begun == c.w.capacity:
-                        break
-                    if self.qos:
-                        s = tbf_load_begin(&c.w, self._first_wait())
-                        if not s:
-                            break
-                        n += self._put(c, s, intended, n)
-                        self.in_flight += 1
-                    else:
-                        n += tbf_load_stamp(self.scratch + n, &self.publish.t, 0,
-                                            self.first_ts_ms + c.seq, c.seq)
-                        c.seq += 1
-                    if self.flow == OPEN:
-                        c.scheduled += 1
-                        self.begun += 1
-                    begun += 1
-        self.sent += begun
+        if c.out_n == 0:
+            if self.flow == CLOSED:
+                n = self._round(c, now, n)
+            elif self.flow == OPEN:
+                n = self._overdue(c, now, n)
         if n and self._emit(c, self.scratch, n):
             # QoS 0 in the closed loop: the socket itself says when there is room for more.
             self._want_out(c, c.out_n > 0 or (self.flow == CLOSED and self.qos == 0))

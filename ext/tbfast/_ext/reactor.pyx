@@ -60,10 +60,19 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *buf, size_t n, int flags)
     int shutdown(int fd, int how)
     int setsockopt(int fd, int level, int name, const void *value, unsigned int n)
-    int accept4(int fd, void *address, void *n, int flags)
+    int accept4(int fd, sockaddr_in6 *address, unsigned int *n, int flags)
 
 cdef extern from "<netinet/in.h>" nogil:
-    int IPPROTO_TCP
+    int IPPROTO_TCP, AF_INET
+    struct in_addr:
+        uint32_t s_addr
+    struct sockaddr_in:
+        in_addr sin_addr
+    struct in6_addr:
+        uint8_t s6_addr[16]
+    struct sockaddr_in6:  # the longest address a listener of ours can meet
+        unsigned short sin6_family
+        in6_addr sin6_addr
 
 cdef extern from "<netinet/tcp.h>" nogil:
     int TCP_NODELAY
@@ -101,13 +110,16 @@ cdef struct conn:
     uint32_t out_cap
     uint8_t state
     bint held       # input waits in `inp` until the store has caught up
+    bint stranger   # no session was accepted yet
     bint in_on      # interest registered with epoll
     bint out_on
+    uint8_t address[16]
     uint8_t *inp
     uint8_t *out
     int64_t progress_ms  # when unsent output last moved
     int64_t deadline_ms
 
+cdef bytes V4_MAPPED = bytes(10) + b"\xff\xff"
 cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
 cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
 cdef int64_t WRITE_TIMEOUT_MS = limits.WRITE_TIMEOUT_MS
@@ -127,11 +139,13 @@ cdef inline int64_t now_ns(int clock) noexcept nogil:
 cdef class Reactor:
     """Sockets of one worker's plain MQTT listener.
 
-    handler methods, called with the connection's slot: ``opened``, ``received(slot, view)`` with
+    handler methods, called with the connection's slot: ``opened``, ``stranger_sent(slot, nbytes)``
+    (no session is accepted there yet; see `accepted`), ``received(slot, view)`` with
     one complete packet (or the bytes that cannot be one; the view is valid during the call only),
     ``timed_out``, ``drained`` (no answer is owed any more), ``refused`` (rows were not stored),
     ``fault(slot, error)`` (the handler itself failed; the connection ends), ``closed(slot,
-    reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``, ``accept_paused``.
+    reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
+    ``accept_paused``, ``make_room`` (a stranger has to go: every connection is taken).
     """
 
     cdef Ingest ingest
@@ -149,7 +163,7 @@ cdef class Reactor:
     cdef size_t max_remaining, linger_ms
     cdef object handler
     cdef int ack_histogram
-    cdef readonly uint32_t connections
+    cdef readonly uint32_t connections, strangers
     cdef readonly int64_t mono_ms, wall_ms
     cdef public uint32_t max_connections
 
@@ -222,12 +236,15 @@ cdef class Reactor:
 
     cdef int _accept(self) except -1:
         cdef int fd, one = 1, _
+        cdef sockaddr_in6 address
+        cdef unsigned int n
         for _ in range(ACCEPTS):
-            if self.connections >= self.max_connections:
+            if self.connections >= self.max_connections and not self.strangers:
                 self._pause_accept()
                 return 0
+            n = sizeof(address)
             with nogil:
-                fd = accept4(self.listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+                fd = accept4(self.listen_fd, &address, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
                 if errno == EAGAIN:
                     return 0
@@ -236,17 +253,19 @@ cdef class Reactor:
                     return 0
                 continue  # the peer gave up between its SYN and our accept
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-            self._add(fd)
+            if self.connections >= self.max_connections:
+                self.handler.make_room()
+            self._add(fd, &address)
         return 0
 
     cdef int _pause_accept(self) except -1:
-        """Out of descriptors: the backlog waits until the next sweep tries again."""
+        """No connection is left: the backlog waits until the next sweep tries again."""
         self._watch_listener(False)
         self.accept_paused = True
         self.handler.accept_paused()
         return 0
 
-    cdef int _add(self, int fd) except -1:
+    cdef int _add(self, int fd, const sockaddr_in6 *address) except -1:
         cdef uint32_t slot
         cdef conn *c
         cdef epoll_event ev
@@ -261,7 +280,13 @@ cdef class Reactor:
         c.in_len = c.in_cap = c.out_off = c.out_len = c.out_cap = 0
         c.inp = c.out = NULL
         c.held = c.out_on = False
-        c.in_on = True
+        c.in_on = c.stranger = True
+        memset(c.address, 0, sizeof(c.address))
+        if address.sin6_family == AF_INET:  # as IPv6 maps it
+            c.address[10] = c.address[11] = 0xFF
+            memcpy(c.address + 12, &(<const sockaddr_in *>address).sin_addr, 4)
+        else:
+            memcpy(c.address, &address.sin6_addr, 16)
         c.deadline_ms = 0
         ev.events = EPOLLIN
         ev.data.u64 = <uint64_t>c.generation << 32 | slot
@@ -271,6 +296,7 @@ cdef class Reactor:
             self.free_slots.append(slot)
             return 0
         self.connections += 1
+        self.strangers += 1
         self.handler.opened(slot)
         return 0
 
@@ -347,6 +373,7 @@ cdef class Reactor:
         cdef size_t kept = c.in_len
         cdef size_t room = PRESSED_READ_BYTES if self.pressed else READ_BYTES
         cdef ssize_t n
+        cdef uint32_t generation
         if c.held:  # only an error or hang-up brings us here: the input must not be touched
             self._lost(slot)
             return 0
@@ -365,6 +392,11 @@ cdef class Reactor:
             return 0  # lingering: discard
         c.in_len = 0
         self.metrics.inc(RECEIVED_BYTES_MQTT, <uint64_t>n)
+        if c.stranger:
+            generation = c.generation
+            self.handler.stranger_sent(slot, n)
+            if not self._is(slot, generation) or c.state != OPEN:
+                return 0
         return self._process(slot, self.rbuf, kept + <size_t>n)
 
     cdef int _process(self, uint32_t slot, uint8_t *p, size_t n) except -1:
@@ -641,6 +673,7 @@ cdef class Reactor:
         RST, which can overtake and destroy the last packet we sent."""
         cdef conn *c = &self.conns[slot]
         c.state = LINGERING
+        self.accepted(slot)
         shutdown(c.fd, SHUT_WR)
         self.ingest.close(slot)
         self.handler.closed(slot, "finished")
@@ -659,6 +692,7 @@ cdef class Reactor:
         free(c.out)
         c.inp = c.out = NULL
         c.fd = -1
+        self.accepted(slot)
         c.state = FREE
         self.connections -= 1
         self.held_slots.discard(slot)
@@ -698,6 +732,21 @@ cdef class Reactor:
                         self._fault(slot, c.generation, error)
                 else:
                     self._lost(slot, "finished")
+
+    def accepted(self, uint32_t slot):
+        """A session was accepted there: the connection is no stranger any more."""
+        if slot < self.capacity and self.conns[slot].state != FREE and self.conns[slot].stranger:
+            self.conns[slot].stranger = False
+            self.strangers -= 1
+
+    def address(self, uint32_t slot):
+        """What a peer is known by when quotas are shared out: its IPv4 address (4 bytes), or the
+        first half of its IPv6 address (8), all of which one subscriber has."""
+        cdef bytes whole
+        if slot >= self.capacity or self.conns[slot].state == FREE:
+            return b""
+        whole = (<const char *>self.conns[slot].address)[:16]
+        return whole[12:] if whole.startswith(V4_MAPPED) else whole[:8]
 
     def peer(self, uint32_t slot):
         """Address of the peer, for logs and limits: "192.0.2.1:50000"."""

@@ -222,23 +222,26 @@ cdef class Tail:
     cdef int _reserve(self, size_t points, size_t records) except -1:
         """Room for as many new series and devices as a block can bring."""
         cdef void *more
-        cdef uint32_t i, mask
+        cdef uint32_t i, mask, cap
         cdef uint64_t h
         if self.count + points > self.cap:
-            while self.count + points > self.cap:
-                self.cap *= 2
-            more = realloc(self.all, self.cap * sizeof(series))
+            cap = self.cap
+            while self.count + points > cap:
+                cap *= 2
+            more = realloc(self.all, cap * sizeof(series))
             if more == NULL:
                 raise MemoryError("no memory for the tail")
             self.all = <series *>more
+            self.cap = cap
         if 2 * (self.count + points) > self.index_mask:
             mask = self.index_mask
             while 2 * (self.count + points) > mask:
                 mask = 2 * mask + 1
-            free(self.index)
-            self.index = <uint32_t *>calloc(<size_t>mask + 1, sizeof(uint32_t))
-            if self.index == NULL:
+            more = calloc(<size_t>mask + 1, sizeof(uint32_t))
+            if more == NULL:
                 raise MemoryError("no memory for the tail")
+            free(self.index)
+            self.index = <uint32_t *>more
             self.index_mask = mask
             for i in range(self.count):
                 h = mix(self.all[i].device ^ self.seed[0], self.all[i].key) & mask
@@ -246,20 +249,23 @@ cdef class Tail:
                     h = (h + 1) & mask
                 self.index[h] = i + 1
         if self.device_count + records > self.device_cap:
-            while self.device_count + records > self.device_cap:
-                self.device_cap *= 2
-            more = realloc(self.devices, self.device_cap * sizeof(device))
+            cap = self.device_cap
+            while self.device_count + records > cap:
+                cap *= 2
+            more = realloc(self.devices, cap * sizeof(device))
             if more == NULL:
                 raise MemoryError("no memory for the tail")
             self.devices = <device *>more
+            self.device_cap = cap
         if 2 * (self.device_count + records) > self.device_mask:
             mask = self.device_mask
             while 2 * (self.device_count + records) > mask:
                 mask = 2 * mask + 1
-            free(self.device_index)
-            self.device_index = <uint32_t *>calloc(<size_t>mask + 1, sizeof(uint32_t))
-            if self.device_index == NULL:
+            more = calloc(<size_t>mask + 1, sizeof(uint32_t))
+            if more == NULL:
                 raise MemoryError("no memory for the tail")
+            free(self.device_index)
+            self.device_index = <uint32_t *>more
             self.device_mask = mask
             for i in range(self.device_count):
                 h = mix(self.devices[i].number, self.seed[0]) & mask

@@ -1,5 +1,7 @@
 """Telemetry and attributes JSON to rows of the open batch (MQTT spec 3.1-3.3)."""
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+
 from tbfast import limits
 from tbfast.errors import PeerError
 
@@ -33,12 +35,18 @@ cdef tbf_status append_json(Batch batch, uint64_t device, int64_t now_ms, const 
         batch.grow()
 
 
-cdef tuple _append(Batch batch, uint64_t device, const uint8_t[::1] payload, int64_t now_ms,
-                   bint attributes, const tbf_json_opts *opts):
+cdef tuple _append(Batch batch, uint64_t device, object payload, int64_t now_ms, bint attributes,
+                   const tbf_json_opts *opts):
     cdef tbf_json_result result
-    cdef const uint8_t *p = &payload[0] if payload.shape[0] > 0 else NULL
-    if append_json(batch, device, now_ms, p, <size_t>payload.shape[0], attributes, opts,
-                   &result) != TBF_OK:
+    cdef tbf_status status
+    cdef Py_buffer view  # a typed memoryview would cost more than a small payload's scan
+    PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
+    try:
+        status = append_json(batch, device, now_ms, <const uint8_t *>view.buf, <size_t>view.len,
+                             attributes, opts, &result)
+    finally:
+        PyBuffer_Release(&view)
+    if status != TBF_OK:
         raise PeerError(result.error.decode("ascii"), code=CODE_PAYLOAD_FORMAT_INVALID)
     return result.records, result.points
 
@@ -54,7 +62,7 @@ cdef tbf_json_opts _options(bint type_cast, uint32_t max_string, uint32_t max_de
     return opts
 
 
-def append_telemetry(Batch batch not None, uint64_t device, const uint8_t[::1] payload not None,
+def append_telemetry(Batch batch not None, uint64_t device, object payload,
                      int64_t now_ms, *, bint type_cast=True, uint32_t max_string=0,
                      uint32_t max_depth=limits.JSON_MAX_DEPTH,
                      uint32_t max_keys=limits.JSON_MAX_KEYS,
@@ -68,7 +76,7 @@ def append_telemetry(Batch batch not None, uint64_t device, const uint8_t[::1] p
     return _append(batch, device, payload, now_ms, False, &opts)
 
 
-def append_attributes(Batch batch not None, uint64_t device, const uint8_t[::1] payload not None,
+def append_attributes(Batch batch not None, uint64_t device, object payload,
                       int64_t now_ms, *, bint type_cast=True, uint32_t max_string=0,
                       uint32_t max_depth=limits.JSON_MAX_DEPTH,
                       uint32_t max_keys=limits.JSON_MAX_KEYS,

@@ -1,0 +1,79 @@
+"""Damage inside a journal's table files is never read past in silence."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tbfast._ext.ingest import Ingest
+from tbfast.errors import StoreError
+from tbfast.store.journal import Journal, Position
+from tbfast.store.layout import Layout
+from tbfast.store.series_reader import JournalReader
+
+BLOCKS = 60
+
+
+def _filled(layout: Layout) -> Position:
+    """A journal whose blocks are in a table file; position of its last block."""
+    journal = Journal(layout.journal(0), 0)
+    ingest = Ingest()
+    for seq in range(1, BLOCKS + 1):
+        ingest.at(1_000_000 + seq, seq)
+        text = f'{{"ts":{seq},"values":{{"n":{seq},"pad":"{"x" * 2000}"}}}}'
+        ingest.append_json(1, text.encode())
+        ingest.note(0, 0, 0)
+        group = ingest.take(0, journal.epoch, seq, seq, journal.written_keys + 1)
+        journal.append(group)
+    last = journal.written
+    journal.close()
+    Journal(layout.journal(0), 0).close()  # opening flushes the replayed log to a table file
+    return last
+
+
+def _damage(directory: Path) -> None:
+    """Flips bytes in the middle of the largest table file."""
+    table = max(directory.glob("*.sst"), key=lambda path: path.stat().st_size)
+    data = bytearray(table.read_bytes())
+    middle = len(data) // 2
+    for at in range(middle, middle + 64):
+        data[at] ^= 0xFF
+    table.write_bytes(data)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout(tmp_path)
+    made.prepare()
+    return made
+
+
+def test_a_range_read_says_so(layout: Layout):
+    _filled(layout)
+    _damage(layout.journal(0))
+
+    async def read() -> bytes:
+        reader = JournalReader(layout, follow=False)
+        try:
+            return await reader.range(
+                1, ["n"], start_ms=None, end_ms=None, limit=1000, ascending=True
+            )
+        finally:
+            await reader.close()
+
+    with pytest.raises(StoreError, match="damaged"):
+        asyncio.run(read())
+
+
+def test_the_feed_does_not_take_it_for_a_hole(layout: Layout):
+    last = _filled(layout)
+    _damage(layout.journal(0))
+    journal = Journal(layout.journal(0), 0)
+    try:
+        with pytest.raises(StoreError, match="damaged"):
+            after = Position(0, 0)
+            while blocks := journal.read(after, last, 1 << 16):
+                after = blocks[-1][0]
+            assert after == last
+    finally:
+        journal.close()
