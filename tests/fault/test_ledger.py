@@ -88,7 +88,7 @@ def hurt(tmp_path: Path, seed: int, *, rounds: int, seconds: float, durability: 
 
 @pytest.mark.parametrize("durability", ["disk", "process"])
 def test_kills_under_load(tmp_path: Path, durability: str) -> None:
-    hurt(tmp_path, SEED, rounds=12, seconds=25, durability=durability)
+    hurt(tmp_path, SEED, rounds=10, seconds=15, durability=durability)
 
 
 @pytest.mark.fault_long

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -255,30 +256,60 @@ def test_second_instance(tmp_path: Path) -> None:
 # --- descriptors -----------------------------------------------------------------------------
 
 
-def test_out_of_descriptors(tmp_path: Path) -> None:
-    with (
-        running_node(tmp_path / "data", workers=1, wrapper=["prlimit", "--nofile=200"]) as node,
-        contextlib.ExitStack() as stack,
-    ):
-        tokens = node.add_devices(9)
-        with running_load(node.mqtt_port, tokens[:8]) as load:
-            load.wait_acked(500)
-            crowd = [
-                stack.enter_context(contextlib.closing(socket.create_connection(
-                    ("127.0.0.1", node.mqtt_port), 5
-                )))
-                for _ in range(400)
-            ]  # fmt: skip
-            wait_until(lambda: lines(node, "out of file descriptors"), what="the limit is reached")
-            pid = node.worker_pid(0)
-            with node.api() as api:
-                api.create("made meanwhile", "token", None, None)
-            assert health(node, "/healthz") == (200, b"ok\n")
-            load.wait_acked(1000)
-            for sock in crowd:
-                sock.close()
-            with connected(node.mqtt_port, tokens[8], timeout_s=3) as client:
-                client.publish_acknowledged(PAYLOAD)
-            assert node.worker_pid(0) == pid
-            record = load.finish()
-        audit(node, record)
+@pytest.fixture
+def small_node(tmp_path: Path) -> Iterator[Node]:
+    """One worker with 200 descriptors."""
+    wrapper = ["prlimit", "--nofile=200"]
+    with running_node(tmp_path / "data", workers=1, wrapper=wrapper) as node:
+        yield node
+
+
+def test_more_strangers_than_descriptors(small_node: Node) -> None:
+    """Connections that never say who they are: they make room for those that do."""
+    tokens = small_node.add_devices(9)
+    with running_load(small_node.mqtt_port, tokens[:8]) as load, contextlib.ExitStack() as stack:
+        load.wait_acked(500)
+        for _ in range(400):
+            sock = socket.create_connection(("127.0.0.1", small_node.mqtt_port), 5)
+            stack.enter_context(contextlib.closing(sock))
+        with connected(small_node.mqtt_port, tokens[8], timeout_s=3) as client:
+            client.publish_acknowledged(PAYLOAD)
+        assert health(small_node, "/healthz") == (200, b"ok\n")
+        load.wait_acked(500)
+        record = load.finish()
+    audit(small_node, record)
+
+
+def test_more_sessions_than_descriptors(small_node: Node) -> None:
+    """Those that found no place wait, the rest is served; they get in when others leave."""
+    tokens = small_node.add_devices(200)
+    with running_load(small_node.mqtt_port, tokens[:8]) as load, contextlib.ExitStack() as stack:
+        load.wait_acked(500)
+        crowd = []
+        for token in tokens[8:]:
+            client = Client(small_node.mqtt_port)
+            stack.enter_context(contextlib.closing(client))
+            client.hello(token)
+            client.sock.settimeout(1)
+            try:
+                assert client.expect(m.Connack).reason_code == 0
+            except TimeoutError:
+                waiting = client
+                break
+            crowd.append(client)
+        assert 50 < len(crowd) < 190
+        wait_until(lambda: lines(small_node, "no file descriptor is left"), what="a warning")
+        pid = small_node.worker_pid(0)
+        with small_node.api() as api:
+            api.create("made meanwhile", "token", None, None)
+        assert health(small_node, "/healthz") == (200, b"ok\n")
+        load.wait_acked(500)
+        crowd[-1].publish_acknowledged(PAYLOAD)
+        for client in crowd[:10]:
+            client.close()
+        waiting.sock.settimeout(3)
+        assert waiting.expect(m.Connack).reason_code == 0
+        waiting.publish_acknowledged(PAYLOAD)
+        assert small_node.worker_pid(0) == pid
+        record = load.finish()
+    audit(small_node, record)
