@@ -96,4 +96,4 @@ def test_kills_under_load(tmp_path: Path, durability: str) -> None:
 @pytest.mark.parametrize("durability", ["disk", "process"])
 def test_kills_under_load_for_long(tmp_path: Path, durability: str) -> None:
     for part in range(0, ROUNDS, 20):
-        hurt(tmp_path / str(part), SEED + part, rounds=20, seconds=600, durability=durability)
+        hurt(tmp_path / f"{part}", SEED + part, rounds=20, seconds=600, durability=durability)
