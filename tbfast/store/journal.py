@@ -233,8 +233,8 @@ class Journal:
                 self._release()
 
     def _release(self) -> None:
-        self._meta.close()
+        rocks.close(self._meta, self.path)
         del self._meta_handle
-        self._db.close()
+        rocks.close(self._db, self.path)
         os.close(self._mark_fd)
         self._db = None  # type: ignore[assignment]
