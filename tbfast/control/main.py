@@ -132,6 +132,7 @@ class _Controller:
             return EXIT_STORE
         await self._links.listen(self._layout.link)
         sealing = loop.create_task(self._sealer.run())
+        sealing.add_done_callback(self._sealing_ended)
         api = self._api()
         serving = loop.create_task(api.serve(sockets=[_unix_socket(self._layout.api)]))
         self._slot.put(words.HEALTH_LISTENING, 1)
@@ -140,11 +141,11 @@ class _Controller:
         self._slot.put(words.HEALTH_LISTENING, 0)
         api.should_exit = True
         await serving
-        sealing.cancel()
         if self._broken:
+            sealing.cancel()
             return EXIT_STORE
         await self._links.close()
-        await self._sealer.seal()
+        await self._sealer.finish()
         self._sealer.close()
         self._series.close()
         self._store.close()
@@ -209,17 +210,24 @@ class _Controller:
             for _, block in journal.blocks(after):
                 self._tail.apply(block)
                 blocks += 1
+            epoch = journal.epoch()
         finally:
             journal.close()
         log.info("journal of a former worker", journal=number, blocks=blocks)
         if blocks == 0:
-            remove_journal(path)
+            remove_journal(path, epoch)
 
     def _fail(self, error: StoreError) -> None:
         """A failed sync: nothing can be promised by this process any more."""
         log.error("the disk failed; the controller restarts", error=str(error))
         self._broken = True
         self._stop.set()
+
+    def _sealing_ended(self, sealing: "asyncio.Task[None]") -> None:
+        if not sealing.cancelled() and (error := sealing.exception()) is not None:
+            log.error("sealing ended", error=str(error))
+            self._broken = True
+            self._stop.set()
 
     def _api(self) -> "_ApiServer":
         services = Services(

@@ -1,9 +1,10 @@
 """From journal to series: when a head is sealed, and what follows from a recorded run."""
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -60,6 +61,8 @@ class SealService:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sealer")
         self._last_run = time.monotonic()
         self._sealing = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._unrecorded: tuple[Head, dict[int, Cursor]] | None = None  # frozen, with its cursors
         self._keys_stored = 1
 
     def restore(self) -> None:
@@ -72,42 +75,62 @@ class SealService:
         self._tail.restore_cursors(self._store.cursors())
 
     async def run(self) -> None:
-        """Seals full and old heads until cancelled."""
-        while True:
-            await asyncio.sleep(CHECK_S)
+        """Seals full and old heads until `finish`."""
+        while not await self._stopped_within(CHECK_S):
             age_s = time.monotonic() - self._last_run
             head = self._tail.head
             if head.nbytes >= self._head_bytes or (head.points and age_s >= self._interval_s):
-                await self.seal()
+                with contextlib.suppress(StoreFull, StoreStall):  # only when stopping: see finish
+                    await self.seal()
+
+    async def finish(self) -> None:
+        """Ends `run` and seals the rest.  On a full disk the rest stays in the journals."""
+        self._stopping.set()
+        try:
+            while await self.seal() is not None:
+                pass
+        except (StoreFull, StoreStall) as error:
+            log.warning("rows stay in the journals until the next start", error=str(error))
 
     async def seal(self) -> RunRecord | None:
-        """Seals everything applied so far; None when there was nothing."""
+        """Seals everything applied so far; None when there was nothing.
+
+        StoreFull or StoreStall only once `finish` has been called; the rows stay readable.
+        """
         async with self._sealing:
-            if self._tail.head.points == 0:
-                return None
-            head = self._tail.freeze()
-            cursors = self._tail.cursors()
-            record = await self._sealed(head, cursors)
+            if self._unrecorded is None:
+                if self._tail.head.points == 0:
+                    return None
+                self._unrecorded = self._tail.freeze(), self._tail.cursors()
+            head, cursors = self._unrecorded
+            record = await self._patiently(lambda: self._seal(head, cursors))
             self._tail.thaw()
+            self._unrecorded = None
             self._last_run = time.monotonic()
             self._slot.add(words.SEALED_POINTS, record.points)
             self._on_run(cursors)
-            await self._in_thread(lambda: self._expire(time.time_ns() // 1_000_000))
+            await self._patiently(self._expire)
             self._measure()
             log.debug("run recorded", run=record.number, points=record.points)
             return record
 
-    async def _sealed(self, head: Head, cursors: dict[int, Cursor]) -> RunRecord:
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Tries until the disk has room: rows stay readable from the head meanwhile."""
         while True:
             try:
-                return await self._seal(head, cursors)
+                return await work()
             except (StoreFull, StoreStall) as error:
                 log.limited("seal", logging.ERROR, "sealing waits", error=str(error))
-                await asyncio.sleep(FULL_RETRY_S)
+                if await self._stopped_within(FULL_RETRY_S):
+                    raise
             except StoreError as error:
                 self._on_broken(error)
                 raise
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
 
     async def _seal(self, head: Head, cursors: dict[int, Cursor]) -> RunRecord:
         now_ms = time.time_ns() // 1_000_000
@@ -116,7 +139,10 @@ class SealService:
             lambda: self._write_chunks(head, names, now_ms)
         )
         for start in range(0, head.series_held, LATEST_SERIES_PER_STEP):
-            packed = self._tail.pack_latest(head, start, LATEST_SERIES_PER_STEP)
+            # Series that began after the freeze may have keys whose names are not stored yet.
+            packed = self._tail.pack_latest(
+                head, start, LATEST_SERIES_PER_STEP, self._keys_stored + len(names)
+            )
             await self._in_thread(partial(self._store.write_latest, packed))
         record = RunRecord(
             number=number,
@@ -143,7 +169,10 @@ class SealService:
             self._store.write_chunks(window, batch)
         return number, window, sealer
 
-    def _expire(self, now_ms: int) -> None:
+    async def _expire(self) -> None:
+        await self._in_thread(lambda: self._drop_windows(time.time_ns() // 1_000_000))
+
+    def _drop_windows(self, now_ms: int) -> None:
         """Drops windows whose newest rows are too old, then the oldest beyond the byte bound."""
         windows = self._store.windows()
         for window in windows[:-1]:

@@ -112,6 +112,7 @@ class TailService:
 
     def freeze(self) -> Head:
         """Starts a new head; the frozen one stays readable until `thaw`."""
+        assert self._frozen is None  # its rows would be in no run and in no head
         self._frozen = self._tail.freeze()
         return self._frozen
 
@@ -136,9 +137,11 @@ class TailService:
         """Latest values of a device from the series store."""
         self._tail.restore_latest(device, packed)
 
-    def pack_latest(self, head: Head, start: int, count: int) -> list[tuple[int, bytes]]:
-        """Latest values of devices in a head, for the series store."""
-        return self._tail.pack_latest(head, start, count)
+    def pack_latest(
+        self, head: Head, start: int, count: int, keys_end: int
+    ) -> list[tuple[int, bytes]]:
+        """Latest values of devices in a head, for the series store: keys below `keys_end`."""
+        return self._tail.pack_latest(head, start, count, keys_end)
 
     def feed(self, scan: RangeScan, device: int) -> None:
         """Gives the rows that no recorded run holds to a range scan."""

@@ -10,6 +10,8 @@ Column families: ``default`` holds block values under (epoch, sequence) big-endi
 Each opening starts an epoch, synced before anything can be acknowledged: sequence numbers that were
 lost with an unsynced tail can then never be taken for blocks already seen.  A second file,
 ``<journal>.mark``, remembers what had been synced, so that missing synced blocks are noticed.
+Of a journal that was removed, ``<journal>.epoch`` remains: cursors of the series store still name
+its positions, and blocks of a new journal must come after them.
 """
 
 import os
@@ -60,6 +62,39 @@ def read_definitions(db: Rdict, path: Path) -> Iterator[KeyDefinitions]:
             return
         epoch, first = struct.unpack(">II", key[1:])
         yield KeyDefinitions(epoch, first, defs)
+
+
+def read_epoch(meta: Rdict) -> int:
+    """Newest epoch of a journal, 0 = none."""
+    stored = meta.get(b"e")
+    return int(struct.unpack("<I", stored)[0]) if stored else 0
+
+
+def retire_epoch(path: Path, epoch: int) -> None:
+    """Remembers the newest epoch of a journal that is about to be removed, synced."""
+    kept = _retired_path(path)
+    fresh = kept.with_name(kept.name + ".new")
+    with rocks.translated(kept):
+        with open(fresh, "wb") as file:
+            file.write(b"%d\n" % epoch)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(kept)
+        directory = os.open(kept.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _retired_path(path: Path) -> Path:
+    return path.with_name(path.name + ".epoch")
+
+
+def _retired_epoch(path: Path) -> int:
+    kept = _retired_path(path)
+    with rocks.translated(kept):
+        return int(kept.read_bytes()) if kept.exists() else 0
 
 
 class Journal:
@@ -135,12 +170,11 @@ class Journal:
             )
 
     def _start_epoch(self) -> int:
-        stored = self._meta.get(b"e")
-        epoch = (struct.unpack("<I", stored)[0] if stored else 0) + 1
+        epoch = (read_epoch(self._meta) or _retired_epoch(self.path)) + 1
         with rocks.translated(self.path):
             self._meta.put(b"e", struct.pack("<I", epoch))
             self._db.flush_wal(True)
-        return int(epoch)
+        return epoch
 
     def append(self, group: Group) -> None:
         """Writes the group's block, unsynced.  StoreFull, StoreStall or StoreError if refused.

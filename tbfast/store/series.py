@@ -95,10 +95,18 @@ class SeriesStore:
             self._check_format()
             self.runs = self._read_runs()
             self._opened = self._read_windows()
+            self._forget_strays()
         except BaseException:
             self.close()
             raise
-        self._valid = {run.number for run in self.runs}
+        self._valid = {run.number for run in self.runs if run.window in self._windows_db}
+
+    def _forget_strays(self) -> None:
+        """Families of windows that were being opened or dropped when the process ended."""
+        for number in self._windows_db.keys() - self._opened.keys():
+            with rocks.translated(self.path):
+                del self._windows_db[number]
+                self._db.drop_column_family(f"w{number}")
 
     def _check_format(self) -> None:
         stored = self._db.get(b"f")
@@ -148,8 +156,8 @@ class SeriesStore:
 
     def window_for(self, now_ms: int, span_ms: int) -> int:
         """The window for chunks that arrive now, opening one if the newest is over its span."""
-        newest = max(self._opened, default=0)
-        if newest and (span_ms == 0 or now_ms < self._opened[newest] + span_ms):
+        newest = max((*self._opened, *(run.window for run in self.runs)), default=0)
+        if newest in self._opened and (span_ms == 0 or now_ms < self._opened[newest] + span_ms):
             return newest
         return self._open_window(newest + 1, now_ms)
 
@@ -208,11 +216,14 @@ class SeriesStore:
     def windows(self) -> list[Window]:
         """Windows with at least one recorded run, oldest first."""
         found: dict[int, Window] = {}
-        for run in self.runs:
+        for run in list(self.runs):
+            opened_ms = self._opened.get(run.window)
+            if opened_ms is None:
+                continue  # dropped; the record is kept for its cursors
             w = found.get(run.window)
             found[run.window] = Window(
                 run.window,
-                self._opened.get(run.window, 0),
+                opened_ms,
                 min(run.min_ts, w.min_ts) if w else run.min_ts,
                 max(run.max_ts, w.max_ts) if w else run.max_ts,
                 run.points + (w.points if w else 0),
@@ -231,7 +242,10 @@ class SeriesStore:
         for window in self.windows():
             if window.max_ts < start_ms or window.min_ts >= end_ms:
                 continue
-            for found, chunk in rocks.pairs(self._windows_db[window.number], self.path, prefix):
+            family = self._windows_db.get(window.number)
+            if family is None:
+                continue  # dropped by the sealer's thread since `windows`
+            for found, chunk in rocks.pairs(family, self.path, prefix):
                 if found[:-4] != prefix:
                     break
                 run = _U32.unpack(found[-4:])[0]
@@ -243,7 +257,13 @@ class SeriesStore:
         device, start, end = scan.device_number, scan.start, scan.end
         for key in (0, *(n for n, name in names.items() if scan.wants(name))):
             for run, chunk in self.chunks(device, key, start, end):
-                feed_chunk(scan, chunk, names, run)
+                try:
+                    feed_chunk(scan, chunk, names, run)
+                except StoreError as error:
+                    raise StoreError(
+                        f"{self.path}: device {device}, key {key}, run {run}: {error}; restore the "
+                        f"directory from a backup"
+                    ) from error
 
     def key_names(self) -> Iterator[tuple[int, bytes]]:
         """(number, name) of every key."""
@@ -259,21 +279,21 @@ class SeriesStore:
 
     def drop_window(self, number: int) -> None:
         """Forgets a whole window; run records stay until their cursors are superseded."""
+        newest = self.runs[-1].number if self.runs else 0  # its cursors cover all journals
+        batch = WriteBatch(raw_mode=True)
+        batch.delete(b"w" + _U32.pack(number))
+        for run in self.runs:
+            if run.window == number and run.number != newest:
+                batch.delete(b"r" + _U32.pack(run.number))
         with rocks.translated(self.path):
-            family = self._windows_db.pop(number)
-            family.close()
-            self._db.drop_column_family(f"w{number}")
-            batch = WriteBatch(raw_mode=True)
-            batch.delete(b"w" + _U32.pack(number))
-            newest = self.runs[-1].number if self.runs else 0
-            for run in self.runs:
-                if run.window == number and run.number != newest:
-                    batch.delete(b"r" + _U32.pack(run.number))
             self._db.write(batch)
             self._db.flush_wal(True)
-        self._opened.pop(number, None)
-        self.runs = [r for r in self.runs if r.window != number or r.number == newest]
-        self._valid = {r.number for r in self.runs if r.window != number}
+            self._opened.pop(number)
+            self.runs = [r for r in self.runs if r.window != number or r.number == newest]
+            self._valid = {r.number for r in self.runs if r.window in self._opened}
+            # A read that has the family keeps it until it ends.
+            del self._windows_db[number]
+            self._db.drop_column_family(f"w{number}")
 
     def close(self) -> None:
         """Releases the store."""

@@ -16,7 +16,14 @@ from rocksdict import AccessType, Cache, Rdict
 from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
-from tbfast.store.journal import KEY, Position, block_key, read_definitions
+from tbfast.store.journal import (
+    KEY,
+    Position,
+    block_key,
+    read_definitions,
+    read_epoch,
+    retire_epoch,
+)
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
 
@@ -45,6 +52,11 @@ class JournalFile:
             found.setdefault(known.epoch, []).append((known.first, known.defs))
         return found
 
+    def epoch(self) -> int:
+        """Newest epoch."""
+        with rocks.translated(self.path):
+            return read_epoch(self._db.get_column_family("meta"))
+
     def blocks(self, after: Position) -> Iterator[tuple[Position, bytes]]:
         """Blocks after a position, in order."""
         start = block_key(Position(after.epoch, after.seq + 1))
@@ -56,10 +68,14 @@ class JournalFile:
         self._db.close()
 
 
-def remove_journal(path: Path) -> None:
-    """Deletes a journal whose rows are all sealed, its mark first."""
+def remove_journal(path: Path, epoch: int) -> None:
+    """Deletes a journal whose rows are all sealed; a later one goes on after its epoch."""
+    retire_epoch(path, epoch)
     path.with_name(path.name + ".mark").unlink(missing_ok=True)
-    shutil.rmtree(path)
+    removed = path.with_name(path.name + ".removed")  # so that there is never half a journal
+    shutil.rmtree(removed, ignore_errors=True)
+    path.rename(removed)
+    shutil.rmtree(removed)
 
 
 class OfflineSeries:

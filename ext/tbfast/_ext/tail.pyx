@@ -50,6 +50,7 @@ from tbfast._ext.series cimport (
 
 cdef enum:
     STRING_BYTES = 67108864  # latest strings kept in memory, all series together
+    ELSEWHERE = 255          # scale of a packed value that has to be read from the chunks
 
 cdef struct series:
     uint64_t device
@@ -343,6 +344,15 @@ cdef class Tail:
         self._store(s, ts, point)
         return 0
 
+    cdef void _forget_bytes(self, device *d, uint32_t key) noexcept nogil:
+        cdef uint32_t at = d.first
+        while at:
+            if self.all[at - 1].key == key:
+                self._drop_bytes(&self.all[at - 1])
+                self.all[at - 1].elsewhere = True
+                return
+            at = self.all[at - 1].next
+
     cdef int _store(self, series *s, int64_t ts, const tbf_point *point) except -1:
         cdef void *copy
         s.ts = ts
@@ -415,12 +425,13 @@ cdef class Tail:
         if self._intern(name) != number:
             raise StoreError(f"key numbers of the series store have a hole at {number}")
 
-    def pack_latest(self, Head head, uint32_t start, uint32_t count):
+    def pack_latest(self, Head head, uint32_t start, uint32_t count, uint32_t keys_end):
         """Latest values of the devices behind head series [start, start + count).
 
         [(device, packed), ...]; each device is packed once per call, with all its series:
         repeated varint(key << 3 | type) scale varint(zigzag ts) value, values as in tbf_batch.h.
-        Values that are kept elsewhere are left out.
+        A value that is kept elsewhere has scale ELSEWHERE and no bytes.  Keys from `keys_end` on
+        are left out: their names are not stored yet, and their rows are in a later head.
         """
         cdef uint32_t i, at
         cdef uint64_t number
@@ -441,20 +452,24 @@ cdef class Tail:
             while at:
                 s = &self.all[at - 1]
                 at = s.next
-                if s.elsewhere:
+                if s.key >= keys_end:
                     continue
-                text.room(40 + s.n)
+                text.room(40 + (0 if s.elsewhere else s.n))
                 p = text.buf + text.len
                 p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
-                p[0] = s.scale
+                if s.elsewhere:
+                    p[0] = ELSEWHERE
+                else:
+                    p[0] = s.scale if s.type == TBF_DECIMAL else 0
                 p = tbf_put_varint(p + 1, tbf_zigzag(s.ts))
                 if s.type == TBF_DOUBLE:
                     memcpy(p, &s.value, 8)
                     p += 8
                 elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
-                    p = tbf_put_varint(p, s.n)
-                    memcpy(p, <void *>s.value, s.n)
-                    p += s.n
+                    p = tbf_put_varint(p, 0 if s.elsewhere else s.n)
+                    if not s.elsewhere:
+                        memcpy(p, <void *>s.value, s.n)
+                        p += s.n
                 elif s.type == TBF_INT64 or s.type == TBF_DECIMAL:
                     p = tbf_put_varint(p, tbf_zigzag(s.value))
                 text.len = p - text.buf
@@ -498,6 +513,8 @@ cdef class Tail:
                 raise StoreError("stored latest values are damaged")
             point.i64 = tbf_unzigzag(wide)
             self._put(d, tbf_unzigzag(ts), <uint32_t>(tag >> 3), &point, False)
+            if point.scale == ELSEWHERE:
+                self._forget_bytes(d, <uint32_t>(tag >> 3))
 
     def freeze(self):
         """The head so far, for the sealer; rows that follow go to a new one."""
