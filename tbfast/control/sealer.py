@@ -73,6 +73,7 @@ class SealService:
         for device, packed in self._store.latest():
             self._tail.restore_latest(device, packed)
         self._tail.restore_cursors(self._store.cursors())
+        self._measure()
 
     async def run(self) -> None:
         """Seals full and old heads until `finish`."""

@@ -100,6 +100,7 @@ class SeriesStore:
             self.close()
             raise
         self._valid = {run.number for run in self.runs if run.window in self._windows_db}
+        self._spoilt = 0
 
     def _forget_strays(self) -> None:
         """Families of windows that were being opened or dropped when the process ended."""
@@ -157,21 +158,29 @@ class SeriesStore:
     def window_for(self, now_ms: int, span_ms: int) -> int:
         """The window for chunks that arrive now, opening one if the newest is over its span."""
         newest = max((*self._opened, *(run.window for run in self.runs)), default=0)
+        newest = max(newest, self._spoilt)
         if newest in self._opened and (span_ms == 0 or now_ms < self._opened[newest] + span_ms):
             return newest
         return self._open_window(newest + 1, now_ms)
 
     def _open_window(self, number: int, now_ms: int) -> int:
         with rocks.translated(self.path):
-            family = f"w{number}"
-            self._windows_db[number] = self._db.create_column_family(
-                family, rocks.options(write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache)
-            )
+            if number not in self._windows_db:
+                self._windows_db[number] = self._create_family(number)
             record = WindowRecord(number, now_ms)
             self._db.put(b"w" + _U32.pack(number), msgspec.msgpack.encode(record))
             self._db.flush_wal(True)
         self._opened[number] = now_ms
         return number
+
+    def _create_family(self, number: int) -> Rdict:
+        options = rocks.options(write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache)
+        try:
+            return self._db.create_column_family(f"w{number}", options)
+        except BaseException:
+            # On a full disk RocksDB may have made it all the same: the number is not tried again.
+            self._spoilt = number
+            raise
 
     def write_chunks(self, window: int, chunks: Iterable[tuple[bytes, bytes]]) -> None:
         """Writes chunks of a run, sorted by key, without the log."""

@@ -1,0 +1,260 @@
+"""Each row exactly once: journal, head, runs and windows against plain dictionaries.
+
+Crashes (files as a kill -9 leaves them, also in the middle of a run), restarts, trims, dropped
+windows; read back by a running node and by the command line's reader.
+"""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tbfast.store.series_reader import OfflineSeries
+from tests.support.storage import Answer, Crash, Storage, ranged
+
+DEVICES = st.integers(1, 3)
+KEYS = ("a", "b", "ä", "long name")
+TIMES = st.integers(0, 12) | st.sampled_from([-1, -(2**53), 2**53, 253_402_300_799_999])
+VALUES = st.sampled_from(
+    ["0", "1", "-7", "9223372036854775807", "1.5", "20.25", "-0.001", "3.141592653589793", "true",
+     "false", '""', '"x"', '"äöü"', '{"a":[1,{"b":2}]}', "[]"]
+)  # fmt: skip
+MESSAGES = st.tuples(
+    st.integers(0, 1), DEVICES, TIMES, st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1)
+)
+BURSTS = st.tuples(DEVICES, st.sampled_from(KEYS), st.integers(65, 150), st.integers(-2000, 2000))
+CRASHES = st.tuples(
+    st.sampled_from(
+        ["begin_run", "window_for", "write_keys", "write_chunks", "write_latest", "finish_run"]
+    ),
+    st.integers(0, 2),
+    st.booleans(),
+)
+MEMORY = Path("/dev/shm")  # crashes of the process, not of the machine: no disk is needed
+DAY_MS = 86_400_000
+SMALL_BATCH_BYTES = 100  # chunks of a few devices already need several writes
+
+Layer = dict[tuple[int, str], dict[int, Any]]
+
+
+class SeriesModel(RuleBasedStateMachine):
+    """``layers``: rows by window number, oldest first; None holds what no run has yet."""
+
+    @initialize()
+    def open(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+        self.generation = 0
+        self.runner = asyncio.Runner()
+        self.layers: dict[int | None, Layer] = {None: {}}
+        self.newest: dict[tuple[int, str], tuple[int, Any]] = {}
+        self.runs: set[int] = set()
+        self.batch_bytes = mock.patch("tbfast.control.sealer.WRITE_BATCH_BYTES", SMALL_BATCH_BYTES)
+        self.batch_bytes.start()
+        self.storage = Storage(self.directory / "0")
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def _write(self, journal: int, device: int, *rows: tuple[int, dict[str, str]]) -> None:
+        self.storage.write(journal, device, *rows)
+        self._arrived(device, *rows)
+
+    def _arrived(self, device: int, *rows: tuple[int, dict[str, str]]) -> None:
+        for ts, values in rows:
+            for key, text in values.items():
+                value = json.loads(text, parse_float=Decimal)
+                self.layers[None].setdefault((device, key), {})[ts] = value
+                if ts >= self.newest.get((device, key), (ts, None))[0]:
+                    self.newest[device, key] = ts, value
+
+    @rule(messages=st.lists(MESSAGES, min_size=1, max_size=5))
+    def write(self, messages: list[tuple[int, int, int, dict[str, str]]]) -> None:
+        for journal, device, ts, values in messages:
+            self._write(journal, device, (ts, values))
+
+    @rule(burst=BURSTS)
+    def write_a_series_with_a_chunk_of_its_own(self, burst: tuple[int, str, int, int]) -> None:
+        device, key, count, start = burst
+        self._write(0, device, *((start + 3 * n, {key: str(n)}) for n in range(count)))
+
+    # --- runs --------------------------------------------------------------------------------
+
+    def _recorded(self, window: int) -> None:
+        sealed = self.layers.pop(None)
+        layer = self.layers.setdefault(window, {})
+        for series, points in sealed.items():
+            layer.setdefault(series, {}).update(points)
+        self.layers[None] = {}
+        number = self.storage.store.runs[-1].number
+        assert number not in self.runs, "a run number twice"
+        self.runs.add(number)
+
+    @rule()
+    def seal(self) -> None:
+        record = self.runner.run(self.storage.sealer.seal())
+        assert (record is not None) == bool(self.layers[None])
+        if record is not None:
+            assert record.points == sum(map(len, self.layers[None].values()))
+            self._recorded(record.window)
+
+    @rule()
+    def trim(self) -> None:
+        self.storage.trim()
+
+    @precondition(lambda self: self.layers[None])
+    @rule(step=CRASHES, late=st.none() | MESSAGES)
+    def crash_in_a_run(self, step: tuple[str, int, bool], late: Any) -> None:
+        """late: a message that arrives after the freeze and is not part of the run."""
+        self.storage.store.crash_at = step
+
+        async def seal() -> Any:
+            sealing = asyncio.ensure_future(self.storage.sealer.seal())
+            await asyncio.sleep(0)  # the head is frozen
+            if late is not None:
+                journal, device, ts, values = late
+                self.storage.write(journal, device, (ts, values))
+            return await sealing
+
+        try:
+            record = self.runner.run(seal())
+        except Crash:
+            if step[0] == "finish_run" and not step[2] and not step[1]:
+                self._recorded(self.storage.store.runs[-1].window)
+        else:
+            self._recorded(record.window)
+        if late is not None:
+            self._arrived(late[1], (late[2], late[3]))
+        self._crash()
+
+    # --- windows -----------------------------------------------------------------------------
+
+    @precondition(lambda self: self.storage.store.windows())
+    @rule()
+    def begin_a_window(self) -> None:
+        store = self.storage.store
+        newest = max(store._opened)
+        assert store.window_for(store._opened[newest] + DAY_MS, DAY_MS) == newest + 1
+
+    @precondition(lambda self: len(self.storage.store.windows()) > 1)
+    @rule()
+    def drop_the_oldest_window(self) -> None:
+        oldest = self.storage.store.windows()[0].number
+        self.storage.store.drop_window(oldest)
+        del self.layers[oldest]
+
+    # --- ends --------------------------------------------------------------------------------
+
+    def _crash(self) -> None:
+        old = self.storage
+        self.generation += 1
+        root = old.crashed_copy(self.directory / str(self.generation))
+        old.close()
+        shutil.rmtree(old.layout.root)
+        self.storage = Storage(root)
+
+    @rule()
+    def crash(self) -> None:
+        self._crash()
+
+    @rule(sealing=st.booleans())
+    def restart(self, sealing: bool) -> None:
+        if sealing:
+            self.runner.run(self.storage.sealer.finish())
+            if self.layers[None]:
+                self._recorded(self.storage.store.runs[-1].window)
+        self.storage.close()
+        self._read_offline()
+        self.storage = Storage(self.storage.layout.root)
+        if sealing:
+            assert self.storage.replayed == 0
+
+    def _read_offline(self) -> None:
+        async def read() -> None:
+            reader = OfflineSeries(self.storage.layout)
+            try:
+                for device in (1, 2, 3):
+                    expected = self._expected(device)
+                    assert await ranged(reader, device) == expected
+                    assert await reader.keys(device) == sorted(expected)
+            finally:
+                await reader.close()
+
+        self.runner.run(read())
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def _points(self, device: int) -> dict[str, dict[int, Any]]:
+        found: dict[str, dict[int, Any]] = {}
+        for window in sorted(self.layers, key=lambda number: (number is None, number)):
+            for (owner, key), points in self.layers[window].items():
+                if owner == device:
+                    found.setdefault(key, {}).update(points)
+        return found
+
+    def _expected(
+        self,
+        device: int,
+        keys: list[str] | None = None,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        limit: int = 1 << 40,
+        ascending: bool = True,
+    ) -> Answer:
+        found: Answer = {}
+        for key, points in self._points(device).items():
+            times = sorted(
+                ts
+                for ts in points
+                if (start_ms is None or ts >= start_ms) and (end_ms is None or ts < end_ms)
+            )
+            chosen = (times if ascending else times[::-1])[:limit]
+            if chosen and (keys is None or key in keys):
+                found[key] = [{"ts": ts, "value": points[ts]} for ts in chosen]
+        return found
+
+    @rule(
+        device=DEVICES,
+        keys=st.none() | st.lists(st.sampled_from(KEYS), unique=True, min_size=1),
+        start_ms=st.none() | TIMES,
+        end_ms=st.none() | TIMES,
+        limit=st.integers(1, 5),
+        ascending=st.booleans(),
+    )
+    def read_a_range(self, device: int, **bounds: Any) -> None:
+        found = self.runner.run(ranged(self.storage.reads, device, **bounds))
+        assert found == self._expected(device, **bounds)
+
+    @invariant()
+    def agrees(self) -> None:
+        self.runner.run(self._compare())
+        assert self.storage.broken == []
+
+    async def _compare(self) -> None:
+        reads = self.storage.reads
+        for device in (1, 2, 3):
+            assert await ranged(reads, device) == self._expected(device)
+            newest = {k: v for (owner, k), v in self.newest.items() if owner == device}
+            assert await reads.keys(device) == sorted(newest)
+            latest = json.loads(await reads.latest(device, None), parse_float=Decimal)
+            assert latest == {k: [{"ts": ts, "value": v}] for k, (ts, v) in newest.items()}
+
+    def teardown(self) -> None:
+        if hasattr(self, "storage"):
+            self.storage.close()
+            self.runner.close()
+            self.batch_bytes.stop()
+            shutil.rmtree(self.directory)
+
+
+SeriesModel.TestCase.settings = settings(
+    settings(), max_examples=max(1, settings().max_examples // 8), stateful_step_count=20
+)
+test_series_model = pytest.mark.timeout(120)(SeriesModel.TestCase)

@@ -1,0 +1,192 @@
+"""Chunks of one head: order, duplicates, common and own chunks, large series, strings."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from tbfast._ext.ingest import Ingest
+from tbfast._ext.sealer import Sealer, feed_chunk
+from tbfast._ext.series import RangeScan
+from tbfast._ext.tail import Tail
+from tbfast.errors import StoreError
+from tbfast.store.series import CHUNK_KEY
+from tests.support.blocks import DOUBLE, INT64, STRING, Block, Point, Record, write_block
+
+OWN_POINTS = 64
+ALWAYS_OWN_POINTS = 2048
+CHUNK_POINTS_MAX = 1 << 20
+
+Chunks = list[tuple[bytes, bytes]]
+
+
+class Written:
+    """A tail that took blocks in, and its head sealed as run 7."""
+
+    def __init__(self, *blocks: Iterable[Record], names: tuple[str, ...] = ("a", "b", "c")) -> None:
+        self.tail = Tail()
+        self.tail.define(0, 1, 1, [name.encode() for name in names])
+        for seq, records in enumerate(blocks, 1):
+            self.tail.apply(write_block(Block(0, 1, seq, 1_000, 1, (), list(records))))
+        self.sealer = Sealer(self.tail.freeze(), 7)
+
+    def chunks(self, max_bytes: int = 1 << 30) -> Chunks:
+        found: Chunks = []
+        while batch := self.sealer.next(max_bytes):
+            found += batch
+        return found
+
+    def read(self, chunks: Chunks, device: int = 1) -> dict[str, list[tuple[int, Any]]]:
+        scan = RangeScan(device, None, limit=1 << 40, ascending=True)
+        for key, chunk in chunks:
+            if CHUNK_KEY.unpack(key)[0] == device:
+                feed_chunk(scan, chunk, self.tail.key_numbers(device), 7)
+        answer = json.loads(scan.to_json())
+        return {name: [(p["ts"], p["value"]) for p in points] for name, points in answer.items()}
+
+
+def places(chunks: Chunks) -> list[tuple[int, int]]:
+    """(device, key) of each chunk; all belong to run 7."""
+    assert {CHUNK_KEY.unpack(key)[2] for key, _ in chunks} <= {7}
+    return [CHUNK_KEY.unpack(key)[:2] for key, _ in chunks]
+
+
+def number(device: int, ts: int, key: int, value: int) -> Record:
+    return Record(device, ts, [Point(key, INT64, value)])
+
+
+def series(count: int, key: int = 1, *, step: int = 10, start: int = 0) -> list[Record]:
+    return [number(1, start + step * n, key, n) for n in range(count)]
+
+
+def test_an_empty_head_has_no_chunks() -> None:
+    written = Written()
+    assert written.chunks() == []
+    assert written.sealer.points == 0
+
+
+def test_of_equal_times_the_last_arrival_stays() -> None:
+    written = Written(
+        [number(1, 5, 1, 1), number(1, 5, 1, 2)], [number(1, 4, 1, 3)], [number(1, 5, 1, 4)]
+    )
+    assert written.read(written.chunks()) == {"a": [(4, 3), (5, 4)]}
+    sealer = written.sealer
+    assert (sealer.points, sealer.min_ts, sealer.max_ts) == (2, 4, 5)
+
+
+@pytest.mark.parametrize("order", [lambda r: r, lambda r: r[::-1], lambda r: r[1::2] + r[::2]])
+def test_points_are_in_time_order(order) -> None:
+    written = Written(order(series(500)))
+    assert written.read(written.chunks()) == {"a": [(10 * n, n) for n in range(500)]}
+
+
+def test_times_at_the_ends_of_int64() -> None:
+    times = [2**63 - 1, -(2**63), 0, -1]
+    written = Written([number(1, ts, 1, n) for n, ts in enumerate(times)])
+    expected = sorted((ts, n) for n, ts in enumerate(times))
+    assert written.read(written.chunks()) == {"a": expected}
+    assert (written.sealer.min_ts, written.sealer.max_ts) == (-(2**63), 2**63 - 1)
+
+
+def test_chunks_come_in_key_order_however_small_the_steps_are() -> None:
+    devices = (70_000, 3, 1, 2**40, 256)
+    rows = [number(device, 10, key, device) for device in devices for key in (2, 1)]
+    steps = Written(rows).chunks(1)
+    assert steps == sorted(steps)
+    assert places(steps) == [(device, 0) for device in sorted(devices)]
+
+
+def test_small_series_share_one_chunk() -> None:
+    written = Written(
+        series(OWN_POINTS - 1), series(OWN_POINTS - 1, 2, step=7), series(1, 3, start=99)
+    )
+    chunks = written.chunks()
+    assert places(chunks) == [(1, 0)]
+    assert {name: len(points) for name, points in written.read(chunks).items()} == {
+        "a": 63,
+        "b": 63,
+        "c": 1,
+    }
+
+
+def test_larger_series_earn_a_chunk_unless_they_share_their_times() -> None:
+    own = series(OWN_POINTS, 1, step=3)
+    sharing = [*series(OWN_POINTS, 2), *series(OWN_POINTS, 3)]
+    written = Written(own, sharing)
+    chunks = written.chunks()
+    assert sorted(places(chunks)) == [(1, 0), (1, 1)]
+    assert {name: len(p) for name, p in written.read(chunks).items()} == dict.fromkeys("abc", 64)
+
+
+def test_the_largest_always_have_their_own() -> None:
+    written = Written(series(ALWAYS_OWN_POINTS, 1), series(ALWAYS_OWN_POINTS, 2))
+    chunks = written.chunks()
+    assert sorted(places(chunks)) == [(1, 1), (1, 2)]
+    assert {name: len(p) for name, p in written.read(chunks).items()} == {"a": 2048, "b": 2048}
+
+
+def test_one_chunk_holds_a_series_of_any_size() -> None:
+    """More points than the codec takes in one column."""
+    count = CHUNK_POINTS_MAX + 1000
+    tail = Tail()
+    ingest = Ingest()
+    step = 10_000
+    for seq, first in enumerate(range(0, count, step), 1):
+        ingest.at(1_000, 0)
+        last = min(first + step, count)
+        rows = ",".join([f'{{"ts":{n},"values":{{"a":1}}}}' for n in range(first, last)])
+        ingest.append_json(1, f"[{rows}]".encode())
+        ingest.note(0, 0, 0)
+        block = ingest.take(0, 1, seq, 1_000, 1).value
+        assert block is not None
+        tail.apply(block)
+    sealer = Sealer(tail.freeze(), 7)
+    ((key, chunk),) = sealer.next(1)
+    assert CHUNK_KEY.unpack(key) == (1, 1, 7)
+    assert sealer.points == count
+    border = RangeScan(
+        1, None, start_ms=CHUNK_POINTS_MAX - 2, end_ms=CHUNK_POINTS_MAX + 2, limit=9, ascending=True
+    )
+    feed_chunk(border, chunk, {1: b"a"}, 7)
+    times = [point["ts"] for point in json.loads(border.to_json())["a"]]
+    assert times == list(range(CHUNK_POINTS_MAX - 2, CHUNK_POINTS_MAX + 2))
+    whole = RangeScan(1, None, limit=count + 1)
+    feed_chunk(whole, chunk, {1: b"a"}, 7)
+    assert whole.to_json().count(b'"ts"') == count
+
+
+def test_types_change_within_a_series() -> None:
+    values = [(INT64, 1), (STRING, "x"), (DOUBLE, 0.5), (STRING, ""), (STRING, "ä" * 1000)]
+    written = Written(
+        [Record(1, ts, [Point(1, type, value)]) for ts, (type, value) in enumerate(values)]
+    )
+    assert written.read(written.chunks()) == {
+        "a": [(ts, value) for ts, (_, value) in enumerate(values)]
+    }
+
+
+def test_strings_many_different_and_few() -> None:
+    states = ["on", "off", "fault"]
+    rows = [Record(1, n, [Point(1, STRING, states[n % 3])]) for n in range(300)]
+    rows += [Record(1, n, [Point(2, STRING, f"{n:x}" * 5)]) for n in range(300)]
+    written = Written(rows)
+    found = written.read(written.chunks())
+    assert found["a"] == [(n, states[n % 3]) for n in range(300)]
+    assert found["b"] == [(n, f"{n:x}" * 5) for n in range(300)]
+
+
+def test_a_key_that_nothing_names_is_left_out() -> None:
+    written = Written([number(1, 1, 1, 1), number(1, 1, 2, 2)])
+    scan = RangeScan(1, None, limit=9)
+    for _, chunk in written.chunks():
+        feed_chunk(scan, chunk, {2: b"b"}, 7)
+    assert json.loads(scan.to_json()) == {"b": [{"ts": 1, "value": 2}]}
+
+
+def test_a_chunk_cut_anywhere_is_refused() -> None:
+    written = Written(series(20), series(20, 2, step=7))
+    ((key, chunk),) = written.chunks()
+    for length in range(len(chunk)):
+        with pytest.raises(StoreError, match="damaged"):
+            written.read([(key, chunk[:length])])

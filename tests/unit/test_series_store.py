@@ -1,0 +1,312 @@
+"""The series store on a real file system: runs, windows, retention, what is restored, refused."""
+
+import asyncio
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rocksdict import Options, Rdict
+
+from tbfast._ext.series import RangeScan
+from tbfast.config import Series
+from tbfast.errors import StoreBusy, StoreError
+from tbfast.store.series import CHUNK_KEY, RunRecord, SeriesStore
+from tests.support.storage import Crash, Storage, parsed, ranged
+
+SPAN_MS = 1000
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    opened = Storage(tmp_path / "data", journals=1)
+    yield opened
+    opened.close()
+
+
+def reopened(storage: Storage) -> Storage:
+    """The same files after a clean end; `storage` closes what is opened here."""
+    storage.close()
+    storage.__init__(storage.layout.root, journals=len(storage.journals))  # type: ignore[misc]
+    return storage
+
+
+def seal(storage: Storage) -> RunRecord:
+    record = asyncio.run(storage.sealer.seal())
+    assert record is not None
+    return record
+
+
+def sealed(storage: Storage, ts: int, value: int = 1, device: int = 1) -> RunRecord:
+    storage.write(0, device, (ts, {"a": str(value)}))
+    return seal(storage)
+
+
+def stored(store: SeriesStore, device: int = 1, **bounds: Any) -> list[tuple[int, int]]:
+    """(ts, value) of key a in recorded runs, oldest first."""
+    scan = RangeScan(device, None, limit=1000, ascending=True, **bounds)
+    store.feed(scan, dict(store.key_names()))
+    return [(point["ts"], point["value"]) for point in parsed(scan.to_json()).get("a", [])]
+
+
+def next_window(store: SeriesStore) -> int:
+    opened = store.windows()[-1].opened_at_ms
+    return store.window_for(opened + SPAN_MS, SPAN_MS)
+
+
+# --- runs ------------------------------------------------------------------------------------
+
+
+def test_run_numbers_are_never_given_twice(storage: Storage) -> None:
+    given = [storage.store.begin_run() for _ in range(3)]
+    reopened(storage)
+    given.append(storage.store.begin_run())
+    record = sealed(storage, 1)
+    assert [*given, record.number] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("step", ["write_chunks", "write_latest", "finish_run"])
+def test_chunks_of_an_unrecorded_run_are_invisible(storage: Storage, step: str) -> None:
+    sealed(storage, 1)
+    storage.write(0, 1, (2, {"a": "2"}))
+    storage.store.crash_at = (step, 0, step == "finish_run")
+    with pytest.raises(Crash):
+        asyncio.run(storage.sealer.seal())
+    assert stored(storage.store) == [(1, 1)]
+    reopened(storage)
+    assert stored(storage.store) == [(1, 1)]
+    assert storage.replayed == 1
+    assert seal(storage).number == 3
+    assert stored(storage.store) == [(1, 1), (2, 2)]
+
+
+def test_a_later_run_wins(storage: Storage) -> None:
+    for value in (1, 2, 3):
+        sealed(storage, 7, value)
+    assert stored(storage.store) == [(7, 3)]
+
+
+def test_a_run_that_failed_is_taken_up_again_with_what_it_had(storage: Storage) -> None:
+    storage.write(0, 1, (1, {"a": "1"}))
+    storage.store.crash_at = ("write_chunks", 0, True)
+    with pytest.raises(Crash):
+        asyncio.run(storage.sealer.seal())
+    storage.store.crash_at = None
+    storage.write(0, 1, (2, {"a": "2"}))
+    asyncio.run(storage.sealer.finish())
+    assert stored(storage.store) == [(1, 1), (2, 2)]
+    assert [run.cursors for run in storage.store.runs] == [{0: (1, 1)}, {0: (1, 2)}]
+
+
+def test_latest_of_a_series_that_began_during_a_run(storage: Storage) -> None:
+    """Its key is not stored yet when the device's latest values are."""
+
+    async def seal_and_write() -> None:
+        sealing = asyncio.ensure_future(storage.sealer.seal())
+        await asyncio.sleep(0)
+        storage.write(0, 1, (2, {"new": "2"}))
+        await sealing
+
+    storage.write(0, 1, (1, {"a": "1"}))
+    asyncio.run(seal_and_write())
+    assert [name for _, name in storage.store.key_names()] == [b"a"]
+    reopened(storage)
+    latest = parsed(asyncio.run(storage.reads.latest(1, None)))
+    assert latest == {"a": [{"ts": 1, "value": 1}], "new": [{"ts": 2, "value": 2}]}
+
+
+def test_keys_latest_and_cursors_come_back_without_replay(storage: Storage) -> None:
+    values = {"a": "1", "b": "1.50", "c": '"text"', "d": "true", "e": '{"x":[1]}', "f": "-7"}
+    storage.write(0, 1, (5, values), (3, {"a": "9"}))
+    storage.write(0, 2, (-5, {"b": '""'}))
+    asyncio.run(storage.sealer.finish())
+    before = [asyncio.run(storage.reads.latest(device, None)) for device in (1, 2)]
+    storage.trim()
+    reopened(storage)
+    assert storage.replayed == 0
+    after = [asyncio.run(storage.reads.latest(device, None)) for device in (1, 2)]
+    assert [parsed(text) for text in after] == [parsed(text) for text in before]
+    assert asyncio.run(storage.reads.keys(1)) == sorted(values)
+    assert storage.tail.cursors() == {0: (1, 2)}
+    storage.write(0, 1, (6, {"a": "2"}))
+    assert asyncio.run(ranged(storage.reads, 1, ["a"]))["a"][-1] == {"ts": 6, "value": 2}
+
+
+# --- windows ---------------------------------------------------------------------------------
+
+
+def test_windows_open_by_time(storage: Storage) -> None:
+    store = storage.store
+    assert store.window_for(10_000, SPAN_MS) == 1
+    assert store.window_for(10_000 + SPAN_MS - 1, SPAN_MS) == 1
+    assert store.window_for(5_000, SPAN_MS) == 1  # a clock that was set back
+    assert store.window_for(10_000 + SPAN_MS, SPAN_MS) == 2
+    assert store.window_for(1 << 60, 0) == 2  # windows without an end
+    reopened(storage)
+    assert storage.store.window_for(11_999, SPAN_MS) == 2
+    assert storage.store.windows() == []  # none has rows
+
+
+def test_reads_skip_windows_outside_the_range(storage: Storage) -> None:
+    for ts in (100, 200, 300):
+        sealed(storage, ts)
+        next_window(storage.store)
+    assert [(w.number, w.min_ts, w.max_ts) for w in storage.store.windows()] == [
+        (1, 100, 100),
+        (2, 200, 200),
+        (3, 300, 300),
+    ]
+    assert [run for run, _ in storage.store.chunks(1, 0, 150, 301)] == [2, 3]
+    assert [run for run, _ in storage.store.chunks(1, 0, 150, 300)] == [2]
+    assert [run for run, _ in storage.store.chunks(1, 0, 100, 101)] == [1]
+    assert stored(storage.store, start_ms=200, end_ms=300) == [(200, 1)]
+
+
+def test_a_dropped_window_is_gone_and_its_cursors_are_not(storage: Storage) -> None:
+    sealed(storage, 1)
+    next_window(storage.store)
+    sealed(storage, 2)
+    storage.store.drop_window(1)
+    for _ in range(2):
+        assert stored(storage.store) == [(2, 1)]
+        assert [w.number for w in storage.store.windows()] == [2]
+        assert storage.store.cursors() == {0: (1, 2)}
+        reopened(storage)
+    assert storage.replayed == 0
+
+
+def test_dropping_the_newest_window_keeps_the_newest_record(storage: Storage) -> None:
+    sealed(storage, 1)
+    storage.store.drop_window(1)
+    for _ in range(2):
+        assert stored(storage.store) == []
+        assert storage.store.windows() == []
+        assert storage.store.cursors() == {0: (1, 1)}
+        reopened(storage)
+    assert storage.replayed == 0
+    record = sealed(storage, 2)
+    assert record.window == 2  # a number that was never used
+    assert stored(storage.store) == [(2, 1)]
+
+
+def test_a_read_that_runs_while_its_window_is_dropped(storage: Storage) -> None:
+    for ts in (1, 2):
+        sealed(storage, ts)
+    reading = storage.store.chunks(1, 0, 0, 10)
+    assert next(reading)[0] == 1
+    storage.store.drop_window(1)
+    assert [run for run, _ in reading] in ([], [2])
+
+
+def test_a_window_that_was_being_opened_at_the_end(storage: Storage) -> None:
+    sealed(storage, 1)
+    storage.close()
+    families = Rdict.list_cf(str(storage.layout.series))
+    db = Rdict(
+        str(storage.layout.series),
+        column_families={name: Options(raw_mode=True) for name in families},
+    )
+    db.create_column_family("w2", Options(raw_mode=True))
+    db.close()
+    reopened_here = Storage(storage.layout.root, journals=1)
+    next_window(reopened_here.store)
+    assert sealed(reopened_here, 2).window == 2
+    assert stored(reopened_here.store) == [(1, 1), (2, 1)]
+    reopened_here.close()
+    storage.__init__(storage.layout.root, journals=1)  # type: ignore[misc]
+
+
+# --- retention -------------------------------------------------------------------------------
+
+
+def retained(tmp_path: Path, **settings: int) -> Storage:
+    return Storage(tmp_path / "retained", journals=1, settings=Series(**settings))
+
+
+def test_retention_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(1_000_000_000)
+    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    storage = retained(tmp_path, retention_ms=16_000)  # windows of 1 s
+    windows = []
+    for ts in range(20):
+        windows.append(sealed(storage, ts).window)
+        clock.wall_ms += 1000
+    assert windows == list(range(1, 21))
+    kept = [w.number for w in storage.store.windows()]
+    assert kept == list(range(4, 21))  # of the third, the last row came 16 s ago
+    assert [ts for ts, _ in stored(storage.store)] == list(range(3, 20))
+    assert storage.store.cursors() == {0: (1, 20)}
+    storage.close()
+
+
+def test_retention_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(1_000_000_000)
+    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    storage = retained(tmp_path, retention_ms=1_600_000, max_bytes=100)
+    for ts in range(60):
+        sealed(storage, ts)
+        clock.wall_ms += 100_000
+    windows = storage.store.windows()
+    assert 1 < len(windows) < 16
+    assert sum(w.chunk_bytes for w in windows) <= 100
+    assert sum(w.chunk_bytes for w in windows) + windows[0].chunk_bytes > 100
+    assert [ts for ts, _ in stored(storage.store)][-1] == 59
+    storage.close()
+
+
+class _Clock:
+    def __init__(self, wall_ms: int) -> None:
+        self.wall_ms = wall_ms
+
+    def time_ns(self) -> int:
+        return self.wall_ms * 1_000_000
+
+    def monotonic(self) -> float:
+        return self.wall_ms / 1000
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+def test_a_second_opener_is_refused(storage: Storage) -> None:
+    with pytest.raises(StoreBusy, match=str(storage.layout.series)):
+        SeriesStore(storage.layout.series)
+
+
+def test_a_newer_format_is_refused(storage: Storage) -> None:
+    storage.store._db.put(b"f", struct.pack(">I", 2))
+    storage.close()
+    with pytest.raises(StoreError, match=r"newer tbfast \(format 2"):
+        SeriesStore(storage.layout.series)
+
+
+@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: b"", lambda c: b"\xff" * len(c)])
+def test_a_damaged_chunk_names_the_path(storage: Storage, change) -> None:
+    storage.write(0, 1, *((n, {"a": str(n)}) for n in range(10)))
+    record = seal(storage)
+    key = CHUNK_KEY.pack(1, 0, record.number)
+    family = storage.store._windows_db[record.window]
+    family.put(key, change(family.get(key)))
+    with pytest.raises(StoreError, match=f"{storage.layout.series}: device 1, key 0, run 1"):
+        stored(storage.store)
+
+
+def test_a_damaged_table_names_the_path(storage: Storage) -> None:
+    rng = 0x9E3779B97F4A7C15
+    for n in range(200):
+        rng = rng * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
+        storage.write(0, 1, (n, {"a": f'"{rng:x}"'}))
+    seal(storage)
+    storage.close()
+    for table in storage.layout.series.glob("*.sst"):
+        content = bytearray(table.read_bytes())
+        for at in range(8, len(content) // 2, 16):
+            content[at] ^= 0xFF
+        table.write_bytes(content)
+    with pytest.raises(StoreError, match=str(storage.layout.series)):
+        store = SeriesStore(storage.layout.series)
+        try:
+            stored(store)
+        finally:
+            store.close()
