@@ -16,7 +16,6 @@ Column families:
 All numbers in keys are big-endian.  Key numbers belong to this store, not to a journal epoch.
 """
 
-import contextlib
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -306,7 +305,6 @@ class SeriesStore:
 
     def close(self) -> None:
         """Releases the store."""
-        with contextlib.suppress(AttributeError):
-            for family in (*self._windows_db.values(), self._keys_db, self._latest_db):
-                family.close()
-        self._db.close()
+        for family in (*self._windows_db.values(), self._keys_db, self._latest_db):
+            rocks.close(family, self.path)
+        rocks.close(self._db, self.path)
