@@ -183,6 +183,7 @@ class Worker:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
+            self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
             await asyncio.sleep(HEARTBEAT_S)
 
