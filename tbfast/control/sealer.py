@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from typing import TypeVar
 
 from tbfast import limits
@@ -176,11 +177,17 @@ class SealService:
     def _drop_windows(self, now_ms: int) -> None:
         """Drops windows whose newest rows are too old, then the oldest beyond the byte bound."""
         windows = self._store.windows()
-        for window in windows[:-1]:
-            closed_ms = window.opened_at_ms + self._window_span_ms
+        closed_ms = now_ms
+        expired = []
+        for window, following in reversed(list(pairwise(windows))):
+            # Its last rows came before the next was opened.  A clock that was wrong for a while
+            # (no battery, 1970; a step of years and back) makes nothing old before its time.
+            closed_ms = min(closed_ms, max(window.opened_at_ms, following.opened_at_ms))
             if self._retention_ms and closed_ms + self._retention_ms <= now_ms:
-                log.info("window dropped by age", window=window.number, points=window.points)
-                self._store.drop_window(window.number)
+                expired.append(window)
+        for window in reversed(expired):
+            log.info("window dropped by age", window=window.number, points=window.points)
+            self._store.drop_window(window.number)
         windows = self._store.windows()
         held = sum(w.chunk_bytes for w in windows)
         for window in windows[:-1]:

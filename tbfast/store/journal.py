@@ -235,7 +235,10 @@ class Journal:
         return list(read_definitions(self._db, self.path))
 
     def trim(self, upto: Position) -> None:
-        """Forgets blocks up to `upto`: their rows are safe elsewhere.  One DeleteRange per call."""
+        """Forgets blocks up to `upto`: their rows are safe elsewhere.  One DeleteRange per call.
+
+        StoreFull or StoreStall if it has to wait; the next call makes up for it.
+        """
         if upto <= self.trimmed:
             return
         batch = WriteBatch(raw_mode=True)
@@ -249,7 +252,7 @@ class Journal:
                     self._meta_handle,
                 )
         with rocks.translated(self.path):
-            self._db.write(batch)
+            self._db.write(batch, self._write_options)
         self.trimmed = upto
 
     def disk_bytes(self) -> int:

@@ -158,7 +158,10 @@ class SeriesStore:
         """The window for chunks that arrive now, opening one if the newest is over its span."""
         newest = max((*self._opened, *(run.window for run in self.runs)), default=0)
         newest = max(newest, self._spoilt)
-        if newest in self._opened and (span_ms == 0 or now_ms < self._opened[newest] + span_ms):
+        # A clock that was far off when the newest was opened must not keep it open for years.
+        if newest in self._opened and (
+            span_ms == 0 or abs(now_ms - self._opened[newest]) < span_ms
+        ):
             return newest
         return self._open_window(newest + 1, now_ms)
 

@@ -6,12 +6,13 @@ waits, at most `LOOKUP_TIMEOUT_S`, holding up only the connection that asked.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from typing import Protocol
 
 from tbfast import limits
-from tbfast.errors import TbfastError
+from tbfast.errors import StoreFull, StoreStall, TbfastError
 from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.auth import Presented, StoredCredentials
@@ -200,11 +201,17 @@ class Directory:
                 durable = self._journal.durable
                 channel.send(msg.Position(request, durable.epoch, durable.seq))
             case msg.Trim(epoch, seq):
-                self._journal.trim(Position(epoch, seq))
+                self._trim(Position(epoch, seq))
             case msg.Welcome():
                 self._welcome(channel, message)
             case _:
                 log.error("unexpected link message", type=type(message).__name__)
+
+    def _trim(self, position: Position) -> None:
+        try:
+            self._journal.trim(position)
+        except (StoreFull, StoreStall) as error:  # the next run asks for more
+            log.limited("trim", logging.WARNING, "the journal is not trimmed", error=str(error))
 
     def _welcome(self, channel: Channel, welcome: msg.Welcome) -> None:
         self._welcomed = True

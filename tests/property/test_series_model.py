@@ -43,6 +43,7 @@ MEMORY = Path("/dev/shm")  # crashes of the process, not of the machine: no disk
 DAY_MS = 86_400_000
 SMALL_BATCH_BYTES = 100  # chunks of a few devices already need several writes
 
+Message = tuple[int, int, int, dict[str, str]]  # journal, device, time, values
 Layer = dict[tuple[int, str], dict[int, Any]]
 
 
@@ -76,7 +77,7 @@ class SeriesModel(RuleBasedStateMachine):
                     self.newest[device, key] = ts, value
 
     @rule(messages=st.lists(MESSAGES, min_size=1, max_size=5))
-    def write(self, messages: list[tuple[int, int, int, dict[str, str]]]) -> None:
+    def write(self, messages: list[Message]) -> None:
         for journal, device, ts, values in messages:
             self._write(journal, device, (ts, values))
 
@@ -97,13 +98,24 @@ class SeriesModel(RuleBasedStateMachine):
         assert number not in self.runs, "a run number twice"
         self.runs.add(number)
 
-    @rule()
-    def seal(self) -> None:
-        record = self.runner.run(self.storage.sealer.seal())
+    async def _sealed(self, late: Message | None) -> Any:
+        """Seals; the late message arrives after the freeze and is not part of the run."""
+        sealing = asyncio.ensure_future(self.storage.sealer.seal())
+        await asyncio.sleep(0)
+        if late is not None:
+            journal, device, ts, values = late
+            self.storage.write(journal, device, (ts, values))
+        return await sealing
+
+    @rule(late=st.none() | MESSAGES)
+    def seal(self, late: Message | None) -> None:
+        record = self.runner.run(self._sealed(late))
         assert (record is not None) == bool(self.layers[None])
         if record is not None:
             assert record.points == sum(map(len, self.layers[None].values()))
             self._recorded(record.window)
+        if late is not None:
+            self._arrived(late[1], late[2:])
 
     @rule()
     def trim(self) -> None:
@@ -111,27 +123,17 @@ class SeriesModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.layers[None])
     @rule(step=CRASHES, late=st.none() | MESSAGES)
-    def crash_in_a_run(self, step: tuple[str, int, bool], late: Any) -> None:
-        """late: a message that arrives after the freeze and is not part of the run."""
+    def crash_in_a_run(self, step: tuple[str, int, bool], late: Message | None) -> None:
         self.storage.store.crash_at = step
-
-        async def seal() -> Any:
-            sealing = asyncio.ensure_future(self.storage.sealer.seal())
-            await asyncio.sleep(0)  # the head is frozen
-            if late is not None:
-                journal, device, ts, values = late
-                self.storage.write(journal, device, (ts, values))
-            return await sealing
-
         try:
-            record = self.runner.run(seal())
+            record = self.runner.run(self._sealed(late))
         except Crash:
-            if step[0] == "finish_run" and not step[2] and not step[1]:
+            if step == ("finish_run", 0, False):
                 self._recorded(self.storage.store.runs[-1].window)
         else:
             self._recorded(record.window)
         if late is not None:
-            self._arrived(late[1], (late[2], late[3]))
+            self._arrived(late[1], late[2:])
         self._crash()
 
     # --- windows -----------------------------------------------------------------------------

@@ -133,6 +133,24 @@ def test_keys_latest_and_cursors_come_back_without_replay(storage: Storage) -> N
     assert asyncio.run(ranged(storage.reads, 1, ["a"]))["a"][-1] == {"ts": 6, "value": 2}
 
 
+def test_latest_strings_beyond_what_memory_holds_come_back(storage: Storage) -> None:
+    """64 MiB of them are kept; of the others the start knows that they are."""
+    text = "x" * (1 << 20)
+    keys = [f"k{n:02}" for n in range(66)]
+    for n, key in enumerate(keys):
+        storage.write(0, 1, (n, {key: f'"{n}{text}"'}))
+    asyncio.run(storage.sealer.finish())
+    storage.trim()
+    reopened(storage)
+    assert storage.replayed == 0
+    assert asyncio.run(storage.reads.keys(1)) == keys
+    latest = parsed(asyncio.run(storage.reads.latest(1, None)))
+    assert {key: points[0]["ts"] for key, points in latest.items()} == dict(
+        zip(keys, range(66), strict=True)
+    )
+    assert latest["k65"][0]["value"] == "65" + text
+
+
 # --- windows ---------------------------------------------------------------------------------
 
 
@@ -140,7 +158,7 @@ def test_windows_open_by_time(storage: Storage) -> None:
     store = storage.store
     assert store.window_for(10_000, SPAN_MS) == 1
     assert store.window_for(10_000 + SPAN_MS - 1, SPAN_MS) == 1
-    assert store.window_for(5_000, SPAN_MS) == 1  # a clock that was set back
+    assert store.window_for(10_000 - SPAN_MS + 1, SPAN_MS) == 1  # a clock that was set back
     assert store.window_for(10_000 + SPAN_MS, SPAN_MS) == 2
     assert store.window_for(1 << 60, 0) == 2  # windows without an end
     reopened(storage)
@@ -237,6 +255,28 @@ def test_retention_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert kept == list(range(4, 21))  # of the third, the last row came 16 s ago
     assert [ts for ts, _ in stored(storage.store)] == list(range(3, 20))
     assert storage.store.cursors() == {0: (1, 20)}
+    storage.close()
+
+
+@pytest.mark.parametrize("wrong_ms", [0, 1_000_000_000_000 + 10 * 365 * 86_400_000])
+def test_a_clock_that_was_wrong_for_a_while_makes_nothing_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_ms: int
+) -> None:
+    clock = _Clock(1_000_000_000_000)
+    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    storage = retained(tmp_path, retention_ms=16_000)
+    sealed(storage, 0)
+    clock.wall_ms = wrong_ms
+    sealed(storage, 1)
+    clock.wall_ms = 1_000_000_001_000
+    for ts in range(2, 15):
+        sealed(storage, ts)
+        clock.wall_ms += 1000
+    assert [ts for ts, _ in stored(storage.store)] == list(range(15))
+    for ts in range(15, 25):
+        sealed(storage, ts)
+        clock.wall_ms += 1000
+    assert [ts for ts, _ in stored(storage.store)] == list(range(8, 25))
     storage.close()
 
 
