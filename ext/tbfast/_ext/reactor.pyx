@@ -14,7 +14,7 @@ that is not a plain telemetry PUBLISH.  All calls happen on the loop's thread.
 cimport cython
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
@@ -36,13 +36,8 @@ from tbfast._ext.ingest cimport (
     tbf_walk,
     tbf_walk_end,
 )
+from tbfast._ext.mqtt cimport tbf_frame, tbf_mqtt_frame, tbf_mqtt_put_ack
 from tbfast._ext.metrics cimport RECEIVED_BYTES_MQTT, SENT_BYTES_MQTT, Slot
-
-cdef extern from "tbf_mqtt.h" nogil:
-    ctypedef struct tbf_frame:
-        size_t total
-    tbf_status tbf_mqtt_frame(const uint8_t *p, size_t n, size_t max_remaining, tbf_frame *out)
-    size_t tbf_mqtt_put_ack(uint8_t *out, uint8_t type, uint16_t packet_id)
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
