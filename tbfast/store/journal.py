@@ -157,8 +157,10 @@ class Journal:
 
     def _check_mark(self) -> None:
         raw = os.pread(self._mark_fd, MARK.size, 0)
-        if len(raw) < MARK.size:
-            return  # a new journal, or one that never synced
+        if len(raw) < MARK.size:  # a new journal, or one that never synced
+            with rocks.translated(self._mark_path):
+                os.pwrite(self._mark_fd, bytes(MARK.size), 0)  # later marks need no more space
+            return
         magic, epoch, seq, crc = MARK.unpack(raw)
         if magic != MARK_MAGIC or crc != zlib.crc32(raw[:-4]):
             return  # a torn mark says nothing; the journal's own checksums still hold
@@ -262,7 +264,7 @@ class Journal:
         return self.trimmed > self._reclaimed and self._table_bytes() >= RECLAIM_BYTES
 
     def reclaim(self) -> None:
-        """Frees the table files of trimmed blocks.  Runs without the GIL, beside everything else."""
+        """Frees the table files of trimmed blocks.  Runs without the GIL beside all the rest."""
         upto = self.trimmed
         with rocks.translated(self.path):
             self._db.compact_range(b"", block_key(Position(upto.epoch, upto.seq + 1)))
