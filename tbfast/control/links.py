@@ -1,7 +1,6 @@
 """The controller's end of the links: blocks into the tail, questions of workers answered."""
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -210,29 +209,30 @@ class LinkServer:
 
     # --- reads -------------------------------------------------------------------------------
 
-    async def caught_up(self) -> None:
-        """Returns when the tail has applied everything acknowledged before this call.
+    async def caught_up(self) -> set[int]:
+        """Journals of which the tail has applied everything acknowledged before this call.
 
-        A worker that is not linked, or whose rows do not arrive within POSITION_TIMEOUT_S, is left
-        out: what it acknowledged last may be missing then.
+        Waits at most POSITION_TIMEOUT_S for those of workers that are replaying or do not answer.
         """
-        waits = [self._wait_for(worker) for worker in list(self._workers.values())]
-        if waits:
-            await asyncio.gather(*waits)
+        workers = list(self._workers.values())
+        reached = await asyncio.gather(*map(self._wait_for, workers))
+        return {w.journal_id for w, done in zip(workers, reached, strict=True) if done}
 
-    async def _wait_for(self, worker: _Worker) -> None:
+    async def _wait_for(self, worker: _Worker) -> bool:
         self._request += 1
-        answer: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-        self._positions[self._request] = answer
         request = self._request
+        answer: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        self._positions[request] = answer
         worker.channel.send(msg.WhereNow(request))
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POSITION_TIMEOUT_S):
-                    position = await answer
-                    await self._tail.reached(worker.journal_id, position)
+            async with asyncio.timeout(POSITION_TIMEOUT_S):
+                position = await answer
+                await self._tail.reached(worker.journal_id, position)
+        except TimeoutError:
+            return False
         finally:
             self._positions.pop(request, None)
+        return True
 
     # --- tasks -------------------------------------------------------------------------------
 

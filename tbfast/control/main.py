@@ -182,7 +182,9 @@ class _Controller:
         )
         in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
         await in_thread(None, self._sealer.restore)
-        self._series = NodeSeries(self._tail, self._links, self._store)
+        self._series = NodeSeries(
+            self._tail, self._links, self._store, self._layout, self._run.workers
+        )
         for number in self._layout.journal_numbers():
             if number >= self._run.workers:
                 try:

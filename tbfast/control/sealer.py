@@ -106,7 +106,7 @@ class SealService:
                 self._unrecorded = self._tail.freeze(), self._tail.cursors()
             head, cursors = self._unrecorded
             record = await self._patiently(lambda: self._seal(head, cursors))
-            self._tail.thaw()
+            self._tail.thaw(cursors)
             self._unrecorded = None
             self._last_run = time.monotonic()
             self._slot.add(words.SEALED_POINTS, record.points)

@@ -5,10 +5,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import msgspec
+
 from tbfast._ext.series import RangeScan
 from tbfast.control.links import LinkServer
 from tbfast.control.tail import TailService
+from tbfast.store.journal import Position
+from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
+from tbfast.store.series_reader import scan_journal
+
+COMPLETE_TIMEOUT_S = 2.5  # a worker is back in 2 s
 
 T = TypeVar("T")
 
@@ -16,11 +23,22 @@ T = TypeVar("T")
 class NodeSeries:
     """Sealed chunks, and the head for what is not sealed yet.
 
-    Every answer holds all rows acknowledged before the call.  Chunks are read in a thread of their
-    own, one read at a time; the workers' loops have no part in it.
+    Every answer holds all rows acknowledged before the call: it waits a moment for a worker that
+    restarts or a journal that is being replayed, and then reads that journal's files itself.
+    Chunks and journals are read in a thread of their own, one read at a time; the workers' loops
+    have no part in it.
     """
 
-    def __init__(self, tail: TailService, links: LinkServer, store: SeriesStore) -> None:
+    def __init__(
+        self,
+        tail: TailService,
+        links: LinkServer,
+        store: SeriesStore,
+        layout: Layout,
+        workers: int,
+    ) -> None:
+        self._layout = layout
+        self._workers = frozenset(range(workers))
         self._tail = tail
         self._links = links
         self._store = store
@@ -37,25 +55,29 @@ class NodeSeries:
         ascending: bool,
     ) -> bytes:
         """Points with start_ms <= ts < end_ms, at most `limit` per key."""
-        await self._links.caught_up()
-        self._tail.check()
+        missing = await self._missing()
         scan = RangeScan(
             device, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=ascending
         )
         # The head first: a run recorded in between is then read twice, never missed.
         self._tail.feed(scan, device)
         names = self._tail.key_numbers(device)
+        unapplied = [(number, Position(*self._tail.cursor(number))) for number in missing]
 
         def read() -> bytes:
             self._store.feed(scan, names)
+            for number, after in unapplied:
+                scan_journal(scan, self._layout.journal(number), after)
             return scan.to_json()
 
         return await self._in_thread(read)
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
-        await self._links.caught_up()
-        self._tail.check()
+        if await self._missing():
+            return await self.range(
+                device, keys, start_ms=None, end_ms=None, limit=1, ascending=False
+            )
         text, elsewhere = self._tail.latest(device, None if keys is None else list(keys))
         if not elsewhere:
             return text + b"}"
@@ -67,8 +89,21 @@ class NodeSeries:
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys, sorted."""
-        await self._links.caught_up()
+        if await self._missing():
+            found = await self.latest(device, None)
+            return sorted(msgspec.json.decode(found, type=dict[str, msgspec.Raw]))
         return self._tail.keys(device)
+
+    async def _missing(self) -> frozenset[int]:
+        """Journals of which the tail may lack rows acknowledged before the call, after waiting."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + COMPLETE_TIMEOUT_S
+        while missing := self._workers - await self._links.caught_up():
+            if loop.time() > deadline:
+                break
+            await asyncio.sleep(0.02)
+        self._tail.check()
+        return missing
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

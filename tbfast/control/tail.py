@@ -116,9 +116,13 @@ class TailService:
         self._frozen = self._tail.freeze()
         return self._frozen
 
-    def thaw(self) -> None:
-        """The frozen head is in a recorded run."""
+    def thaw(self, cursors: dict[int, Cursor]) -> None:
+        """The frozen head is in a recorded run that covers the journals up to these positions."""
         self._frozen = None
+        for journal, (epoch, _) in cursors.items():
+            self._tail.forget_epochs(journal, epoch)
+            for known in [k for k in self._names if k[0] == journal and k[1] < epoch]:
+                del self._names[known]
 
     @property
     def key_count(self) -> int:

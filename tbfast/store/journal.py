@@ -30,6 +30,7 @@ from tbfast.store import rocks
 FORMAT_VERSION: Final = 1
 WRITE_BUFFER_BYTES: Final = 32 << 20  # trimmed before it is flushed, a block is written once
 BLOCK_DEFS_OFFSET: Final = 80
+RECLAIM_BYTES: Final = 4 << 20  # of table files, before trimmed ones are looked for
 MARK: Final = struct.Struct("<4sIQI")  # magic, epoch, sequence, crc32 of what precedes
 MARK_MAGIC: Final = b"TBJM"
 KEY: Final = struct.Struct(">IQ")
@@ -119,6 +120,7 @@ class Journal:
         try:
             self._check_format()
             self.trimmed = self._read_position(b"t")
+            self._reclaimed = Position(0, 0)
             self._check_mark()
             self.epoch = self._start_epoch()
         except BaseException:
@@ -257,11 +259,24 @@ class Journal:
             self._db.write(batch, self._write_options)
         self.trimmed = upto
 
+    def reclaimable(self) -> bool:
+        """Whether trimmed blocks still fill table files: those flushed before they were trimmed."""
+        return self.trimmed > self._reclaimed and self._table_bytes() >= RECLAIM_BYTES
+
+    def reclaim(self) -> None:
+        """Frees the table files of trimmed blocks.  Runs without the GIL beside all the rest."""
+        upto = self.trimmed
+        with rocks.translated(self.path):
+            self._db.compact_range(b"", block_key(Position(upto.epoch, upto.seq + 1)))
+        self._reclaimed = upto
+
+    def _table_bytes(self) -> int:
+        return int(self._db.property_int_value("rocksdb.total-sst-files-size") or 0)
+
     def disk_bytes(self) -> int:
         """Bytes held: tables and what is still in memory tables (which the log covers)."""
-        tables = self._db.property_int_value("rocksdb.total-sst-files-size") or 0
         memory = self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0
-        return int(tables + memory)
+        return self._table_bytes() + int(memory)
 
     def close(self) -> None:
         """Closes the store; unsynced blocks are synced first."""
@@ -272,8 +287,8 @@ class Journal:
                 self._release()
 
     def _release(self) -> None:
-        self._meta.close()
+        rocks.close(self._meta, self.path)
         del self._meta_handle
-        self._db.close()
+        rocks.close(self._db, self.path)
         os.close(self._mark_fd)
         self._db = None  # type: ignore[assignment]

@@ -337,9 +337,9 @@ class RegistryStore:
         # The database stays locked until its handles are gone, hence the clearing.
         self._handles = {}
         for family in getattr(self, "_families", {}).values():
-            family.close()
+            rocks.close(family, self._path)
         self._families = {}
-        self._db.close()
+        rocks.close(self._db, self._path)
 
 
 def _u64(number: int) -> bytes:

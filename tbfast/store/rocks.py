@@ -58,6 +58,12 @@ def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: in
         return Rdict(str(path), made, column_families=dict.fromkeys(families, made))
 
 
+def close(db: Rdict, path: Path) -> None:
+    """Close a database; what a full disk leaves no room for in tables stays in its log."""
+    with contextlib.suppress(StoreFull), translated(path):
+        db.close()
+
+
 def pairs(db: Rdict, path: Path, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
     """Keys and values from a key on, in order.
 

@@ -16,7 +16,6 @@ Column families:
 All numbers in keys are big-endian.  Key numbers belong to this store, not to a journal epoch.
 """
 
-import contextlib
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from rocksdict import Cache, Rdict, WriteBatch, WriteOptions
 
 from tbfast._ext.sealer import feed_chunk
 from tbfast._ext.series import RangeScan
-from tbfast.errors import StoreError, StoreFull
+from tbfast.errors import StoreError
 from tbfast.store import rocks
 
 FORMAT_VERSION: Final = 1
@@ -309,9 +308,6 @@ class SeriesStore:
 
     def close(self) -> None:
         """Releases the store."""
-        with contextlib.suppress(AttributeError):
-            for family in (*self._windows_db.values(), self._keys_db, self._latest_db):
-                family.close()
-        # What a full disk does not take is in no recorded run: the journals have it.
-        with contextlib.suppress(StoreFull), rocks.translated(self.path):
-            self._db.close()
+        for family in (*self._windows_db.values(), self._keys_db, self._latest_db):
+            rocks.close(family, self.path)
+        rocks.close(self._db, self.path)

@@ -138,26 +138,30 @@ class OfflineSeries:
             sealed = self._store.cursors()
             self._store.feed(scan, dict(self._store.key_names()))
         for number in self._layout.journal_numbers():
-            journal = JournalFile(self._layout.journal(number))
+            scan_journal(scan, self._layout.journal(number), Position(*sealed.get(number, (0, 0))))
+
+
+def scan_journal(scan: RangeScan, path: Path, after: Position) -> None:
+    """Gives a journal's blocks after a position to a range scan; StoreError names what is damaged.
+
+    Opens the journal read-only, which a running writer does not mind.
+    """
+    journal = JournalFile(path)
+    try:
+        definitions = journal.definitions()
+        epoch = -1
+        for position, block in journal.blocks(after):
+            if position.epoch != epoch:
+                epoch = position.epoch
+                scan.epoch(definitions.get(epoch, ()))
             try:
-                _scan_journal(scan, journal, Position(*sealed.get(number, (0, 0))))
-            finally:
-                journal.close()
-
-
-def _scan_journal(scan: RangeScan, journal: JournalFile, after: Position) -> None:
-    definitions = journal.definitions()
-    epoch = -1
-    for position, block in journal.blocks(after):
-        if position.epoch != epoch:
-            epoch = position.epoch
-            scan.epoch(definitions.get(epoch, ()))
-        try:
-            scan.feed(block)
-        except StoreError as error:
-            raise StoreError(
-                f"{journal.path}: epoch {epoch}, sequence {position.seq}: {error}"
-            ) from error
+                scan.feed(block)
+            except StoreError as error:
+                raise StoreError(
+                    f"{path}: epoch {epoch}, sequence {position.seq}: {error}"
+                ) from error
+    finally:
+        journal.close()
 
 
 def open_offline(data_dir: Path) -> OfflineSeries:

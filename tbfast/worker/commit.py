@@ -76,7 +76,9 @@ class Committer:
         self._on_broken = on_broken
         self._max_journal_bytes = max_journal_bytes
         self._seq = 0
-        self._last_commit = 0.0
+        self._last_commit_ns = 0
+        self._synced_to = journal.written
+        self._synced_at_ns = time.monotonic_ns()
         self._timer: asyncio.TimerHandle | None = None
         self._unwritten: deque[Group] = deque()  # bounded by INFLIGHT_BYTES: publishers are held
         self._retry: asyncio.TimerHandle | None = None
@@ -100,9 +102,9 @@ class Committer:
         """The loop turn is over and the open group holds messages."""
         if self._disk and self._syncing and self._ingest.rows_bytes < limits.BATCH_GROUP_BYTES:
             return  # it goes out with the next sync
-        waited = self._loop.time() - self._last_commit
+        waited_ns = time.monotonic_ns() - self._last_commit_ns  # the loop's time is in whole ms
         if (
-            waited * 1000 >= limits.COMMIT_INTERVAL_MS
+            waited_ns >= limits.COMMIT_INTERVAL_MS * 900_000
             or self._ingest.rows_bytes >= limits.BATCH_COMMIT_BYTES
         ):
             self.commit()
@@ -119,7 +121,7 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._last_commit = self._loop.time()
+        self._last_commit_ns = time.monotonic_ns()
         self._seq += 1
         group = self._ingest.take(
             self._journal.journal_id,
@@ -267,9 +269,11 @@ class Committer:
         self._mark_timer = self._loop.call_later(MARK_INTERVAL_S, self._background_sync)
 
     def _mark_in_thread(self, position: Position) -> None:
+        began_ns = time.monotonic_ns()
         try:
             if not self._disk:
                 self._journal.sync()
+                self._synced_to, self._synced_at_ns = position, began_ns
             if position.seq:
                 self._mark(position)
         except StoreError as error:
@@ -297,6 +301,13 @@ class Committer:
         ):
             self._pressed = False
             self._answers.press(False)
+
+    @property
+    def unsynced_window_ns(self) -> int:
+        """Age of the oldest acknowledged data that a power cut would lose."""
+        if self._disk or self._journal.written == self._synced_to:
+            return 0
+        return time.monotonic_ns() - self._synced_at_ns
 
     @property
     def inflight_bytes(self) -> int:

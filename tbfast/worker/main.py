@@ -88,6 +88,7 @@ class Worker:
         self._slot = metrics.slot(f"worker-{number}")
         self._layout = Layout(Path(config.data_dir))
         self._exit_code = 0
+        self._reclaiming: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -140,7 +141,7 @@ class Worker:
         port.reactor.listen(self._sockets.mqtt.fileno())
         self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
         self._slot.put(words.HEALTH_LISTENING, 1)
-        beat = loop.create_task(self._heartbeat(committer, directory))
+        beat = loop.create_task(self._heartbeat(journal, committer, directory))
         log.info("worker ready", worker=self._number, epoch=journal.epoch)
         await self._stop.wait()
         self._slot.put(words.HEALTH_LISTENING, 0)
@@ -150,6 +151,8 @@ class Worker:
         http.close()
         beat.cancel()
         await link_task
+        if self._reclaiming is not None:
+            await self._reclaiming  # the store must not be closed under it
         committer.close()
         if committer.can_sync:
             journal.close()
@@ -178,13 +181,24 @@ class Worker:
         ):
             await asyncio.sleep(0.02)
 
-    async def _heartbeat(self, committer: Committer, directory: Directory) -> None:
+    async def _heartbeat(
+        self, journal: Journal, committer: Committer, directory: Directory
+    ) -> None:
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
+            self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
+            if journal.reclaimable() and (self._reclaiming is None or self._reclaiming.done()):
+                self._reclaiming = asyncio.create_task(self._reclaim(journal))
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _reclaim(self, journal: Journal) -> None:
+        try:
+            await asyncio.to_thread(journal.reclaim)
+        except StoreError as error:  # trimmed files stay a little longer
+            log.limited("reclaim", logging.WARNING, "no space was freed", error=str(error))
 
     def _broken(self, error: StoreError) -> None:
         """A sync failed: nothing more can be promised by this process."""

@@ -31,7 +31,7 @@ class Hurting:
         """Waits for full load, then a random while, then hurts."""
         self._load.wait_acked(300)
         self._pause(self._rng.uniform(0, 0.6))
-        faults = [self.worker, self.worker, self.controller, self.everything]
+        faults = [self.worker, self.worker, self.hang, self.controller, self.everything]
         if max(self._deaths.values(), default=0) >= KILLS_BEFORE_PARKING:
             faults = [self.everything]
         fault = self._rng.choice(faults)
@@ -43,6 +43,12 @@ class Hurting:
         pid = self._node.kill_worker(number)
         self._count(f"worker-{number}")
         self._node.wait_replaced(number, pid, 5)
+
+    def hang(self) -> None:
+        number = self._rng.randrange(self._node.workers)
+        pid = self._node.kill_worker(number, signal.SIGSTOP)
+        self._count(f"worker-{number}")
+        self._node.wait_replaced(number, pid, 10)
 
     def controller(self) -> None:
         os.kill(self._node.controller_pid(), signal.SIGKILL)
@@ -82,7 +88,7 @@ def hurt(tmp_path: Path, seed: int, *, rounds: int, seconds: float, durability: 
 
 @pytest.mark.parametrize("durability", ["disk", "process"])
 def test_kills_under_load(tmp_path: Path, durability: str) -> None:
-    hurt(tmp_path, SEED, rounds=12, seconds=25, durability=durability)
+    hurt(tmp_path, SEED, rounds=10, seconds=15, durability=durability)
 
 
 @pytest.mark.fault_long
@@ -90,4 +96,4 @@ def test_kills_under_load(tmp_path: Path, durability: str) -> None:
 @pytest.mark.parametrize("durability", ["disk", "process"])
 def test_kills_under_load_for_long(tmp_path: Path, durability: str) -> None:
     for part in range(0, ROUNDS, 20):
-        hurt(tmp_path / str(part), SEED + part, rounds=20, seconds=600, durability=durability)
+        hurt(tmp_path / f"{part}", SEED + part, rounds=20, seconds=600, durability=durability)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,24 @@ def controller_away(node: Node):
 
         wait_until(taken, what="the registry's lock")
         yield
+
+
+def test_reads_are_complete_while_nothing_has_been_replayed(tmp_path: Path) -> None:
+    """A new controller answers from the journals until its tail has caught up with them."""
+    with running_node(tmp_path / "data", workers=1) as node:
+        (token,) = node.add_devices(1)
+        with connected(node.mqtt_port, token) as client:
+            for n in (1, 3, 2):
+                client.publish_acknowledged(b'{"ts":%d,"values":{"n":%d}}' % (n, n))
+        node.kill_worker(0, signal.SIGSTOP)  # killed by the supervisor 5 s later
+        before = node.controller_pid()
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: (status := node.status()) and status.pid != before, what="controller")
+        with node.api() as api:
+            prefix = f"/api/plugins/telemetry/DEVICE/{api.find('d0').id}"
+            values = f"{prefix}/values/timeseries?useStrictDataTypes=true"
+            assert api.get(values, dict) == {"n": [{"ts": 3, "value": 3}]}
+            assert api.get(f"{prefix}/keys/timeseries", list) == ["n"]
 
 
 def test_killed_worker_is_back_at_once(tmp_path: Path) -> None:
@@ -237,30 +256,60 @@ def test_second_instance(tmp_path: Path) -> None:
 # --- descriptors -----------------------------------------------------------------------------
 
 
-def test_out_of_descriptors(tmp_path: Path) -> None:
-    with (
-        running_node(tmp_path / "data", workers=1, wrapper=["prlimit", "--nofile=200"]) as node,
-        contextlib.ExitStack() as stack,
-    ):
-        tokens = node.add_devices(9)
-        with running_load(node.mqtt_port, tokens[:8]) as load:
-            load.wait_acked(500)
-            crowd = [
-                stack.enter_context(contextlib.closing(socket.create_connection(
-                    ("127.0.0.1", node.mqtt_port), 5
-                )))
-                for _ in range(400)
-            ]  # fmt: skip
-            wait_until(lambda: lines(node, "out of file descriptors"), what="the limit is reached")
-            pid = node.worker_pid(0)
-            with node.api() as api:
-                api.create("made meanwhile", "token", None, None)
-            assert health(node, "/healthz") == (200, b"ok\n")
-            load.wait_acked(1000)
-            for sock in crowd:
-                sock.close()
-            with connected(node.mqtt_port, tokens[8], timeout_s=3) as client:
-                client.publish_acknowledged(PAYLOAD)
-            assert node.worker_pid(0) == pid
-            record = load.finish()
-        audit(node, record)
+@pytest.fixture
+def small_node(tmp_path: Path) -> Iterator[Node]:
+    """One worker with 200 descriptors."""
+    wrapper = ["prlimit", "--nofile=200"]
+    with running_node(tmp_path / "data", workers=1, wrapper=wrapper) as node:
+        yield node
+
+
+def test_more_strangers_than_descriptors(small_node: Node) -> None:
+    """Connections that never say who they are: they make room for those that do."""
+    tokens = small_node.add_devices(9)
+    with running_load(small_node.mqtt_port, tokens[:8]) as load, contextlib.ExitStack() as stack:
+        load.wait_acked(500)
+        for _ in range(400):
+            sock = socket.create_connection(("127.0.0.1", small_node.mqtt_port), 5)
+            stack.enter_context(contextlib.closing(sock))
+        with connected(small_node.mqtt_port, tokens[8], timeout_s=3) as client:
+            client.publish_acknowledged(PAYLOAD)
+        assert health(small_node, "/healthz") == (200, b"ok\n")
+        load.wait_acked(500)
+        record = load.finish()
+    audit(small_node, record)
+
+
+def test_more_sessions_than_descriptors(small_node: Node) -> None:
+    """Those that found no place wait, the rest is served; they get in when others leave."""
+    tokens = small_node.add_devices(200)
+    with running_load(small_node.mqtt_port, tokens[:8]) as load, contextlib.ExitStack() as stack:
+        load.wait_acked(500)
+        crowd = []
+        for token in tokens[8:]:
+            client = Client(small_node.mqtt_port)
+            stack.enter_context(contextlib.closing(client))
+            client.hello(token)
+            client.sock.settimeout(1)
+            try:
+                assert client.expect(m.Connack).reason_code == 0
+            except TimeoutError:
+                waiting = client
+                break
+            crowd.append(client)
+        assert 50 < len(crowd) < 190
+        wait_until(lambda: lines(small_node, "no file descriptor is left"), what="a warning")
+        pid = small_node.worker_pid(0)
+        with small_node.api() as api:
+            api.create("made meanwhile", "token", None, None)
+        assert health(small_node, "/healthz") == (200, b"ok\n")
+        load.wait_acked(500)
+        crowd[-1].publish_acknowledged(PAYLOAD)
+        for client in crowd[:10]:
+            client.close()
+        waiting.sock.settimeout(3)
+        assert waiting.expect(m.Connack).reason_code == 0
+        waiting.publish_acknowledged(PAYLOAD)
+        assert small_node.worker_pid(0) == pid
+        record = load.finish()
+    audit(small_node, record)

@@ -22,37 +22,44 @@
 static struct {
     _Atomic int32_t failures;
     int32_t delay_ms;
-} *control;
+} * control;
 static int synced_fd = -1;
 
 __attribute__((constructor)) static void shim_open(void) {
     const char *dir = getenv("TBFAST_TEST_SHIM");
     char path[4096];
-    if (!dir) return;
+    if (!dir)
+        return;
     snprintf(path, sizeof path, "%s/control", dir);
     int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) abort();
+    if (fd < 0)
+        abort();
     control = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
-    if (control == MAP_FAILED) abort();
+    if (control == MAP_FAILED)
+        abort();
     snprintf(path, sizeof path, "%s/synced", dir);
     synced_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-    if (synced_fd < 0) abort();
+    if (synced_fd < 0)
+        abort();
 }
 
 static int shim_sync(const char *name, int fd) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
     char link[64], path[4096], line[4200];
     struct stat before;
-    if (!control) return real(fd);
+    if (!control)
+        return real(fd);
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t n = readlink(link, path, sizeof path - 1);
-    if (n < 0 || fstat(fd, &before) < 0) return real(fd);
+    if (n < 0 || fstat(fd, &before) < 0)
+        return real(fd);
     path[n] = 0;
     if (strstr(path, "/journal/")) {
         int32_t ms = control->delay_ms;
         struct timespec pause = {ms / 1000, ms % 1000 * 1000000L};
-        if (ms) nanosleep(&pause, NULL);
+        if (ms)
+            nanosleep(&pause, NULL);
         int32_t left = atomic_load(&control->failures);
         while (left > 0)
             if (atomic_compare_exchange_weak(&control->failures, &left, left - 1)) {
@@ -63,7 +70,8 @@ static int shim_sync(const char *name, int fd) {
     int result = real(fd);
     if (result == 0) {
         int length = snprintf(line, sizeof line, "%s\t%lld\n", path, (long long)before.st_size);
-        if (write(synced_fd, line, (size_t)length) != length) abort();
+        if (write(synced_fd, line, (size_t)length) != length)
+            abort();
     }
     return result;
 }

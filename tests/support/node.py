@@ -81,6 +81,7 @@ class Node:
         """Starts without waiting."""
         with contextlib.suppress(OSError):
             (self.data_dir / "run" / "node.json").unlink()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(),

@@ -65,8 +65,8 @@ class CrashingStore(SeriesStore):
 class _NoLinks:
     """Blocks are applied as they are written: there is nothing to catch up with."""
 
-    async def caught_up(self) -> None:
-        return
+    async def caught_up(self) -> set[int]:
+        return set()
 
 
 def parsed(answer: bytes) -> Answer:
@@ -95,7 +95,8 @@ class Storage:
             on_run=self.trimmable,
             on_broken=self.broken.append,
         )
-        self.reads = NodeSeries(self.tail, _NoLinks(), self.store)  # type: ignore[arg-type]
+        links: Any = _NoLinks()
+        self.reads = NodeSeries(self.tail, links, self.store, self.layout, 0)
         self.sealed_to: dict[int, tuple[int, int]] = self.store.cursors()
         self.sealer.restore()
         self.replayed = self._replay()

@@ -1,23 +1,8 @@
 # Open batch, commit groups and session slots; shared by the reactor and the TLS adapter.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from tbfast._ext.batch cimport Batch, tbf_batch, tbf_span, tbf_status
-
-cdef extern from "tbf_json.h" nogil:
-    ctypedef struct tbf_json_opts:
-        uint32_t max_depth
-        uint32_t max_keys
-        uint32_t max_string
-        bint type_cast
-        uint32_t max_plain
-    ctypedef struct tbf_json_result:
-        uint32_t records
-        uint32_t points
-        uint32_t bad_utf8
-        size_t error_at
-        const char *error
-    tbf_status tbf_json_telemetry(tbf_batch *b, uint64_t device, int64_t now_ms, tbf_span payload,
-                                  const tbf_json_opts *opts, tbf_json_result *result)
+from tbfast._ext.batch cimport Batch, tbf_batch, tbf_status
+from tbfast._ext.tbjson cimport tbf_json_opts
 
 cdef extern from "tbf_walk.h" nogil:
     ctypedef struct tbf_owed:

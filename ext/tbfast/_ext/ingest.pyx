@@ -9,7 +9,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 from tbfast import limits
-from tbfast._ext.batch cimport TBF_ENOSPACE, TBF_OK, tbf_batch_clear
+from tbfast._ext.batch cimport TBF_ENOSPACE, TBF_OK, tbf_batch_clear, tbf_span
+from tbfast._ext.tbjson cimport tbf_json_result, tbf_json_telemetry
 from tbfast.errors import PeerError
 
 cdef enum:

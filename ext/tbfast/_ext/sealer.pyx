@@ -11,7 +11,6 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint6
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcmp, memcpy
 
-import os
 import struct
 
 from tbfast.errors import StoreError
@@ -27,44 +26,21 @@ from tbfast._ext.batch cimport (
     tbf_status,
     tbf_type,
 )
+from tbfast._ext.chunk cimport (
+    TBF_CHUNK_POINTS_MAX,
+    ChunkWriter,
+    tbf_cell,
+    tbf_chunk,
+    tbf_chunk_column,
+    tbf_chunk_next,
+    tbf_chunk_open,
+    tbf_column,
+    tbf_cursor,
+    tbf_cursor_next,
+    tbf_cursor_open,
+)
 from tbfast._ext.head cimport Head, head_row, head_series
 from tbfast._ext.series cimport RangeScan, tbf_point
-
-cdef extern from "tbf_chunk.h" nogil:
-    const uint32_t TBF_CHUNK_BATCH
-    const uint32_t TBF_CHUNK_POINTS_MAX
-    ctypedef struct tbf_cell:
-        uint8_t type
-        uint8_t scale
-        uint32_t n
-        int64_t i64
-        double f64
-        const uint8_t *p
-    ctypedef struct tbf_column:
-        uint32_t key
-        uint32_t n
-        const int64_t *ts
-        const tbf_cell *cells
-    ctypedef struct tbf_chunk_scratch:
-        uint64_t seed[2]
-    size_t tbf_chunk_bound(const tbf_column *columns, size_t count)
-    tbf_status tbf_chunk_write(uint8_t *out, size_t cap, const tbf_column *columns, size_t count,
-                               tbf_chunk_scratch *scratch, size_t *written)
-    ctypedef struct tbf_chunk:
-        size_t first
-        int64_t min_ts
-        int64_t max_ts
-    ctypedef struct tbf_chunk_column:
-        uint32_t key
-        int64_t min_ts
-        int64_t max_ts
-    ctypedef struct tbf_cursor:
-        pass
-    tbf_status tbf_chunk_open(tbf_span bytes, tbf_chunk *out)
-    tbf_status tbf_chunk_next(const tbf_chunk *chunk, size_t *at, tbf_chunk_column *out)
-    tbf_status tbf_cursor_open(tbf_cursor *c, const tbf_chunk_column *column, int64_t start,
-                               int64_t stop)
-    tbf_status tbf_cursor_next(tbf_cursor *c, int64_t *ts, tbf_cell *cells, size_t *n)
 
 cdef enum:
     OWN_POINTS = 64         # a series with so many points may have a chunk of its own ...
@@ -117,9 +93,7 @@ cdef class Sealer:
     cdef tbf_column *columns
     cdef tbf_column *common
     cdef size_t column_cap
-    cdef uint8_t *out
-    cdef size_t out_cap
-    cdef tbf_chunk_scratch *scratch
+    cdef ChunkWriter writer
 
     def __cinit__(self, Head head not None, uint32_t run):
         cdef uint32_t i
@@ -129,12 +103,9 @@ cdef class Sealer:
         self.max_ts = INT64_MIN
         self.count = head.series_count
         self.places = <place *>malloc((self.count + 1) * sizeof(place))
-        self.scratch = <tbf_chunk_scratch *>malloc(sizeof(tbf_chunk_scratch))
-        if self.places == NULL or self.scratch == NULL:
+        self.writer = ChunkWriter()
+        if self.places == NULL:
             raise MemoryError("no memory for sealing")
-        seed = os.urandom(16)
-        self.scratch.seed[0] = int.from_bytes(seed[:8], "little")
-        self.scratch.seed[1] = int.from_bytes(seed[8:], "little")
         for i in range(self.count):
             self.places[i].device = head.series[i].device
             self.places[i].key = head.series[i].key
@@ -149,12 +120,10 @@ cdef class Sealer:
         free(self.order)
         free(self.columns)
         free(self.common)
-        free(self.out)
-        free(self.scratch)
 
     def next(self, size_t max_bytes):
         """[(key, chunk), ...] of the next devices, about max_bytes; empty at the end."""
-        cdef uint32_t end, i
+        cdef uint32_t end
         cdef size_t rows, total = 0
         out = []
         while self.next_place < self.count and total < max_bytes:
@@ -289,23 +258,12 @@ cdef class Sealer:
 
     cdef size_t _write(self, uint64_t device, uint32_t key, tbf_column *columns, size_t count,
                        list out) except 0:
-        cdef size_t bound = tbf_chunk_bound(columns, count), written = 0
-        cdef tbf_status status
-        if bound > self.out_cap:
-            free(self.out)
-            self.out_cap = 0
-            self.out = <uint8_t *>malloc(bound)
-            if self.out == NULL:
-                raise MemoryError("no memory for sealing")
-            self.out_cap = bound
-        with nogil:
-            status = tbf_chunk_write(self.out, self.out_cap, columns, count, self.scratch, &written)
-        if status != TBF_OK:
-            raise StoreError(f"a chunk could not be written (status {<int>status})")
-        self.nbytes += written
+        cdef ChunkWriter writer = self.writer
+        writer.write(columns, count)
+        self.nbytes += writer.len
         out.append((_CHUNK_KEY.pack(device, key, self.run),
-                    PyBytes_FromStringAndSize(<char *>self.out, <Py_ssize_t>written)))
-        return written
+                    PyBytes_FromStringAndSize(<char *>writer.buf, <Py_ssize_t>writer.len)))
+        return writer.len
 
 
 def feed_chunk(RangeScan scan not None, const uint8_t[::1] chunk not None, names, uint32_t run):
