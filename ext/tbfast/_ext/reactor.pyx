@@ -2,9 +2,7 @@
 
 Why not transports: with one message per read, a loop transport costs a fifth of the CPU and 1.4 KB
 an idle connection; here a turn of the loop is one Python call however many sockets are ready, and
-a connection that the store cannot keep up with is simply not read.  A second epoll in front of it
-is the gate: closed for a moment, it lets messages gather, because a turn that serves one message
-costs three times the message.
+a connection that the store cannot keep up with is simply not read.  In front of it stands a `Gate`.
 
 Who owns what: the reactor owns descriptors, partial frames and unsent output; `Ingest` owns rows
 and answers owed; the handler (tbfast.net.mqtt) owns the session engines and decides everything
@@ -36,62 +34,42 @@ from tbfast._ext.ingest cimport (
     tbf_walk,
     tbf_walk_end,
 )
-from tbfast._ext.mqtt cimport tbf_frame, tbf_mqtt_frame, tbf_mqtt_put_ack
+from tbfast._ext.gate cimport Gate
 from tbfast._ext.metrics cimport RECEIVED_BYTES_MQTT, SENT_BYTES_MQTT, Slot
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
-    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event *event)
-    int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
-
-cdef extern from "<sys/socket.h>" nogil:
-    int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC
-    ssize_t recv(int fd, void *buf, size_t n, int flags)
-    ssize_t send(int fd, const void *buf, size_t n, int flags)
-    int shutdown(int fd, int how)
-    int setsockopt(int fd, int level, int name, const void *value, unsigned int n)
-    int accept4(int fd, sockaddr_in6 *address, unsigned int *n, int flags)
-
-cdef extern from "<netinet/in.h>" nogil:
-    int IPPROTO_TCP, AF_INET
-    struct in_addr:
-        uint32_t s_addr
-    struct sockaddr_in:
-        in_addr sin_addr
-    struct in6_addr:
-        uint8_t s6_addr[16]
-    struct sockaddr_in6:  # the longest address a listener of ours can meet
-        unsigned short sin6_family
-        in6_addr sin6_addr
-
-cdef extern from "<netinet/tcp.h>" nogil:
-    int TCP_NODELAY
-
-cdef extern from "<unistd.h>" nogil:
-    int close(int fd)
-    ssize_t read(int fd, void *buf, size_t n)
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long tv_sec
-        long tv_nsec
-    int CLOCK_REALTIME, CLOCK_MONOTONIC
-    int clock_gettime(int clock, timespec *out)
-
-cdef extern from "<sys/timerfd.h>" nogil:
-    struct itimerspec:
-        timespec it_interval
-        timespec it_value
-    int TFD_CLOEXEC, TFD_NONBLOCK
-    int timerfd_create(int clock, int flags)
-    int timerfd_settime(int fd, int flags, const itimerspec *new, itimerspec *old)
+from tbfast._ext.mqtt cimport tbf_frame, tbf_mqtt_frame, tbf_mqtt_put_ack
+from tbfast._ext.posix cimport (
+    AF_INET,
+    CLOCK_MONOTONIC,
+    CLOCK_REALTIME,
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD,
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    IPPROTO_TCP,
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    SHUT_WR,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    TCP_NODELAY,
+    accept4,
+    close,
+    epoll_create1,
+    epoll_ctl,
+    epoll_event,
+    epoll_wait,
+    now_ns,
+    recv,
+    send,
+    setsockopt,
+    shutdown,
+    sockaddr_in,
+    sockaddr_in6,
+)
 
 cdef extern from *:
     """
@@ -111,8 +89,6 @@ cdef enum:
     ACCEPTS = 256              # connections accepted per turn
     TRIM_BYTES = 8388608       # freed by closed connections: given back to the system
     SCRATCH_BYTES = 65536      # answers gathered for one send
-    LIGHT_TURN_NS = 250000     # a turn shorter than this is mostly overhead
-    REST_NS = 1000000          # a commit interval: answers leave with the commits
 
 cdef enum conn_state:
     FREE = 0
@@ -149,11 +125,6 @@ cdef inline void unsent_to_front(conn *c) noexcept nogil:
     memmove(c.out, c.out + c.out_off, c.out_len)
     c.out_off = 0
 
-cdef inline int64_t now_ns(int clock) noexcept nogil:
-    cdef timespec t
-    clock_gettime(clock, &t)
-    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
-
 
 @cython.final
 cdef class Reactor:
@@ -173,8 +144,8 @@ cdef class Reactor:
     cdef conn *conns
     cdef uint32_t capacity
     cdef list free_slots
-    cdef int epfd, gate, alarm, listen_fd
-    cdef bint resting
+    cdef int epfd, listen_fd
+    cdef Gate gate
     cdef bint listening, accept_paused
     cdef readonly bint pressed
     cdef uint8_t *rbuf
@@ -184,7 +155,7 @@ cdef class Reactor:
     cdef size_t max_remaining, linger_ms, freed_bytes
     cdef object handler
     cdef int ack_histogram
-    cdef int64_t turn_ns, ended_ns
+    cdef int64_t turn_ns
     cdef readonly uint32_t connections, strangers
     cdef readonly int64_t mono_ms, wall_ms
     cdef public uint32_t max_connections
@@ -203,20 +174,16 @@ cdef class Reactor:
         self.free_slots = []
         self.held_slots = set()
         self.capacity = 0
-        self.gate = self.alarm = -1
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
-        self.gate = epoll_create1(EPOLL_CLOEXEC)
-        self.alarm = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
-        if self.epfd < 0 or self.gate < 0 or self.alarm < 0:
+        if self.epfd < 0:
             raise OSError(errno, "epoll_create1 failed")
+        self.gate = Gate(self.epfd)
         # A partial frame (at most max_remaining and its header) stands before what is read next.
         self.rbuf = <uint8_t *>malloc(READ_BYTES + max_remaining + 8)
         self.scratch = <uint8_t *>malloc(SCRATCH_BYTES)
         self.events = <epoll_event *>malloc(EVENTS * sizeof(epoll_event))
         if self.rbuf == NULL or self.scratch == NULL or self.events == NULL:
             raise MemoryError("no memory for the reactor")
-        self._gate(EPOLL_CTL_ADD, self.epfd, EPOLLIN)
-        self._gate(EPOLL_CTL_ADD, self.alarm, EPOLLIN)
         self._tick()
 
     def __dealloc__(self):
@@ -232,14 +199,10 @@ cdef class Reactor:
         free(self.events)
         if self.epfd >= 0:
             close(self.epfd)
-        if self.gate >= 0:
-            close(self.gate)
-        if self.alarm >= 0:
-            close(self.alarm)
 
     def fileno(self):
         """Descriptor to watch for reading; call `ready` when it is."""
-        return self.gate
+        return self.gate.fd
 
     # --- listening and accepting -------------------------------------------------------------
 
@@ -358,47 +321,13 @@ cdef class Reactor:
         """Takes the time, for messages that do not come from a socket turn."""
         self._tick()
 
-    cdef int _gate(self, int op, int fd, uint32_t events) except -1:
-        cdef epoll_event ev
-        ev.events = events
-        ev.data.u64 = 0
-        if epoll_ctl(self.gate, op, fd, &ev) < 0:
-            raise OSError(errno, "epoll_ctl failed")
-        return 0
-
-    cdef int _rest(self, int64_t began) except -1:
-        """After a short turn on a loop that idles: ready sockets do not wake it for REST_NS.
-
-        A busy loop gathers by itself; resting would only slow it down.
-        """
-        cdef itimerspec until
-        cdef int64_t idle = began - self.ended_ns
-        self.ended_ns = now_ns(CLOCK_MONOTONIC)
-        if self.ended_ns - began > LIGHT_TURN_NS or 2 * idle < self.ended_ns - began:
-            return 0
-        memset(&until, 0, sizeof(until))
-        until.it_value.tv_nsec = REST_NS
-        if timerfd_settime(self.alarm, 0, &until, NULL) < 0:
-            raise OSError(errno, "timerfd_settime failed")
-        self._gate(EPOLL_CTL_MOD, self.epfd, 0)
-        self.resting = True
-        return 0
-
-    cdef int _end_rest(self) except -1:
-        cdef uint64_t expirations
-        if read(self.alarm, &expirations, sizeof(expirations)) < 0 and errno != EAGAIN:
-            raise OSError(errno, "cannot read the alarm")
-        self._gate(EPOLL_CTL_MOD, self.epfd, EPOLLIN)
-        self.resting = False
-        return 0
-
     def ready(self):
         """Serves every ready socket once."""
         cdef int n, i
         cdef uint32_t slot, generation, what
         cdef int64_t began
-        if self.resting:
-            self._end_rest()
+        if self.gate.closed:
+            self.gate.open()
         with nogil:
             n = epoll_wait(self.epfd, self.events, EVENTS, 0)
         self._tick()
@@ -420,7 +349,7 @@ cdef class Reactor:
                 self._fault(slot, generation, error)
         if self.ingest.group.g.messages:
             self.handler.turn_ended()
-            self._rest(began)
+            self.gate.rest(began)
 
     @property
     def held(self):

@@ -1,0 +1,1 @@
+"""Compiled: see ext/tbfast/_ext/gate.pyx; used by the reactor alone."""
