@@ -92,7 +92,8 @@ cdef class Head:
                     raise MemoryError("no memory for the head")
                 self.bytes = <uint8_t *>more
                 self.bytes_cap = cap
-            memcpy(self.bytes + self.bytes_len, point.bytes.p, point.bytes.n)
+            if point.bytes.n:
+                memcpy(self.bytes + self.bytes_len, point.bytes.p, point.bytes.n)
             row.value = <int64_t>self.bytes_len
             row.n = <uint32_t>point.bytes.n
             self.bytes_len += point.bytes.n

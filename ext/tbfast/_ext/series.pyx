@@ -68,7 +68,8 @@ cdef class Text:
 
     cdef int raw(self, const uint8_t *p, size_t n) except -1:
         self.room(n)
-        memcpy(self.buf + self.len, p, n)
+        if n:
+            memcpy(self.buf + self.len, p, n)
         self.len += n
         return 0
 
@@ -389,7 +390,8 @@ cdef class RangeScan:
             h.bytes = <uint8_t *>malloc(h.n + 1)
             if h.bytes == NULL:
                 raise MemoryError("no memory for a read")
-            memcpy(h.bytes, point.bytes.p, h.n)
+            if h.n:  # an empty text may come without a pointer
+                memcpy(h.bytes, point.bytes.p, h.n)
         self.count += 1
         return 0
 
