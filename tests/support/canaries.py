@@ -1,5 +1,6 @@
 """Well-behaved devices beside an attack, and what the attacked processes weigh meanwhile."""
 
+import contextlib
 import json
 import os
 import selectors
@@ -32,8 +33,12 @@ def rss_bytes(pid: int) -> int:
 
 
 def descriptors(pid: int) -> int:
-    """Open descriptors of a process."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """Open descriptors of a process, its store's files aside: tables come and go with the data."""
+    count = 0
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            count += not os.readlink(entry.path).endswith((".sst", ".log", ".sst (deleted)"))
+    return count
 
 
 def cpu_s(pid: int) -> float:
