@@ -17,6 +17,7 @@ from tbfast import __version__
 from tbfast._ext import metrics as words
 from tbfast._ext.series import split_definitions
 from tbfast.config import Config
+from tbfast.control.disk import DiskWatch
 from tbfast.control.links import LinkServer
 from tbfast.control.registry import Registry
 from tbfast.control.rest import build_app
@@ -31,6 +32,7 @@ from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
 from tbfast.store.series_reader import JournalFile, remove_journal
+from tbfast.store.space import Space
 
 log = get_logger("tbfast.controller")
 
@@ -115,6 +117,10 @@ class _Controller:
         self._metrics = metrics
         self._slot = metrics.slot("controller")
         self._layout = Layout(Path(config.data_dir))
+        self._space = Space(self._layout, config.disk.reserve_bytes)
+        self._disk = DiskWatch(
+            self._layout, self._space, self._slot, budget_bytes=config.disk.budget_bytes
+        )
         self._stop = asyncio.Event()
         self._broken = False
 
@@ -132,7 +138,9 @@ class _Controller:
             return EXIT_STORE
         await self._links.listen(self._layout.link)
         sealing = loop.create_task(self._sealer.run())
-        sealing.add_done_callback(self._sealing_ended)
+        sealing.add_done_callback(self._task_ended)
+        watching = loop.create_task(self._disk.run(self._sealer))
+        watching.add_done_callback(self._task_ended)
         api = self._api()
         serving = loop.create_task(api.serve(sockets=[_unix_socket(self._layout.api)]))
         self._slot.put(words.HEALTH_LISTENING, 1)
@@ -143,8 +151,11 @@ class _Controller:
         await serving
         if self._broken:
             sealing.cancel()
+            watching.cancel()
             return EXIT_STORE
         await self._links.close()
+        watching.cancel()
+        await asyncio.wait([watching])  # not in the middle of a drop
         await self._sealer.finish()
         self._sealer.close()
         self._series.close()
@@ -157,6 +168,7 @@ class _Controller:
         """Opens the stores once the disk has room for it; False when told to stop before."""
         while not self._stop.is_set():
             try:
+                await asyncio.get_running_loop().run_in_executor(None, self._space.settle)
                 await self._open()
                 return True
             except StoreFull as error:
@@ -177,6 +189,7 @@ class _Controller:
             self._store,
             self._slot,
             settings,
+            disk_bytes=self._config.disk.budget_bytes or self._space.look().size,
             on_run=self._links.run_recorded,
             on_broken=self._fail,
         )
@@ -225,9 +238,9 @@ class _Controller:
         self._broken = True
         self._stop.set()
 
-    def _sealing_ended(self, sealing: "asyncio.Task[None]") -> None:
-        if not sealing.cancelled() and (error := sealing.exception()) is not None:
-            log.error("sealing ended", error=str(error))
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("sealing or watching the disk ended", error=str(error))
             self._broken = True
             self._stop.set()
 

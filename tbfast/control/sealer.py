@@ -24,6 +24,7 @@ from tbfast.store.series import WRITE_BATCH_BYTES, RunRecord, SeriesStore
 log = get_logger("tbfast.sealer")
 
 CHECK_S = 0.25
+WINDOW_BYTES = 1 << 20  # a window is never closed for its size before that
 FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
 LATEST_SERIES_PER_STEP = 2_000  # packed in one turn of the loop
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 class SealService:
     """Seals one head at a time: in a thread, without the GIL where it counts.
 
+    disk_bytes: what the disk or its budget can hold, 0 = not known: windows are small beside it.
     on_run(cursors) is called on the loop after each recorded run: journals may be trimmed up to
     there.  on_broken(error) ends the controller: after a failed sync nothing can be promised.
     """
@@ -44,6 +46,7 @@ class SealService:
         slot: Slot,
         settings: Series,
         *,
+        disk_bytes: int = 0,
         on_run: Callable[[dict[int, Cursor]], None],
         on_broken: Callable[[StoreError], None],
     ) -> None:
@@ -56,6 +59,10 @@ class SealService:
         self._max_bytes = settings.max_bytes
         self._window_span_ms = (
             settings.retention_ms // limits.WINDOWS_PER_RETENTION or limits.WINDOW_MS
+        )
+        bounds = [bound for bound in (settings.max_bytes, disk_bytes) if bound]
+        self._window_span_bytes = (
+            max(WINDOW_BYTES, min(bounds) // limits.WINDOWS_PER_BUDGET) if bounds else 0
         )
         self._on_run = on_run
         self._on_broken = on_broken
@@ -164,7 +171,7 @@ class SealService:
         self, head: Head, names: list[tuple[int, bytes]], now_ms: int
     ) -> tuple[int, int, Sealer]:
         number = self._store.begin_run()
-        window = self._store.window_for(now_ms, self._window_span_ms)
+        window = self._store.window_for(now_ms, self._window_span_ms, self._window_span_bytes)
         self._store.write_keys(names)
         sealer = Sealer(head, number)
         while batch := sealer.next(WRITE_BATCH_BYTES):
@@ -196,6 +203,27 @@ class SealService:
             log.warning("window dropped for space", window=window.number, points=window.points)
             self._store.drop_window(window.number)
             held -= window.chunk_bytes
+
+    async def drop_oldest(self) -> int | None:
+        """Points of the oldest sealed window, dropped; None when only the newest is left.
+
+        On a disk that is full even for that it is tried again with the next call.
+        """
+        windows = self._store.windows()
+        if len(windows) < 2:
+            return None
+        oldest = windows[0]
+        log.warning("window dropped for space", window=oldest.number, points=oldest.points)
+        try:
+            await self._in_thread(lambda: self._store.drop_window(oldest.number))
+        except (StoreFull, StoreStall) as error:
+            log.limited("drop", logging.ERROR, "the window cannot go yet", error=str(error))
+            return 0
+        except StoreError as error:
+            self._on_broken(error)
+            raise
+        self._measure()
+        return oldest.points
 
     def _measure(self) -> None:
         windows = self._store.windows()
