@@ -30,6 +30,9 @@ class Droppable(Protocol):
     async def drop_oldest(self) -> int | None:
         """Points of the oldest sealed window, dropped; None when only the newest is left."""
 
+    def hurry(self) -> None:
+        """Seal what is not sealed yet: it takes less space then."""
+
 
 class DiskWatch:
     """Measures, drops, and keeps the reserve; `run` until cancelled.
@@ -78,6 +81,7 @@ class DiskWatch:
         return min(self._budget_bytes or possible, possible)
 
     async def _drop(self, series: Droppable) -> None:
+        series.hurry()
         points = await series.drop_oldest()
         if points is None:
             log.limited("budget", logging.WARNING, "over the disk budget, nothing old to drop")

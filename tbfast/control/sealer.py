@@ -24,6 +24,7 @@ from tbfast.store.series import WRITE_BATCH_BYTES, RunRecord, SeriesStore
 log = get_logger("tbfast.sealer")
 
 CHECK_S = 0.25
+HURRY_BYTES = 1 << 20  # of rows; not worth a run below it
 WINDOW_BYTES = 1 << 20  # a window is never closed for its size before that
 FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
 LATEST_SERIES_PER_STEP = 2_000  # packed in one turn of the loop
@@ -72,6 +73,7 @@ class SealService:
         self._stopping = asyncio.Event()
         self._unrecorded: tuple[Head, dict[int, Cursor]] | None = None  # frozen, with its cursors
         self._keys_stored = 1
+        self._hurried = False
 
     def restore(self) -> None:
         """Gives the tail what recorded runs hold: keys, latest values, cursors."""
@@ -88,9 +90,18 @@ class SealService:
         while not await self._stopped_within(CHECK_S):
             age_s = time.monotonic() - self._last_run
             head = self._tail.head
-            if head.nbytes >= self._head_bytes or (head.points and age_s >= self._interval_s):
+            hurried, self._hurried = self._hurried, False
+            if (
+                head.nbytes >= self._head_bytes
+                or (head.points and age_s >= self._interval_s)
+                or (hurried and head.nbytes >= HURRY_BYTES)
+            ):
                 with contextlib.suppress(StoreFull, StoreStall):  # only when stopping: see finish
                     await self.seal()
+
+    def hurry(self) -> None:
+        """Space is short: seal what is there soon, it takes less room than in the journals."""
+        self._hurried = True
 
     async def finish(self) -> None:
         """Ends `run` and seals the rest.  On a full disk the rest stays in the journals."""

@@ -87,6 +87,7 @@ class Worker:
         self._sockets = sockets
         self._node = metrics
         self._slot = metrics.slot(f"worker-{number}")
+        self._controller = metrics.slot("controller")
         self._layout = Layout(Path(config.data_dir))
         self._space = Space(self._layout, config.disk.reserve_bytes)
         self._exit_code = 0
@@ -195,7 +196,10 @@ class Worker:
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
-            if journal.reclaimable() and (self._reclaiming is None or self._reclaiming.done()):
+            pressed = self._space.full or bool(self._controller.get(words.DISK_ALARM))
+            if journal.reclaimable(pressed=pressed) and (
+                self._reclaiming is None or self._reclaiming.done()
+            ):
                 self._reclaiming = asyncio.create_task(self._reclaim(journal))
             await asyncio.sleep(HEARTBEAT_S)
 

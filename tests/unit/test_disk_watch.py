@@ -22,6 +22,10 @@ class Windows:
     def __init__(self, fake: FakeDisk, count: int) -> None:
         self._fake = fake
         self.left = count
+        self.hurried = False
+
+    def hurry(self) -> None:
+        self.hurried = True
 
     async def drop_oldest(self) -> int | None:
         if self.left < 2:
@@ -56,6 +60,7 @@ def test_over_the_budget_the_oldest_go_one_for_each_measurement(tmp_path, monkey
     node = Watched(tmp_path, monkeypatch, used=100 * MB, budget=145 * MB, windows=9)
     node.check()
     assert node.windows.left == 8
+    assert node.windows.hurried
     assert node.slot.get(words.DISK_USED_BYTES) == 100 * MB + RESERVE
     assert node.slot.get(words.DISK_BUDGET_BYTES) == 145 * MB
     node.check(9)
