@@ -80,6 +80,15 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"alias": "MQTT_DISCONNECT_TIMEOUT"},
         ),
     ] = limits.MQTT_CLOSE_TIMEOUT_MS
+    timeout: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=600_000,
+            description="ms to wait for the PUBACK of a message to a device",
+            extra={"alias": "MQTT_TIMEOUT"},
+        ),
+    ] = limits.MQTT_ACK_TIMEOUT_MS
 
 
 class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,6 +18,10 @@ MQTT_IDLE_TIMEOUT_MS: Final = 600_000  # no activity: session closed, as ThingsB
 MQTT_CLOSE_TIMEOUT_MS: Final = 1_000  # acknowledgements still awaited before a close
 MQTT_SUBSCRIPTIONS: Final = 256  # per session
 MQTT_FILTERS_PER_SUBSCRIBE: Final = 256  # the rest of the packet gets 0x97 (v3: 0x80)
+MQTT_REQUESTS: Final = 100  # of one session that wait for an answer
+MQTT_ACK_TIMEOUT_MS: Final = 10_000  # a PUBACK of the device is waited for so long
+MQTT_DOWNLINK_WINDOW: Final = 100  # messages to a session without a PUBACK yet, at most
+MQTT_DOWNLINK_QUEUE: Final = 100  # messages that wait for room in the window; more are dropped
 MQTT_TOPIC_LEVELS: Final = 64  # more is an unknown topic or a failed filter
 MQTT_TOPIC_BYTES: Final = 1_024  # the same
 MQTT_USER_PROPERTIES: Final = 64  # per packet; more is malformed
@@ -56,6 +60,11 @@ LINK_GATHER_MS: Final = 5  # committed blocks wait so long for company on their 
 LINK_GATHER_BYTES: Final = 65_536  # or until they are so many
 LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
+
+# Device operations that the controller carries out
+OPERATIONS_PENDING: Final = 20_000  # per worker, not answered yet; more are refused
+RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are answered 429
+RPC_PENDING: Final = 100_000  # the same for the whole node
 
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted

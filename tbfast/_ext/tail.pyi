@@ -5,6 +5,7 @@ from tbfast._ext.series import RangeScan
 
 class Tail:
     points: int
+    attribute_records: int
     head: Head
     def define(self, journal: int, epoch: int, first: int, names: Sequence[bytes]) -> None: ...
     def forget_epochs(self, journal: int, before: int) -> None: ...

@@ -17,16 +17,21 @@ from tbfast import __version__
 from tbfast._ext import metrics as words
 from tbfast._ext.series import split_definitions
 from tbfast.config import Config
+from tbfast.control.attributes import AttributeService
 from tbfast.control.links import LinkServer
-from tbfast.control.registry import Registry
+from tbfast.control.operations import DeviceOperations
+from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
+from tbfast.control.rpc import RpcService
 from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
+from tbfast.control.sessions import Sessions
 from tbfast.control.tail import TailService
 from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
+from tbfast.store.attributes import AttributeStore
 from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
@@ -149,6 +154,7 @@ class _Controller:
         self._sealer.close()
         self._series.close()
         self._store.close()
+        self._attribute_store.close()
         await self._registry.close()
         beat.cancel()
         return 0
@@ -170,13 +176,28 @@ class _Controller:
         settings = self._config.series
         self._registry = await Registry.open(self._layout.registry)
         self._store = SeriesStore(self._layout.series)
-        self._tail = TailService(self._slot, head_bytes=settings.head_bytes)
-        self._links = LinkServer(self._registry, self._tail, self._store.cursors)
+        sessions = Sessions()
+        self._attribute_store = AttributeStore(self._layout.attributes)
+        self._attributes = AttributeService(self._attribute_store, sessions, wall_clock_ms)
+        self._rpc = RpcService(sessions)
+        self._tail = TailService(
+            self._slot,
+            head_bytes=settings.head_bytes,
+            on_attributes=self._attributes.applied,
+        )
+        self._links = LinkServer(
+            self._registry,
+            self._tail,
+            sessions,
+            DeviceOperations(self._attributes, self._rpc, sessions),
+            self._store.cursors,
+        )
         self._sealer = SealService(
             self._tail,
             self._store,
             self._slot,
             settings,
+            before_record=self._attributes.settle,
             on_run=self._links.run_recorded,
             on_broken=self._fail,
         )
@@ -235,6 +256,8 @@ class _Controller:
         services = Services(
             registry=self._registry,
             series=self._series,
+            attributes=self._attributes,
+            rpc=self._rpc,
             live=self._tail,
             node=_Status(self._config, self._run, self._metrics),
         )

@@ -33,8 +33,10 @@ T = TypeVar("T")
 class SealService:
     """Seals one head at a time: in a thread, without the GIL where it counts.
 
-    on_run(cursors) is called on the loop after each recorded run: journals may be trimmed up to
-    there.  on_broken(error) ends the controller: after a failed sync nothing can be promised.
+    before_record() is awaited before a run is recorded: what else came with the rows it covers
+    must be on disk then.  on_run(cursors) is called on the loop after each recorded run: journals
+    may be trimmed up to there.  on_broken(error) ends the controller: after a failed sync nothing
+    can be promised.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SealService:
         *,
         on_run: Callable[[dict[int, Cursor]], None],
         on_broken: Callable[[StoreError], None],
+        before_record: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._tail = tail
         self._store = store
@@ -57,6 +60,7 @@ class SealService:
         self._window_span_ms = (
             settings.retention_ms // limits.WINDOWS_PER_RETENTION or limits.WINDOW_MS
         )
+        self._before_record = before_record
         self._on_run = on_run
         self._on_broken = on_broken
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sealer")
@@ -81,7 +85,7 @@ class SealService:
         while not await self._stopped_within(CHECK_S):
             age_s = time.monotonic() - self._last_run
             head = self._tail.head
-            if head.nbytes >= self._head_bytes or (head.points and age_s >= self._interval_s):
+            if head.nbytes >= self._head_bytes or (self._due and age_s >= self._interval_s):
                 with contextlib.suppress(StoreFull, StoreStall):  # only when stopping: see finish
                     await self.seal()
 
@@ -101,7 +105,7 @@ class SealService:
         """
         async with self._sealing:
             if self._unrecorded is None:
-                if self._tail.head.points == 0:
+                if not self._due:
                     return None
                 self._unrecorded = self._tail.freeze(), self._tail.cursors()
             head, cursors = self._unrecorded
@@ -115,6 +119,11 @@ class SealService:
             self._measure()
             log.debug("run recorded", run=record.number, points=record.points)
             return record
+
+    @property
+    def _due(self) -> bool:
+        """Whether a run would record anything; blocks may hold nothing but attributes."""
+        return self._tail.head.points > 0 or self._tail.cursors() != self._store.cursors()
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Tries until the disk has room: rows stay readable from the head meanwhile."""
@@ -156,6 +165,8 @@ class SealService:
             max_ts=sealer.max_ts,
             sealed_at_ms=now_ms,
         )
+        if self._before_record is not None:
+            await self._before_record()
         await self._in_thread(lambda: self._store.finish_run(record))
         self._keys_stored += len(names)
         return record

@@ -6,7 +6,9 @@ from typing import Protocol
 
 import msgspec
 
+from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import Registry
+from tbfast.control.rpc import RpcService
 
 
 class SeriesReader(Protocol):
@@ -93,5 +95,7 @@ class Services:
 
     registry: Registry
     series: SeriesReader
+    attributes: AttributeService
+    rpc: RpcService
     live: LiveFeed
     node: NodeStatus

@@ -4,6 +4,7 @@ import asyncio
 import struct
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -23,6 +24,9 @@ _WHERE = struct.Struct("<IIQ")  # journal, epoch, sequence: block header, offset
 _DEFS_BYTES = struct.Struct("<I")
 
 Cursor = tuple[int, int]
+
+# (journal, position, client attributes as (device, name, time, JSON text))
+OnAttributes = Callable[[int, Cursor, Sequence[tuple[int, str, int, bytes]]], None]
 
 
 class LiveSubscription:
@@ -68,8 +72,15 @@ class LiveSubscription:
 class TailService:
     """State that follows from the journals' blocks, in the order each journal committed them."""
 
-    def __init__(self, slot: Slot, *, head_bytes: int = limits.HEAD_BYTES) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        *,
+        head_bytes: int = limits.HEAD_BYTES,
+        on_attributes: OnAttributes | None = None,
+    ) -> None:
         self._slot = slot
+        self._on_attributes = on_attributes
         self._bound_bytes = head_bytes * limits.HEAD_BLOCKED_HEADS
         self._tail = Tail()
         self._frozen: Head | None = None
@@ -168,6 +179,7 @@ class TailService:
             return
         if journal in self._damaged:
             return
+        attributes = self._tail.attribute_records
         try:
             commit_ms = self._tail.apply(block)[4]
         except StoreError as error:
@@ -178,6 +190,13 @@ class TailService:
         self._cursors[journal] = position
         self._slot.put(words.TAIL_LAG_MS, max(0, time.time_ns() // 1_000_000 - commit_ms))
         self._learn_names(block, journal, epoch)
+        if self._tail.attribute_records != attributes and self._on_attributes is not None:
+            names = self._names.setdefault((journal, epoch), {})
+            self._on_attributes(
+                journal,
+                position,
+                [(d, name, ts, text) for d, kind, ts, name, _, text in rows(block, names) if kind],
+            )
         if self._live:
             self._push_live(block, journal, epoch)
         self._wake(journal, position)

@@ -20,6 +20,7 @@ class Layout:
         self.registry = root / "registry"
         self.journals = root / "journal"
         self.series = root / "series"
+        self.attributes = root / "attributes"
         self.run = root / "run"  # follows the running server, rebuilt at start
 
     def journal(self, number: int) -> Path:

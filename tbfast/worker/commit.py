@@ -310,6 +310,11 @@ class Committer:
         return time.monotonic_ns() - self._synced_at_ns
 
     @property
+    def accepted(self) -> Position:
+        """Position of the newest row taken in, committed or not; a refused group leaves a hole."""
+        return Position(self._journal.epoch, self._seq + (self._ingest.rows_bytes > 0))
+
+    @property
     def inflight_bytes(self) -> int:
         """Bytes of rows and answers that are not durable yet, the open group aside."""
         return self._inflight_bytes

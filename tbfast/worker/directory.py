@@ -20,6 +20,7 @@ from tbfast.obs.log import get_logger
 from tbfast.ops.auth import candidate_ids, identify
 from tbfast.store.journal import Journal, Position
 from tbfast.worker.feed import BlockFeed
+from tbfast.worker.operations import Operations
 
 log = get_logger("tbfast.directory")
 
@@ -31,7 +32,7 @@ UNKNOWN_CREDENTIALS = 20_000  # cached refusals, oldest forgotten
 class Sessions(Protocol):
     """The sessions of this worker: tbfast.net.mqtt.MqttPort."""
 
-    def open_sessions(self) -> list[tuple[int, int, int, int]]: ...
+    def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]: ...
     def open_credentials(self) -> list[str]: ...
     def close_device(self, device: int, reason: str) -> None: ...
     def taken_over(self, device: int, slot: int, generation: int) -> None: ...
@@ -65,8 +66,10 @@ class Directory:
         worker: int,
         journal: Journal,
         feed: BlockFeed,
+        operations: Operations,
     ) -> None:
         self._loop = loop
+        self._operations = operations
         self._worker = worker
         self._journal = journal
         self._feed = feed
@@ -181,6 +184,7 @@ class Directory:
         self._channel = None
         self._welcomed = False
         self._feed.stop()
+        self._operations.unlinked()
 
     def block(self, channel: Channel, block: bytes) -> None:
         raise TbfastError("the controller sent a block")
@@ -200,6 +204,10 @@ class Directory:
                 self._feed.flush()
                 durable = self._journal.durable
                 channel.send(msg.Position(request, durable.epoch, durable.seq))
+            case msg.Answer():
+                self._operations.answered(message)
+            case msg.Notify():
+                self._operations.notify(message)
             case msg.Trim(epoch, seq):
                 self._trim(Position(epoch, seq))
             case msg.Welcome():
@@ -229,6 +237,7 @@ class Directory:
         self._feed.start(channel, Position(welcome.epoch, welcome.seq), welcome.credit_bytes)
         for request, pending in self._pending.items():
             self._ask(request, pending)
+        self._operations.linked(channel)
 
     def _changed(self, change: msg.Changed) -> None:
         self._revision = max(self._revision, change.revision)  # Welcome may be ahead of the log

@@ -28,6 +28,7 @@ from tbfast.store.layout import Layout
 from tbfast.worker.commit import Committer
 from tbfast.worker.directory import Directory
 from tbfast.worker.feed import BlockFeed
+from tbfast.worker.operations import Operations
 
 log = get_logger("tbfast.worker")
 
@@ -110,7 +111,8 @@ class Worker:
             max_string=config.json.max_string_value_length,
         )
         feed = BlockFeed(loop, journal)
-        directory = Directory(loop, self._number, journal, feed)
+        operations = Operations(loop, lambda: committer.accepted)
+        directory = Directory(loop, self._number, journal, feed, operations)
         mqtt_connections, http_connections = _connection_limits()
         port = MqttPort(
             loop,
@@ -118,6 +120,7 @@ class Worker:
             self._slot,
             directory,
             _session_settings(config),
+            operations=operations,
             max_connections=mqtt_connections,
         )
         committer = Committer(
@@ -131,7 +134,7 @@ class Worker:
             on_broken=self._broken,
             max_journal_bytes=config.journal.max_bytes,
         )
-        directory.sessions = port
+        directory.sessions = operations.sessions = port
         port.commits = committer
         http = HttpPort(self._node, self._slot, max_connections=http_connections)
         await http.listen(loop, self._sockets.http)
@@ -141,7 +144,7 @@ class Worker:
         port.reactor.listen(self._sockets.mqtt.fileno())
         self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
         self._slot.put(words.HEALTH_LISTENING, 1)
-        beat = loop.create_task(self._heartbeat(journal, committer, directory))
+        beat = loop.create_task(self._heartbeat(journal, committer, directory, operations))
         log.info("worker ready", worker=self._number, epoch=journal.epoch)
         await self._stop.wait()
         self._slot.put(words.HEALTH_LISTENING, 0)
@@ -182,7 +185,11 @@ class Worker:
             await asyncio.sleep(0.02)
 
     async def _heartbeat(
-        self, journal: Journal, committer: Committer, directory: Directory
+        self,
+        journal: Journal,
+        committer: Committer,
+        directory: Directory,
+        operations: Operations,
     ) -> None:
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
@@ -190,6 +197,7 @@ class Worker:
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
+            operations.expire()
             if journal.reclaimable() and (self._reclaiming is None or self._reclaiming.done()):
                 self._reclaiming = asyncio.create_task(self._reclaim(journal))
             await asyncio.sleep(HEARTBEAT_S)
@@ -232,6 +240,7 @@ def _session_settings(config: Config) -> Settings:
         connect_timeout_ms=limits.MQTT_CONNECT_TIMEOUT_MS,
         idle_timeout_ms=config.sessions.inactivity_timeout,
         keep_alive_factor=config.mqtt.keep_alive_factor,
+        ack_timeout_ms=config.mqtt.timeout,
     )
 
 

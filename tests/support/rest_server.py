@@ -9,10 +9,14 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
-from tbfast.control.registry import Registry
+from tbfast.control.attributes import AttributeService
+from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
+from tbfast.control.rpc import RpcService
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
+from tbfast.control.sessions import Sessions
 from tbfast.errors import ResourceError
+from tbfast.store.attributes import AttributeStore
 from tbfast.store.layout import Layout
 
 NODE = NodeInfo(
@@ -173,7 +177,19 @@ class RunningApp:
 
     async def _serve(self) -> None:
         self.registry = await Registry.open(self.layout.registry)
-        app = build_app(Services(self.registry, self.series, self.feed, FixedNode()))
+        store = AttributeStore(self.layout.attributes)
+        sessions = Sessions()
+        self.attributes = AttributeService(store, sessions, wall_clock_ms)
+        app = build_app(
+            Services(
+                registry=self.registry,
+                series=self.series,
+                attributes=self.attributes,
+                rpc=RpcService(sessions),
+                live=self.feed,
+                node=FixedNode(),
+            )
+        )
         config = uvicorn.Config(
             app, uds=str(self.layout.api), ws="none", lifespan="off", log_config=None
         )
@@ -181,6 +197,7 @@ class RunningApp:
         try:
             await self._server.serve()
         finally:
+            store.close()
             await self.registry.close()
 
 

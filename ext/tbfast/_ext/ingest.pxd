@@ -75,4 +75,5 @@ cdef class Ingest:
     cdef tbf_walk_context context
     cdef int set_time(self, int64_t wall_ms, int64_t mono_ns) except -1
     cdef int grow(self) except -1
+    cdef tuple _append(self, uint64_t device, object data, bint attributes)
     cdef int ensure_slot(self, uint32_t slot) except -1

@@ -9,8 +9,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 from tbfast import limits
-from tbfast._ext.batch cimport TBF_ENOSPACE, TBF_OK, tbf_batch_clear, tbf_span
-from tbfast._ext.tbjson cimport tbf_json_result, tbf_json_telemetry
+from tbfast._ext.batch cimport TBF_OK, tbf_batch_clear
+from tbfast._ext.tbjson cimport append_json, tbf_json_result
 from tbfast.errors import PeerError
 
 cdef enum:
@@ -235,19 +235,21 @@ cdef class Ingest:
 
         PeerError (0x99) when it is refused: nothing of it is in the batch then.
         """
+        return self._append(device, data, False)
+
+    def append_attributes(self, uint64_t device, data):
+        """One record of client attributes (MQTT spec 4.1); otherwise as append_json."""
+        return self._append(device, data, True)
+
+    cdef tuple _append(self, uint64_t device, object data, bint attributes):
         cdef Py_buffer view
-        cdef tbf_span payload
         cdef tbf_json_result result
-        cdef tbf_status status = TBF_ENOSPACE
+        cdef tbf_status status
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            payload.p = <const uint8_t *>view.buf
-            payload.n = <size_t>view.len
-            while status == TBF_ENOSPACE:
-                status = tbf_json_telemetry(&self.batch.b, device, self.context.wall_ms, payload,
-                                            &self.json, &result)
-                if status == TBF_ENOSPACE:
-                    self.batch.grow()
+            status = append_json(self.batch, device, self.context.wall_ms,
+                                 <const uint8_t *>view.buf, <size_t>view.len, attributes,
+                                 &self.json, &result)
         finally:
             PyBuffer_Release(&view)
         if status != TBF_OK:

@@ -121,6 +121,7 @@ cdef class Tail:
     cdef dict maps            # (journal, epoch) -> KeyMap
     cdef size_t string_bytes
     cdef readonly uint64_t points
+    cdef readonly uint64_t attribute_records  # client attributes, which are not series
     cdef readonly Head head   # rows that no run holds yet
 
     def __cinit__(self):
@@ -211,13 +212,14 @@ cdef class Tail:
         cdef device *d
         cdef uint32_t key
         while (status := tbf_next_record(&block.rows, block.base_ms, &record)) == TBF_OK:
-            if record.kind != TBF_KIND_TELEMETRY:
-                continue
             d = self._device(record.device)
             if d == NULL:
                 return TBF_ECORRUPT
             if block.commit_ms > d.activity_ms:
                 d.activity_ms = block.commit_ms
+            if record.kind != TBF_KIND_TELEMETRY:
+                self.attribute_records += 1
+                continue
             while (status := tbf_next_point(&record.points, &point)) == TBF_OK:
                 if point.dead:
                     continue

@@ -84,6 +84,14 @@ def _sort_property(request: Request) -> SortProperty:
 
 async def body(request: Request, type_: type[T]) -> T:
     """The JSON body, read up to the limit and checked against a type."""
+    try:
+        return msgspec.json.decode(await raw_body(request), type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"Invalid request body: {error}") from error
+
+
+async def raw_body(request: Request) -> bytes:
+    """The body as it came, read up to the limit."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > limits.REST_BODY_BYTES:
         raise _too_long()
@@ -92,10 +100,7 @@ async def body(request: Request, type_: type[T]) -> T:
         if len(parts) + len(chunk) > limits.REST_BODY_BYTES:
             raise _too_long()
         parts += chunk
-    try:
-        return msgspec.json.decode(parts, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(f"Invalid request body: {error}") from error
+    return bytes(parts)
 
 
 def _too_long() -> RestError:

@@ -20,19 +20,51 @@ import msgspec
 
 from tbfast import limits
 from tbfast.codec import mqtt as codec
+from tbfast.engine.mqtt.downlink import Downlink
 from tbfast.engine.mqtt.effects import (
     Abort,
+    AckOf,
+    Ask,
     Authenticate,
+    Delivered,
     Effect,
     Finish,
+    Listen,
     Refused,
+    ReplyTo,
     SessionOpened,
 )
-from tbfast.engine.mqtt.topics import FILTERS, Route, route
+from tbfast.engine.mqtt.topics import (
+    CALLS,
+    FILTERS,
+    PUSHES,
+    Family,
+    Route,
+    Target,
+    call_topic,
+    push_topic,
+    reply_topic,
+    request_id,
+    route,
+)
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode as Code
+from tbfast.model.operations import (
+    AnswerRpc,
+    Attributes,
+    Delivery,
+    Done,
+    Notice,
+    Refusal,
+    Reply,
+    Result,
+    RpcRequest,
+)
+from tbfast.ops import attributes as attributes_ops
+from tbfast.ops import claim as claim_ops
+from tbfast.ops import rpc as rpc_ops
 
 CONNECT = 1
 PUBACK = 4
@@ -48,6 +80,7 @@ class Sink(Protocol):
     def awaiting(self, slot: int) -> int: ...
     def active_ms(self, slot: int) -> int: ...
     def append_json(self, device: int, data: bytes) -> tuple[int, int]: ...
+    def append_attributes(self, device: int, data: bytes) -> tuple[int, int]: ...
     def note(self, slot: int, ack_type: int, packet_id: int) -> None: ...
 
 
@@ -55,6 +88,7 @@ class Settings:
     """What the configuration says about sessions; shared by all of them."""
 
     __slots__ = (
+        "ack_timeout_ms",
         "close_timeout_ms",
         "connect_timeout_ms",
         "idle_timeout_ms",
@@ -70,12 +104,14 @@ class Settings:
         connect_timeout_ms: int = limits.MQTT_CONNECT_TIMEOUT_MS,
         idle_timeout_ms: int = limits.MQTT_IDLE_TIMEOUT_MS,
         keep_alive_factor: float = 0.0,
+        ack_timeout_ms: int = limits.MQTT_ACK_TIMEOUT_MS,
     ) -> None:
         self.max_remaining = max_remaining
         self.close_timeout_ms = close_timeout_ms
         self.connect_timeout_ms = connect_timeout_ms
         self.idle_timeout_ms = idle_timeout_ms
         self.keep_alive_factor = keep_alive_factor
+        self.ack_timeout_ms = ack_timeout_ms
 
 
 class State(Enum):
@@ -106,8 +142,10 @@ class MqttSession:
 
     __slots__ = (
         "_aliases",
+        "_asking",
         "_connect",
         "_deadline",
+        "_downlink",
         "_early",
         "_early_bytes",
         "_effects",
@@ -117,11 +155,11 @@ class MqttSession:
         "_out",
         "_partial",
         "_peer_max_packet",
+        "_peer_window",
         "_problem_information",
         "_qos2",
         "_settings",
         "_sink",
-        "_subscriptions",
         "_unframed",
         "_why",
         "credentials",
@@ -157,8 +195,10 @@ class MqttSession:
         self._keep_alive_ms = 0
         self._aliases: dict[int, str] | None = None
         self._qos2: bytearray | None = None
-        self._subscriptions: set[str] | None = None
+        self._downlink: Downlink | None = None
+        self._asking = 0  # requests that wait for the controller
         self._peer_max_packet = 0
+        self._peer_window = limits.MQTT_DOWNLINK_WINDOW
         self._problem_information = True
         self._why: tuple[Code, str] | None = None
 
@@ -181,6 +221,8 @@ class MqttSession:
 
     def deadline(self) -> int:
         """When `timeout` wants to be called; 0 = never."""
+        if self._downlink is not None and (overdue := self._downlink.deadline()):
+            return min(self._deadline, overdue)
         return self._deadline
 
     # --- input -------------------------------------------------------------------------------
@@ -259,6 +301,8 @@ class MqttSession:
             self._refused("timeout", "no accepted CONNECT in time")
             self._abort()
         elif self.state is State.OPEN:
+            if self._downlink is not None:
+                self._downlink.expire(now)
             last = max(self._last_ms, self._sink.active_ms(self.slot))
             self._deadline = last + self._idle_ms()
             if self._deadline <= now:
@@ -285,6 +329,7 @@ class MqttSession:
         properties = packet.properties
         if properties is not None:
             self._peer_max_packet = properties.maximum_packet_size or 0
+            self._peer_window = properties.receive_maximum or limits.MQTT_DOWNLINK_WINDOW
             self._problem_information = properties.request_problem_information != 0
         if packet.client_id == "provision" or packet.username == "provision":
             self._refused("auth", "provisioning over MQTT is not served by this version")
@@ -370,19 +415,31 @@ class MqttSession:
             # Stored before; PUBREC again, after whatever group still holds it.
             self._sink.note(self.slot, PUBREC, packet.packet_id or 0)
             return
-        where = route(topic)
-        if where is Route.TELEMETRY:
-            self._post_telemetry(packet, now)
-        elif where is Route.TELEMETRY_PROTOBUF:
+        target = route(topic)
+        _ROUTES[target.route](self, packet, target, now)
+
+    def _on_telemetry(self, packet: m.Publish, target: Target, now: int) -> None:
+        if target.family is Family.V2_PROTOBUF:
             self._reject(packet, "the device profile has no Protobuf schema", now)
-        elif where is Route.GATEWAY:
-            self._refused("topic", "gateway topic from a device that is not a gateway")
-        elif where is Route.UNSUPPORTED:
-            self._refused("topic", "this part of the device API is not served by this version")
-            self._answer(packet, Code.TOPIC_NAME_INVALID, "not served by this version")
         else:
-            self._refused("topic", "unknown topic")
-            self._answer(packet, Code.TOPIC_NAME_INVALID, "unknown topic")
+            self._post(packet, self._sink.append_json, now)
+
+    def _on_attributes(self, packet: m.Publish, target: Target, now: int) -> None:
+        if target.family is Family.V2_PROTOBUF:
+            self._reject(packet, "the device profile has no Protobuf schema", now)
+        else:
+            self._post(packet, self._sink.append_attributes, now)
+
+    def _on_gateway(self, packet: m.Publish, target: Target, now: int) -> None:
+        self._refused("topic", "gateway topic from a device that is not a gateway")
+
+    def _on_unsupported(self, packet: m.Publish, target: Target, now: int) -> None:
+        self._refused("topic", "this part of the device API is not served by this version")
+        self._answer(packet, Code.TOPIC_NAME_INVALID, "not served by this version")
+
+    def _on_unknown(self, packet: m.Publish, target: Target, now: int) -> None:
+        self._refused("topic", "unknown topic")
+        self._answer(packet, Code.TOPIC_NAME_INVALID, "unknown topic")
 
     def _resolve_alias(self, packet: m.Publish) -> str | None:
         """The packet's topic, through its alias if it has one; None = an alias that is not set."""
@@ -404,10 +461,13 @@ class MqttSession:
         seen = self._qos2
         return seen is not None and bool(seen[packet_id >> 3] & (1 << (packet_id & 7)))
 
-    def _post_telemetry(self, packet: m.Publish, now: int) -> None:
+    def _post(
+        self, packet: m.Publish, append: Callable[[int, bytes], tuple[int, int]], now: int
+    ) -> None:
+        """Rows into the open batch; the answer is owed once they are durable."""
         assert self.credentials is not None
         try:
-            self._sink.append_json(self.credentials.device, packet.payload)
+            append(self.credentials.device, packet.payload)
         except PeerError as error:
             self._reject(packet, str(error), now)
             return
@@ -445,6 +505,14 @@ class MqttSession:
             )
         )
 
+    def _acknowledge(self, packet: m.Publish) -> None:
+        """ACK(0): what the message asked for is under way, or done."""
+        if packet.qos == 1:
+            self._send(m.Puback(packet_id=packet.packet_id or 0))
+        elif packet.qos == 2:
+            self._remember(packet.packet_id or 0)
+            self._send(m.Pubrec(packet_id=packet.packet_id or 0))
+
     def _on_pubrel(self, packet: m.Pubrel, now: int) -> None:
         known = self._is_repeat(packet.packet_id)
         if known:
@@ -463,40 +531,168 @@ class MqttSession:
         if not self._sink.awaiting(self.slot):
             self.drained(now)
 
+    # --- requests of the device, and what it is told -----------------------------------------
+
+    def _on_request(self, packet: m.Publish, target: Target, now: int) -> None:
+        """Attributes wanted, or a call of the server: PUBACK first, then the reply (4.2, 5.2)."""
+        request = request_id(target.request)
+        if target.family is Family.V2_PROTOBUF or request is None:
+            why = "no request id" if request is None else "Protobuf is not served by this version"
+            self._reject(packet, why, now)
+            return
+        wants = target.route is Route.ATTRIBUTES_REQUEST
+        try:
+            parse = attributes_ops.request if wants else rpc_ops.call
+            operation = parse(packet.payload)
+        except PeerError as error:
+            self._reject(packet, str(error), now)
+            return
+        if not self._may_ask(packet, now):
+            return
+        self._acknowledge(packet)
+        if wants and request < 0:
+            return  # as ThingsBoard: no reply
+        self._ask(Ask(operation, ReplyTo(target.route, target.family, request)))
+
+    def _on_rpc_answer(self, packet: m.Publish, target: Target, now: int) -> None:
+        request = request_id(target.request)
+        if target.family is Family.V2_PROTOBUF or request is None:
+            why = "no request id" if request is None else "the profile has no Protobuf schema"
+            self._reject(packet, why, now)
+        elif self._may_ask(packet, now):
+            self._ask(Ask(AnswerRpc(request, bytes(packet.payload)), AckOf(packet)))
+
+    def _on_claim(self, packet: m.Publish, target: Target, now: int) -> None:
+        try:
+            operation = claim_ops.request(packet.payload)
+        except PeerError as error:
+            self._reject(packet, str(error), now)
+            return
+        if self._may_ask(packet, now):
+            self._ask(Ask(operation, AckOf(packet)))
+
+    def _may_ask(self, packet: m.Publish, now: int) -> bool:
+        """Whether one more request may wait; else the session is told, or closed (v3)."""
+        if self._asking < limits.MQTT_REQUESTS:
+            return True
+        why = f"more than {limits.MQTT_REQUESTS} requests wait for an answer"
+        self._refused("limit", why)
+        if self.version == 5 and packet.qos > 0:
+            self._answer(packet, Code.QUOTA_EXCEEDED, why)
+        else:
+            self._close(Code.QUOTA_EXCEEDED, why, now)
+        return False
+
+    def _ask(self, effect: Ask) -> None:
+        self._asking += 1
+        self._effects.append(effect)
+
+    def answered(self, asked: Ask, result: Result, now: int) -> None:
+        """The host's answer to Ask."""
+        self._asking -= 1
+        if self.state is not State.OPEN:
+            return
+        match asked.then, result:
+            case AckOf(packet), Done():
+                self._acknowledge(packet)
+            case AckOf(packet), Refusal(_, message):
+                self._refused("unavailable", message)
+                if self.version == 5 and packet.qos > 0:
+                    self._answer(packet, Code.IMPLEMENTATION_SPECIFIC_ERROR, message)
+                else:  # a v3 client takes any PUBACK, and silence, as success
+                    self._close(Code.SERVER_UNAVAILABLE, message, now)
+            case ReplyTo(to, family, request), Attributes():
+                self._publish(reply_topic(to, family, request), result.to_json(), now)
+            case ReplyTo(to, family, request), Reply(body):
+                self._publish(reply_topic(to, family, request), body, now)
+            case ReplyTo(to, family, request), Refusal(_, message):
+                self._refused("unavailable", message)
+                if to is Route.RPC_REQUEST:
+                    body = msgspec.json.encode({"error": message})
+                    self._publish(reply_topic(to, family, request), body, now)
+
+    def notify(self, notice: Notice, push: int, now: int) -> None:
+        """Something the device is told unasked; what becomes of a push is an effect."""
+        downlink = self._downlink
+        is_call = isinstance(notice, RpcRequest)
+        family = None
+        if downlink is not None and self.state is State.OPEN:
+            family = downlink.calls if is_call else downlink.attributes
+        if family is None or family is Family.V2_PROTOBUF:
+            self._outcome(push, "dropped")
+        elif isinstance(notice, RpcRequest):
+            self._publish(call_topic(family, notice.id), notice.to_json(), now, push)
+        else:
+            self._publish(push_topic(family), notice.to_json(), now, push)
+
+    def _publish(self, topic: str, payload: bytes, now: int, push: int = 0) -> None:
+        self._down().publish(topic, payload, now, push)
+
+    def _down(self) -> Downlink:
+        if self._downlink is None:
+            self._downlink = Downlink(
+                self._send_publish,
+                self._outcome,
+                window=self._peer_window,
+                ack_timeout_ms=self._settings.ack_timeout_ms,
+            )
+        return self._downlink
+
+    def _send_publish(self, packet: m.Publish) -> bool:
+        sent = self._send(packet)
+        if not sent:
+            self._refused("too_big", "a message is larger than the device's Maximum Packet Size")
+        return sent
+
+    def _outcome(self, push: int, state: Delivery) -> None:
+        if push:
+            self._effects.append(Delivered(push, state))
+
+    def _on_puback(self, packet: m.Puback, now: int) -> None:
+        if self._downlink is not None:
+            self._downlink.acknowledged(packet.packet_id, now)
+
+    @property
+    def listens(self) -> tuple[bool, bool]:
+        """Whether the session is subscribed to (shared attributes, calls of the server)."""
+        down = self._downlink
+        return (False, False) if down is None else (
+            down.attributes is not None, down.calls is not None
+        )  # fmt: skip
+
     # --- SUBSCRIBE, UNSUBSCRIBE, the rest ----------------------------------------------------
 
     def _on_subscribe(self, packet: m.Subscribe, now: int) -> None:
-        codes: list[int] = []
-        for index, wanted in enumerate(packet.subscriptions):
-            codes.append(self._subscribe_one(index, wanted))
+        codes = [self._subscribe_one(i, wanted) for i, wanted in enumerate(packet.subscriptions)]
         self._send(m.Suback(packet_id=packet.packet_id, reason_codes=tuple(codes)))
+        granted = [w.filter for w, c in zip(packet.subscriptions, codes, strict=True) if c < 0x80]
+        if any(f in PUSHES or f in CALLS for f in granted):
+            self._effects.append(Listen(*self.listens, any(f in CALLS for f in granted)))
 
     def _subscribe_one(self, index: int, wanted: m.Subscription) -> int:
-        held = self._subscriptions
-        full = held is not None and len(held) >= limits.MQTT_SUBSCRIPTIONS
-        if index >= limits.MQTT_FILTERS_PER_SUBSCRIBE or (
-            full and held is not None and wanted.filter not in held
-        ):
+        held = self._down().filters
+        full = len(held) >= limits.MQTT_SUBSCRIPTIONS and wanted.filter not in held
+        if index >= limits.MQTT_FILTERS_PER_SUBSCRIBE or full:
             return Code.QUOTA_EXCEEDED if self.version == 5 else 0x80
         if wanted.filter not in FILTERS:
             return Code.TOPIC_FILTER_INVALID if self.version == 5 else 0x80
-        if held is None:
-            held = self._subscriptions = set()
-        held.add(wanted.filter)
-        return min(wanted.qos, 1)
+        qos = min(wanted.qos, 1)
+        self._down().subscribe(wanted.filter, qos)
+        return qos
 
     def _on_unsubscribe(self, packet: m.Unsubscribe, now: int) -> None:
-        held = self._subscriptions or set()
-        codes = []
+        before, codes = self.listens, []
         for wanted in packet.filters:
-            codes.append(0 if wanted in held else int(Code.NO_SUBSCRIPTION_EXISTED))
-            held.discard(wanted)
+            held = self._downlink is not None and self._downlink.unsubscribe(wanted)
+            codes.append(0 if held else int(Code.NO_SUBSCRIPTION_EXISTED))
         self._send(
             m.Unsuback(
                 packet_id=packet.packet_id,
                 reason_codes=tuple(codes) if self.version == 5 else (),
             )
         )
+        if self.listens != before:
+            self._effects.append(Listen(*self.listens, False))
 
     def _on_pingreq(self, packet: m.Pingreq, now: int) -> None:
         self._send(m.Pingresp())
@@ -557,7 +753,7 @@ class MqttSession:
         self._connect = None
         self._aliases = None
         self._qos2 = None
-        self._subscriptions = None
+        self._downlink = None
 
     # --- small things ------------------------------------------------------------------------
 
@@ -567,14 +763,14 @@ class MqttSession:
     def _reason(self, text: str) -> m.Properties | None:
         return m.Properties(reason_string=text) if self._problem_information else None
 
-    def _send(self, packet: m.Packet) -> None:
+    def _send(self, packet: m.Packet) -> bool:
+        """False: larger than the client takes, and dropped (MQTT 5 3.1.2.11.4)."""
         data = codec.encode(packet, self.version)
         if self._peer_max_packet and len(data) > self._peer_max_packet:
-            if getattr(packet, "properties", None) is None:
-                return  # larger than the client takes: dropped (MQTT 5 3.1.2.11.4)
-            self._send(_bare(packet))
-            return
+            bare = getattr(packet, "properties", None) is None
+            return False if bare else self._send(_bare(packet))
         self._out.append(data)
+        return True
 
 
 def _bare(packet: m.Packet) -> m.Packet:
@@ -598,11 +794,23 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     m.Pingreq: MqttSession._on_pingreq,
     m.Disconnect: MqttSession._on_disconnect,
     m.Connack: MqttSession._ignore,
-    m.Puback: MqttSession._ignore,
+    m.Puback: MqttSession._on_puback,
     m.Pubrec: MqttSession._ignore,
     m.Pubcomp: MqttSession._ignore,
     m.Suback: MqttSession._ignore,
     m.Unsuback: MqttSession._ignore,
     m.Pingresp: MqttSession._ignore,
     m.Auth: MqttSession._ignore,
+}
+
+_ROUTES: dict[Route, Callable[[MqttSession, m.Publish, Target, int], None]] = {
+    Route.TELEMETRY: MqttSession._on_telemetry,
+    Route.ATTRIBUTES: MqttSession._on_attributes,
+    Route.ATTRIBUTES_REQUEST: MqttSession._on_request,
+    Route.RPC_REQUEST: MqttSession._on_request,
+    Route.RPC_ANSWER: MqttSession._on_rpc_answer,
+    Route.CLAIM: MqttSession._on_claim,
+    Route.GATEWAY: MqttSession._on_gateway,
+    Route.UNSUPPORTED: MqttSession._on_unsupported,
+    Route.UNKNOWN: MqttSession._on_unknown,
 }
