@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
+from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
 from tbfast.control.services import Services
 
@@ -19,6 +20,7 @@ def build_app(services: Services) -> Starlette:
         routes=[
             *DeviceRoutes(services.registry).routes(),
             *TelemetryRoutes(services.registry, services.series).routes(),
+            *SeriesDeleteRoutes(services.registry, services.deletes).routes(),
             *NodeRoutes(services.registry, services.live, services.node).routes(),
         ],
         exception_handlers=HANDLERS,
