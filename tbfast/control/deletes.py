@@ -82,8 +82,12 @@ class DeleteService:
         remaining = set(self._tail.keys(device))
         self._publish(device, [name for name in lost if name.decode() not in remaining])
 
+    async def finish(self) -> None:
+        """Waits until the removals of devices so far are on disk."""
+        await asyncio.gather(*self._tasks)
+
     async def close(self) -> None:
-        """Waits for what is being written."""
+        """Stops waiting for room; the next start finds removed devices again."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
