@@ -53,6 +53,7 @@ HEAD_BLOCKED_HEADS: Final = 4  # heads of rows held while sealing lags; then wor
 SEAL_INTERVAL_MS: Final = 600_000  # rows are sealed after this time even in a small head
 WINDOWS_PER_RETENTION: Final = 16  # windows are dropped whole: the grain of retention
 WINDOW_MS: Final = 86_400_000  # span of a window when nothing is ever dropped by age
+TOMBSTONES_PER_DEVICE: Final = 1_024  # deleted ranges of rows still stored; more are refused
 
 # Link between worker and controller
 LINK_CREDIT_BYTES: Final = 4_194_304  # blocks pushed and not yet consumed, per worker

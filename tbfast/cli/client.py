@@ -155,6 +155,20 @@ class Server:
         path = f"/api/plugins/telemetry/DEVICE/{device.id}/values/timeseries/history"
         return self._request("GET", path, query)
 
+    def delete_points(
+        self, device: DeviceView, keys: Sequence[str], start_ms: int | None, end_ms: int | None
+    ) -> None:
+        """DELETE .../timeseries/delete; without times all points of the keys."""
+        query: list[tuple[str, Any]] = [("key", key) for key in keys]
+        query += [("rewriteLatestIfDeleted", "true")]
+        if start_ms is None or end_ms is None:
+            query += [("deleteAllDataForKeys", "true")]
+        else:
+            query += [("startTs", start_ms), ("endTs", end_ms)]
+        self._request(
+            "DELETE", f"/api/plugins/telemetry/DEVICE/{device.id}/timeseries/delete", query
+        )
+
     def lines(self, device: DeviceView | None) -> Iterator[bytes]:
         """GET /api/tail: live lines for as long as the server sends them."""
         query = {"device": device.id} if device else {}

@@ -8,6 +8,7 @@ import msgspec
 
 from tbfast.control.sessions import Sessions
 from tbfast.errors import StoreFull, StoreStall
+from tbfast.model.device import Change
 from tbfast.model.operations import (
     Attributes,
     AttributesDeleted,
@@ -69,9 +70,14 @@ class AttributeService:
             self._sessions.tell(device, AttributesDeleted(names))
         self._changed(device, scope, [], names)
 
-    async def forget(self, device: int) -> None:
-        """The device was deleted."""
-        await self._store.delete_device(device)
+    def registry_changed(self, change: Change) -> None:
+        """A device that leaves the registry takes its attributes along.
+
+        Numbers are never used again: what a crash or a full disk leaves of it is seen by nobody.
+        """
+        if change.kind == "device" and change.op == "deleted" and change.number:
+            with contextlib.suppress(StoreFull, StoreStall):
+                self._store.delete_device(change.number)
 
     def applied(self, journal: int, position: tuple[int, int], rows: Rows) -> None:
         """Client attributes of one journal block, as (device, name, time, JSON text)."""

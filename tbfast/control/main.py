@@ -18,6 +18,7 @@ from tbfast._ext import metrics as words
 from tbfast._ext.series import split_definitions
 from tbfast.config import Config
 from tbfast.control.attributes import AttributeService
+from tbfast.control.deletes import DeleteService
 from tbfast.control.links import LinkServer
 from tbfast.control.operations import DeviceOperations
 from tbfast.control.registry import Registry, wall_clock_ms
@@ -138,6 +139,7 @@ class _Controller:
         await self._links.listen(self._layout.link)
         sealing = loop.create_task(self._sealer.run())
         sealing.add_done_callback(self._sealing_ended)
+        sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
         api = self._api()
         serving = loop.create_task(api.serve(sockets=[_unix_socket(self._layout.api)]))
         self._slot.put(words.HEALTH_LISTENING, 1)
@@ -150,6 +152,8 @@ class _Controller:
             sealing.cancel()
             return EXIT_STORE
         await self._links.close()
+        sweeping.cancel()
+        await self._deletes.close()
         await self._sealer.finish()
         self._sealer.close()
         self._series.close()
@@ -183,6 +187,7 @@ class _Controller:
         self._tail = TailService(
             self._slot,
             head_bytes=settings.head_bytes,
+            registered=self._registry.has_number,
             on_attributes=self._attributes.applied,
         )
         self._links = LinkServer(
@@ -206,6 +211,9 @@ class _Controller:
         self._series = NodeSeries(
             self._tail, self._links, self._store, self._layout, self._run.workers
         )
+        self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
+        self._registry.subscribe(self._deletes.registry_changed)
+        self._registry.subscribe(self._attributes.registry_changed)
         for number in self._layout.journal_numbers():
             if number >= self._run.workers:
                 try:
@@ -260,6 +268,7 @@ class _Controller:
             rpc=self._rpc,
             live=self._tail,
             node=_Status(self._config, self._run, self._metrics),
+            deletes=self._deletes,
         )
         return _ApiServer(
             uvicorn.Config(

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -78,6 +78,8 @@ class SealService:
         for device, packed in self._store.latest():
             self._tail.restore_latest(device, packed)
         self._tail.restore_cursors(self._store.cursors())
+        for journal in self._store.tombstones.journals():
+            self._tail.restore_deleted(journal, *self._store.tombstones.replayed(journal))
         self._measure()
 
     async def run(self) -> None:
@@ -182,6 +184,16 @@ class SealService:
             self._store.write_chunks(window, batch)
         return number, window, sealer
 
+    async def write_deletes(self, devices: Iterable[int]) -> None:
+        """Makes tombstones durable, with the latest values of these devices.
+
+        In the one writer's thread, so that latest values packed before a delete are never written
+        after it.
+        """
+        names = self._tail.names_from(self._keys_stored)
+        latest = [(device, self._tail.pack_device(device)) for device in devices]
+        await self._in_thread(lambda: self._store.write_deletes(names, latest))
+
     async def _expire(self) -> None:
         await self._in_thread(lambda: self._drop_windows(time.time_ns() // 1_000_000))
 
@@ -207,6 +219,7 @@ class SealService:
             log.warning("window dropped for space", window=window.number, points=window.points)
             self._store.drop_window(window.number)
             held -= window.chunk_bytes
+        self._store.forget_tombstones()
 
     def _measure(self) -> None:
         windows = self._store.windows()

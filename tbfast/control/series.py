@@ -55,26 +55,36 @@ class NodeSeries:
         ascending: bool,
     ) -> bytes:
         """Points with start_ms <= ts < end_ms, at most `limit` per key."""
-        missing = await self._missing()
         scan = RangeScan(
             device, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=ascending
         )
+        return await self._scanned(scan, scan.to_json)
+
+    async def newest(self, device: int, keys: Sequence[str]) -> RangeScan:
+        """A scan that holds the newest stored point of each key."""
+        scan = RangeScan(device, keys, limit=1)
+        return await self._scanned(scan, lambda: scan)
+
+    async def _scanned(self, scan: RangeScan, result: Callable[[], T]) -> T:
+        device = scan.device_number
+        missing = await self.missing()
         # The head first: a run recorded in between is then read twice, never missed.
         self._tail.feed(scan, device)
         names = self._tail.key_numbers(device)
         unapplied = [(number, Position(*self._tail.cursor(number))) for number in missing]
 
-        def read() -> bytes:
+        def read() -> T:
             self._store.feed(scan, names)
             for number, after in unapplied:
-                scan_journal(scan, self._layout.journal(number), after)
-            return scan.to_json()
+                deleted = self._store.tombstones.in_journal(device, number)
+                scan_journal(scan, self._layout.journal(number), after, deleted)
+            return result()
 
         return await self._in_thread(read)
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
-        if await self._missing():
+        if await self.missing():
             return await self.range(
                 device, keys, start_ms=None, end_ms=None, limit=1, ascending=False
             )
@@ -89,12 +99,12 @@ class NodeSeries:
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys, sorted."""
-        if await self._missing():
+        if await self.missing():
             found = await self.latest(device, None)
             return sorted(msgspec.json.decode(found, type=dict[str, msgspec.Raw]))
         return self._tail.keys(device)
 
-    async def _missing(self) -> frozenset[int]:
+    async def missing(self) -> frozenset[int]:
         """Journals of which the tail may lack rows acknowledged before the call, after waiting."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + COMPLETE_TIMEOUT_S

@@ -36,6 +36,25 @@ class SeriesReader(Protocol):
         """Names of the device's keys."""
 
 
+class SeriesDeletes(Protocol):
+    """Deleting stored telemetry; returns when it is on disk."""
+
+    async def delete(
+        self,
+        device: int,
+        keys: Sequence[str] | None,
+        *,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        latest: bool = True,
+        rewrite_latest: bool = False,
+    ) -> None:
+        """Points with start_ms <= ts < end_ms; None keys = all.
+
+        ``latest``: latest values in that range too; ``rewrite_latest``: what is left follows them.
+        """
+
+
 class LiveRows(Protocol):
     """One subscription; an async generator is one."""
 
@@ -99,3 +118,4 @@ class Services:
     rpc: RpcService
     live: LiveFeed
     node: NodeStatus
+    deletes: SeriesDeletes

@@ -135,14 +135,13 @@ class AttributeStore:
         self._write(batch)
         await self.synced()
 
-    async def delete_device(self, device: int) -> None:
-        """Every attribute of a device; durable on return."""
+    def delete_device(self, device: int) -> None:
+        """Every attribute of a device; not durable yet."""
         batch = WriteBatch(raw_mode=True)
         batch.delete_range(
             device.to_bytes(8, "big"), (device + 1).to_bytes(8, "big"), self._rows_handle
         )
         self._write(batch)
-        await self.synced()
 
     async def synced(self) -> None:
         """Returns when everything written before the call is on disk; callers share one sync."""

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from rocksdict import AccessType, Cache, Rdict
 
+from tbfast._ext.deleted import Deleted
 from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
@@ -138,10 +139,16 @@ class OfflineSeries:
             sealed = self._store.cursors()
             self._store.feed(scan, dict(self._store.key_names()))
         for number in self._layout.journal_numbers():
-            scan_journal(scan, self._layout.journal(number), Position(*sealed.get(number, (0, 0))))
+            after = Position(*sealed.get(number, (0, 0)))
+            deleted = None
+            if self._store is not None:
+                deleted = self._store.tombstones.in_journal(scan.device_number, number)
+            scan_journal(scan, self._layout.journal(number), after, deleted)
 
 
-def scan_journal(scan: RangeScan, path: Path, after: Position) -> None:
+def scan_journal(
+    scan: RangeScan, path: Path, after: Position, deleted: Deleted | None = None
+) -> None:
     """Gives a journal's blocks after a position to a range scan; StoreError names what is damaged.
 
     Opens the journal read-only, which a running writer does not mind.
@@ -155,7 +162,7 @@ def scan_journal(scan: RangeScan, path: Path, after: Position) -> None:
                 epoch = position.epoch
                 scan.epoch(definitions.get(epoch, ()))
             try:
-                scan.feed(block)
+                scan.feed(block, deleted)
             except StoreError as error:
                 raise StoreError(
                     f"{path}: epoch {epoch}, sequence {position.seq}: {error}"

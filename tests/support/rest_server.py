@@ -36,6 +36,7 @@ class MemorySeries:
 
     def __init__(self) -> None:
         self.points: dict[int, dict[str, dict[int, str]]] = {}
+        self.deleted: list[tuple[bool, bool]] = []
 
     def put(self, device: int, key: str, ts: int, value: str) -> None:
         self.points.setdefault(device, {}).setdefault(key, {})[ts] = value
@@ -60,6 +61,22 @@ class MemorySeries:
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         return await self.range(device, keys, start_ms=None, end_ms=None, limit=1, ascending=False)
+
+    async def delete(
+        self,
+        device: int,
+        keys: Sequence[str] | None,
+        *,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        latest: bool = True,
+        rewrite_latest: bool = False,
+    ) -> None:
+        self.deleted.append((latest, rewrite_latest))
+        for points in [p for k, p in self.points[device].items() if keys is None or k in keys]:
+            for ts in list(points):
+                if (start_ms is None or ts >= start_ms) and (end_ms is None or ts < end_ms):
+                    del points[ts]
 
     async def keys(self, device: int) -> list[str]:
         return sorted(self.points.get(device, {}))
@@ -188,6 +205,7 @@ class RunningApp:
                 rpc=RpcService(sessions),
                 live=self.feed,
                 node=FixedNode(),
+                deletes=self.series,
             )
         )
         config = uvicorn.Config(

@@ -12,6 +12,7 @@ from tbfast._ext.ingest import Ingest
 from tbfast._ext.metrics import Slot
 from tbfast._ext.series import split_definitions
 from tbfast.config import Series
+from tbfast.control.deletes import DeleteService
 from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
 from tbfast.control.tail import TailService
@@ -97,6 +98,7 @@ class Storage:
         )
         links: Any = _NoLinks()
         self.reads = NodeSeries(self.tail, links, self.store, self.layout, 0)
+        self.deletes = DeleteService(self.tail, self.store, self.sealer, self.reads)
         self.sealed_to: dict[int, tuple[int, int]] = self.store.cursors()
         self.sealer.restore()
         self.replayed = self._replay()

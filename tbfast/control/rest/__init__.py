@@ -11,6 +11,7 @@ from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.rpc import RpcRoutes
+from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
 from tbfast.control.services import Services
 
@@ -23,6 +24,7 @@ def build_app(services: Services) -> Starlette:
             *TelemetryRoutes(services.registry, services.series).routes(),
             *AttributeRoutes(services.registry, services.attributes).routes(),
             *RpcRoutes(services.registry, services.rpc).routes(),
+            *SeriesDeleteRoutes(services.registry, services.deletes).routes(),
             *NodeRoutes(services.registry, services.live, services.node).routes(),
         ],
         exception_handlers=HANDLERS,

@@ -38,9 +38,9 @@ def integer(request: Request, name: str, default: int | None = None, *, least: i
     return value
 
 
-def flag(request: Request, name: str) -> bool:
-    """A boolean parameter, false when absent."""
-    text = request.query_params.get(name, "false").lower()
+def flag(request: Request, name: str, default: bool = False) -> bool:
+    """A boolean parameter."""
+    text = request.query_params.get(name, str(default)).lower()
     if text not in ("true", "false"):
         raise bad_request(f"'{name}' must be true or false")
     return text == "true"
