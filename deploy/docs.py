@@ -37,7 +37,8 @@ def metrics() -> str:
     lines.append("")
     lines.append(
         "Also `tbfast_up` and, per process, `process_cpu_seconds_total`, "
-        "`process_resident_memory_bytes` and `process_open_fds`; `tbfast_ready` is `/readyz`."
+        "`process_resident_memory_bytes`, `process_open_fds` and `tbfast_disk_written_bytes_total` "
+        "(the kernel's `write_bytes`); `tbfast_ready` is `/readyz`."
     )
     return "\n".join(lines) + "\n"
 

@@ -184,6 +184,26 @@ class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
 
 
+class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Room of the data directory (promises 6)."""
+
+    budget_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="bytes the data directory may take, beyond it the oldest sealed rows are "
+            "dropped; 0 = the whole file system but 10 % of it, at most 1 GiB",
+        ),
+    ] = 0
+    reserve_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="kept free for deletes and shutdown on a full disk; at most 5 % of it",
+        ),
+    ] = limits.DISK_RESERVE_BYTES
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -238,6 +258,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sessions: Sessions = Sessions()
     journal: Journal = Journal()
     series: Series = Series()
+    disk: Disk = Disk()
     log: Log = Log()
 
     def worker_count(self, cores: int) -> int:

@@ -55,6 +55,13 @@ WINDOWS_PER_RETENTION: Final = 16  # windows are dropped whole: the grain of ret
 WINDOW_MS: Final = 86_400_000  # span of a window when nothing is ever dropped by age
 TOMBSTONES_PER_DEVICE: Final = 1_024  # deleted ranges of rows still stored; more are refused
 
+# Disk (promises 6)
+DISK_RESERVE_BYTES: Final = 67_108_864  # kept for deletes and shutdown; at most 5 % of the disk
+DISK_LOW_BYTES: Final = 1_073_741_824  # or 10 % of the disk: with less left the oldest windows go
+DISK_ALARM_PERCENT: Final = 90  # of the budget or of the file system
+DISK_CHECK_MS: Final = 1_000  # between two measurements; one window at most is dropped for each
+WINDOWS_PER_BUDGET: Final = 16  # a window is closed when it is that part of a byte bound
+
 # Link between worker and controller
 LINK_CREDIT_BYTES: Final = 4_194_304  # blocks pushed and not yet consumed, per worker
 LINK_GATHER_MS: Final = 5  # committed blocks wait so long for company on their way

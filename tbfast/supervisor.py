@@ -26,10 +26,11 @@ from tbfast import __version__
 from tbfast._ext import metrics as words
 from tbfast.config import Config
 from tbfast.control import main as control
-from tbfast.errors import LocalError
+from tbfast.errors import LocalError, StoreError
 from tbfast.obs.log import get_logger, setup, shutdown_logging
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.layout import Layout
+from tbfast.store.space import Space
 from tbfast.worker import main as worker
 
 log = get_logger("tbfast.supervisor")
@@ -82,6 +83,8 @@ class Supervisor:
         _raise_descriptor_limit()
         self._layout.prepare()
         lock = self._layout.acquire()
+        space = Space(self._layout, config.disk.reserve_bytes)
+        space.settle()  # stores need room to open
         for stale in (self._layout.api, self._layout.link):
             stale.unlink(missing_ok=True)
         sockets = self._bind()
@@ -118,7 +121,7 @@ class Supervisor:
                     wake.recv(4096)
                 self._reap()
                 self._watch()
-        code = self._stop()
+        code = self._stop(space)
         os.close(lock)
         return code
 
@@ -149,8 +152,11 @@ class Supervisor:
         }
         path = self._layout.run / "node.json"
         partial = path.with_suffix(".new")
-        partial.write_bytes(msgspec.json.encode(info) + b"\n")
-        partial.replace(path)
+        try:
+            partial.write_bytes(msgspec.json.encode(info) + b"\n")
+            partial.replace(path)
+        except OSError as error:  # a full disk does not keep a server from serving reads
+            log.error("cannot write where this run listens", path=str(path), error=str(error))
 
     # --- children ----------------------------------------------------------------------------
 
@@ -272,7 +278,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         return reader
 
-    def _stop(self) -> int:
+    def _stop(self, space: Space) -> int:
         """Workers finish and acknowledge first, then the controller goes."""
         log.info("stopping")
         deadline = time.monotonic() + STOP_S
@@ -288,6 +294,10 @@ class Supervisor:
             log.error("process did not stop in time; killed", child=child.name)
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)  # the next start must find the data directory free
+        try:
+            space.keep()
+        except StoreError as error:
+            log.error("no space is reserved for the next start", error=str(error))
         log.info("stopped")
         shutdown_logging()
         return 1 if left else 0

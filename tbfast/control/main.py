@@ -19,6 +19,7 @@ from tbfast._ext.series import split_definitions
 from tbfast.config import Config
 from tbfast.control.attributes import AttributeService
 from tbfast.control.deletes import DeleteService
+from tbfast.control.disk import DiskWatch
 from tbfast.control.links import LinkServer
 from tbfast.control.operations import DeviceOperations
 from tbfast.control.registry import Registry, wall_clock_ms
@@ -37,6 +38,7 @@ from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
 from tbfast.store.series_reader import JournalFile, remove_journal
+from tbfast.store.space import Space
 
 log = get_logger("tbfast.controller")
 
@@ -121,6 +123,10 @@ class _Controller:
         self._metrics = metrics
         self._slot = metrics.slot("controller")
         self._layout = Layout(Path(config.data_dir))
+        self._space = Space(self._layout, config.disk.reserve_bytes)
+        self._disk = DiskWatch(
+            self._layout, self._space, self._slot, budget_bytes=config.disk.budget_bytes
+        )
         self._stop = asyncio.Event()
         self._broken = False
 
@@ -138,8 +144,10 @@ class _Controller:
             return EXIT_STORE
         await self._links.listen(self._layout.link)
         sealing = loop.create_task(self._sealer.run())
-        sealing.add_done_callback(self._sealing_ended)
+        sealing.add_done_callback(self._task_ended)
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
+        watching = loop.create_task(self._disk.run(self._sealer))
+        watching.add_done_callback(self._task_ended)
         api = self._api()
         serving = loop.create_task(api.serve(sockets=[_unix_socket(self._layout.api)]))
         self._slot.put(words.HEALTH_LISTENING, 1)
@@ -150,10 +158,13 @@ class _Controller:
         await serving
         if self._broken:
             sealing.cancel()
+            watching.cancel()
             return EXIT_STORE
         await self._links.close()
         sweeping.cancel()
         await self._deletes.close()
+        watching.cancel()
+        await asyncio.wait([watching])  # not in the middle of a drop
         await self._sealer.finish()
         self._sealer.close()
         self._series.close()
@@ -167,6 +178,7 @@ class _Controller:
         """Opens the stores once the disk has room for it; False when told to stop before."""
         while not self._stop.is_set():
             try:
+                await asyncio.get_running_loop().run_in_executor(None, self._space.settle)
                 await self._open()
                 return True
             except StoreFull as error:
@@ -203,6 +215,7 @@ class _Controller:
             self._slot,
             settings,
             before_record=self._attributes.settle,
+            disk_bytes=self._config.disk.budget_bytes or self._space.look().size,
             on_run=self._links.run_recorded,
             on_broken=self._fail,
         )
@@ -254,9 +267,9 @@ class _Controller:
         self._broken = True
         self._stop.set()
 
-    def _sealing_ended(self, sealing: "asyncio.Task[None]") -> None:
-        if not sealing.cancelled() and (error := sealing.exception()) is not None:
-            log.error("sealing ended", error=str(error))
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("sealing or watching the disk ended", error=str(error))
             self._broken = True
             self._stop.set()
 

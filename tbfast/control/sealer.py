@@ -24,6 +24,8 @@ from tbfast.store.series import WRITE_BATCH_BYTES, RunRecord, SeriesStore
 log = get_logger("tbfast.sealer")
 
 CHECK_S = 0.25
+HURRY_BYTES = 1 << 20  # of rows; not worth a run below it
+WINDOW_BYTES = 1 << 20  # a window is never closed for its size before that
 FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
 LATEST_SERIES_PER_STEP = 2_000  # packed in one turn of the loop
 
@@ -33,6 +35,7 @@ T = TypeVar("T")
 class SealService:
     """Seals one head at a time: in a thread, without the GIL where it counts.
 
+    disk_bytes: what the disk or its budget can hold, 0 = not known: windows are small beside it.
     before_record() is awaited before a run is recorded: what else came with the rows it covers
     must be on disk then.  on_run(cursors) is called on the loop after each recorded run: journals
     may be trimmed up to there.  on_broken(error) ends the controller: after a failed sync nothing
@@ -46,6 +49,7 @@ class SealService:
         slot: Slot,
         settings: Series,
         *,
+        disk_bytes: int = 0,
         on_run: Callable[[dict[int, Cursor]], None],
         on_broken: Callable[[StoreError], None],
         before_record: Callable[[], Awaitable[None]] | None = None,
@@ -61,6 +65,10 @@ class SealService:
             settings.retention_ms // limits.WINDOWS_PER_RETENTION or limits.WINDOW_MS
         )
         self._before_record = before_record
+        bounds = [bound for bound in (settings.max_bytes, disk_bytes) if bound]
+        self._window_span_bytes = (
+            max(WINDOW_BYTES, min(bounds) // limits.WINDOWS_PER_BUDGET) if bounds else 0
+        )
         self._on_run = on_run
         self._on_broken = on_broken
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sealer")
@@ -69,6 +77,7 @@ class SealService:
         self._stopping = asyncio.Event()
         self._unrecorded: tuple[Head, dict[int, Cursor]] | None = None  # frozen, with its cursors
         self._keys_stored = 1
+        self._hurried = False
 
     def restore(self) -> None:
         """Gives the tail what recorded runs hold: keys, latest values, cursors."""
@@ -87,9 +96,18 @@ class SealService:
         while not await self._stopped_within(CHECK_S):
             age_s = time.monotonic() - self._last_run
             head = self._tail.head
-            if head.nbytes >= self._head_bytes or (self._due and age_s >= self._interval_s):
+            hurried, self._hurried = self._hurried, False
+            if (
+                head.nbytes >= self._head_bytes
+                or (self._due and age_s >= self._interval_s)
+                or (hurried and head.nbytes >= HURRY_BYTES)
+            ):
                 with contextlib.suppress(StoreFull, StoreStall):  # only when stopping: see finish
                     await self.seal()
+
+    def hurry(self) -> None:
+        """Space is short: seal what is there soon, it takes less room than in the journals."""
+        self._hurried = True
 
     async def finish(self) -> None:
         """Ends `run` and seals the rest.  On a full disk the rest stays in the journals."""
@@ -177,7 +195,7 @@ class SealService:
         self, head: Head, names: list[tuple[int, bytes]], now_ms: int
     ) -> tuple[int, int, Sealer]:
         number = self._store.begin_run()
-        window = self._store.window_for(now_ms, self._window_span_ms)
+        window = self._store.window_for(now_ms, self._window_span_ms, self._window_span_bytes)
         self._store.write_keys(names)
         sealer = Sealer(head, number)
         while batch := sealer.next(WRITE_BATCH_BYTES):
@@ -220,6 +238,27 @@ class SealService:
             self._store.drop_window(window.number)
             held -= window.chunk_bytes
         self._store.forget_tombstones()
+
+    async def drop_oldest(self) -> int | None:
+        """Points of the oldest sealed window, dropped; None when only the newest is left.
+
+        On a disk that is full even for that it is tried again with the next call.
+        """
+        windows = self._store.windows()
+        if len(windows) < 2:
+            return None
+        oldest = windows[0]
+        log.warning("window dropped for space", window=oldest.number, points=oldest.points)
+        try:
+            await self._in_thread(lambda: self._store.drop_window(oldest.number))
+        except (StoreFull, StoreStall) as error:
+            log.limited("drop", logging.ERROR, "the window cannot go yet", error=str(error))
+            return 0
+        except StoreError as error:
+            self._on_broken(error)
+            raise
+        self._measure()
+        return oldest.points
 
     def _measure(self) -> None:
         windows = self._store.windows()

@@ -148,6 +148,37 @@ FAMILIES: Final = (
         (Series(w.SERIES_BYTES),),
     ),
     Family(
+        "tbfast_disk_used_bytes", "gauge", "Space that the data directory takes, reserve included.",
+        (Series(w.DISK_USED_BYTES),),
+    ),
+    Family(
+        "tbfast_disk_budget_bytes", "gauge",
+        "Space it may take before the oldest sealed rows are dropped.",
+        (Series(w.DISK_BUDGET_BYTES),),
+    ),
+    Family(
+        "tbfast_disk_free_bytes", "gauge", "Space left on its file system, reserve not counted.",
+        (Series(w.DISK_FREE_BYTES),),
+    ),
+    Family(
+        "tbfast_disk_reserve_bytes", "gauge",
+        "Space kept for deletes and shutdown; 0 while the disk is full.",
+        (Series(w.DISK_RESERVE_BYTES),),
+    ),
+    Family(
+        "tbfast_disk_alarm", "gauge", "1 from 90 % of the budget or of the file system.",
+        (Series(w.DISK_ALARM),),
+    ),
+    Family(
+        "tbfast_disk_full", "gauge", "1 while telemetry is refused for lack of space.",
+        (Series(w.DISK_FULL),), combine="max",
+    ),
+    Family(
+        "tbfast_disk_dropped_points_total", "counter",
+        "Points of sealed rows dropped because space was short.",
+        (Series(w.DISK_DROPPED_POINTS),),
+    ),
+    Family(
         "tbfast_restarts_total", "counter", "Times a process ended and was started again.",
         (Series(w.RESTARTS),), combine="process",
     ),

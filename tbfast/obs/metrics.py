@@ -21,6 +21,11 @@ _PER_PROCESS: Final = (
     ("process_cpu_seconds_total", "counter", "User and system CPU time spent."),
     ("process_resident_memory_bytes", "gauge", "Resident memory."),
     ("process_open_fds", "gauge", "Open file descriptors."),
+    (
+        "tbfast_disk_written_bytes_total",
+        "counter",
+        "Bytes a process caused to be written to disks.",
+    ),
 )
 
 
@@ -54,6 +59,8 @@ class NodeMetrics:
             beat_ms = slot.get(w.HEALTH_HEARTBEAT_MS)
             if not slot.get(w.HEALTH_PID):
                 reasons.append(f"{name} is not running")
+            elif slot.get(w.DISK_FULL):
+                reasons.append(f"{name} refuses telemetry: the disk is full")
             elif not slot.get(w.HEALTH_JOURNAL_OPEN):
                 reasons.append(f"{name} has not opened its journal")
             elif not slot.get(w.HEALTH_LISTENING):
@@ -63,7 +70,7 @@ class NodeMetrics:
         return reasons
 
     def ready(self, now_s: float | None = None) -> bool:
-        """Whether every worker listens and has its journal open."""
+        """Whether every worker listens, has its journal open, and has room for data."""
         return not self.unready(now_s)
 
     def render(self) -> bytes:
@@ -113,7 +120,7 @@ class NodeMetrics:
         for name in self.names:
             up = int(self._slots[name].get(w.HEALTH_PID) != 0)
             yield _line("tbfast_up", (("process", name),), up)
-        yield "# HELP tbfast_ready Whether every worker listens and has its journal open."
+        yield "# HELP tbfast_ready Whether every worker listens and can store data."
         yield "# TYPE tbfast_ready gauge"
         yield _line("tbfast_ready", (), int(self.ready()))
 

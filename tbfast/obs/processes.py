@@ -8,11 +8,12 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(NamedTuple):
-    """CPU time, memory and descriptors of one process."""
+    """CPU time, memory, descriptors and disk writes of one process."""
 
     cpu_seconds: float
     resident_bytes: int
     open_fds: int
+    written_bytes: int  # 0 where the kernel does not say
 
 
 def usage(pid: int) -> Usage | None:
@@ -22,7 +23,10 @@ def usage(pid: int) -> Usage | None:
             # The command name stands in parentheses and may hold anything.
             fields = file.read().rpartition(b")")[2].split()
         return Usage(
-            (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[21]) * _PAGE, _open_fds(pid)
+            (int(fields[11]) + int(fields[12])) / _TICKS,
+            int(fields[21]) * _PAGE,
+            _open_fds(pid),
+            _written_bytes(pid),
         )
     except (FileNotFoundError, ProcessLookupError):
         return None
@@ -31,3 +35,12 @@ def usage(pid: int) -> Usage | None:
 def _open_fds(pid: int) -> int:
     # Since Linux 6.2 the directory's size is the number; listing takes 5 ms at 20,000 connections.
     return os.stat(f"/proc/{pid}/fd").st_size or len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _written_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/io", "rb") as file:
+            io = dict(line.split(b": ") for line in file.read().splitlines())
+    except PermissionError:  # hardened /proc
+        return 0
+    return int(io[b"write_bytes"])

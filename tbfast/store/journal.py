@@ -259,14 +259,20 @@ class Journal:
             self._db.write(batch, self._write_options)
         self.trimmed = upto
 
-    def reclaimable(self) -> bool:
-        """Whether trimmed blocks still fill table files: those flushed before they were trimmed."""
-        return self.trimmed > self._reclaimed and self._table_bytes() >= RECLAIM_BYTES
+    def reclaimable(self, *, pressed: bool = False) -> bool:
+        """Whether trimmed blocks still fill table files: those flushed before they were trimmed.
+
+        pressed: or only the log, which goes with the next full write buffer and not before.
+        """
+        return self.trimmed > self._reclaimed and (
+            pressed or self._table_bytes() >= RECLAIM_BYTES
+        )
 
     def reclaim(self) -> None:
-        """Frees the table files of trimmed blocks.  Runs without the GIL beside all the rest."""
+        """Frees table files and log of trimmed blocks.  Runs without the GIL, beside the rest."""
         upto = self.trimmed
         with rocks.translated(self.path):
+            self._meta.flush(True)  # the log holds its records too
             self._db.compact_range(b"", block_key(Position(upto.epoch, upto.seq + 1)))
         self._reclaimed = upto
 

@@ -39,6 +39,10 @@ def options(*, write_buffer_bytes: int, cache: Cache) -> Options:
     made.set_write_buffer_size(write_buffer_bytes)
     made.set_max_write_buffer_number(2)
     made.set_max_background_jobs(2)
+    # A family that is rarely written holds back the logs it has a record in; without a bound that
+    # is four times all write buffers of all families.
+    made.set_max_total_wal_size(3 * write_buffer_bytes)
+    made.set_max_manifest_file_size(4_194_304)
     made.set_max_log_file_size(1_048_576)
     made.set_keep_log_file_num(2)
     made.set_stats_dump_period_sec(0)

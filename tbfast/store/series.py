@@ -175,16 +175,24 @@ class SeriesStore:
         """The newest run number given; every row of that run has been read from its journal."""
         return self._begun
 
-    def window_for(self, now_ms: int, span_ms: int) -> int:
-        """The window for chunks that arrive now, opening one if the newest is over its span."""
+    def window_for(self, now_ms: int, span_ms: int, span_bytes: int = 0) -> int:
+        """The window for chunks that arrive now, opening one if the newest is over its span.
+
+        span_ms, span_bytes: a window takes no more chunks after that; 0 = without end.
+        """
         newest = max((*self._opened, *(run.window for run in self.runs)), default=0)
         newest = max(newest, self._spoilt)
         # A clock that was far off when the newest was opened must not keep it open for years.
-        if newest in self._opened and (
-            span_ms == 0 or abs(now_ms - self._opened[newest]) < span_ms
+        if (
+            newest in self._opened
+            and (span_ms == 0 or abs(now_ms - self._opened[newest]) < span_ms)
+            and (span_bytes == 0 or self._chunk_bytes(newest) < span_bytes)
         ):
             return newest
         return self._open_window(newest + 1, now_ms)
+
+    def _chunk_bytes(self, window: int) -> int:
+        return sum(run.chunk_bytes for run in self.runs if run.window == window)
 
     def _open_window(self, number: int, now_ms: int) -> int:
         with rocks.translated(self.path):

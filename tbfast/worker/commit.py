@@ -43,6 +43,12 @@ class CommitMetrics(Protocol):
     def pressed(self) -> None: ...
 
 
+class DiskSpace(Protocol):
+    """The room telemetry may use: tbfast.store.space.Space."""
+
+    def admits(self, nbytes: int) -> bool: ...
+
+
 class Committer:
     """Commits the groups of one worker.
 
@@ -65,6 +71,7 @@ class Committer:
         on_durable: Callable[[Group, Position], None],
         on_broken: Callable[[StoreError], None],
         max_journal_bytes: int = limits.JOURNAL_MAX_BYTES,
+        space: DiskSpace | None = None,
     ) -> None:
         self._loop = loop
         self._ingest = ingest
@@ -75,6 +82,7 @@ class Committer:
         self._on_durable = on_durable
         self._on_broken = on_broken
         self._max_journal_bytes = max_journal_bytes
+        self._space = space
         self._seq = 0
         self._last_commit_ns = 0
         self._synced_to = journal.written
@@ -141,9 +149,9 @@ class Committer:
         while self._unwritten and self._retry is None:
             group = self._unwritten[0]
             if group.value is not None:
-                if self.journal_bytes + len(group.value) > self._max_journal_bytes:
+                if (refusal := self._no_room(len(group.value))) is not None:
                     self._unwritten.popleft()
-                    self._refuse(group, self._over_budget())
+                    self._refuse(group, refusal)
                     continue
                 try:
                     self._journal.append(group)
@@ -172,10 +180,18 @@ class Committer:
             else:
                 self._start_sync()
 
-    def _over_budget(self) -> StoreFull:
-        return StoreFull(
-            f"{self._journal.path}: journal.max_bytes ({self._max_journal_bytes}) is reached"
-        )
+    def _no_room(self, nbytes: int) -> StoreFull | None:
+        """Why a block of that size is not even written."""
+        if self.journal_bytes + nbytes > self._max_journal_bytes:
+            return StoreFull(
+                f"{self._journal.path}: journal.max_bytes ({self._max_journal_bytes}) is reached"
+            )
+        if self._space is not None and not self._space.admits(nbytes):
+            return StoreFull(
+                f"{self._journal.path}: the disk is full but for the reserve; free space and "
+                f"writing resumes by itself"
+            )
+        return None
 
     def _write_again(self) -> None:
         self._retry = None

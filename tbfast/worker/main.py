@@ -25,6 +25,7 @@ from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
 from tbfast.store.layout import Layout
+from tbfast.store.space import Space
 from tbfast.worker.commit import Committer
 from tbfast.worker.directory import Directory
 from tbfast.worker.feed import BlockFeed
@@ -87,7 +88,9 @@ class Worker:
         self._sockets = sockets
         self._node = metrics
         self._slot = metrics.slot(f"worker-{number}")
+        self._controller = metrics.slot("controller")
         self._layout = Layout(Path(config.data_dir))
+        self._space = Space(self._layout, config.disk.reserve_bytes)
         self._exit_code = 0
         self._reclaiming: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -133,6 +136,7 @@ class Worker:
             on_durable=feed.committed,
             on_broken=self._broken,
             max_journal_bytes=config.journal.max_bytes,
+            space=self._space,
         )
         directory.sessions = operations.sessions = port
         port.commits = committer
@@ -169,6 +173,7 @@ class Worker:
             except StoreFull as error:
                 log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
+            self._slot.put(words.DISK_FULL, 1)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
         return None
@@ -194,13 +199,29 @@ class Worker:
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
+            self._look_at_disk()
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
             operations.expire()
-            if journal.reclaimable() and (self._reclaiming is None or self._reclaiming.done()):
+            pressed = self._space.full or bool(self._controller.get(words.DISK_ALARM))
+            if journal.reclaimable(pressed=pressed) and (
+                self._reclaiming is None or self._reclaiming.done()
+            ):
                 self._reclaiming = asyncio.create_task(self._reclaim(journal))
             await asyncio.sleep(HEARTBEAT_S)
+
+    def _look_at_disk(self) -> None:
+        try:
+            self._space.look()
+        except StoreError as error:  # the journal will say whether it can be written
+            log.limited("disk", logging.ERROR, "disk not measured", error=str(error))
+        if self._space.full != bool(self._slot.get(words.DISK_FULL)):
+            self._slot.put(words.DISK_FULL, self._space.full)
+            if self._space.full:
+                log.error("the disk is full: telemetry is refused")
+            else:
+                log.info("the disk has room: telemetry is accepted")
 
     async def _reclaim(self, journal: Journal) -> None:
         try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,23 @@ class Node:
         assert server is not None, "nobody listens on the API socket"
         with contextlib.closing(server):
             yield server
+
+    def page(self, path: str) -> tuple[int, str]:
+        """Status and text of a page on the HTTP port."""
+        connection = HTTPConnection(HOST, self.http_port, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def metric(self, name: str) -> float:
+        """One sample of /metrics, by its name with labels."""
+        samples = dict(
+            line.rsplit(" ", 1)
+            for line in self.page("/metrics")[1].splitlines()
+            if not line.startswith("#")
+        )
+        return float(samples[name])
 
     def status(self) -> Status | None:
         """None when the controller does not answer."""

@@ -10,7 +10,7 @@ from tbfast._ext.ingest import Group, Ingest
 from tbfast.errors import StoreError, StoreFull, StoreStall
 from tbfast.store.journal import Position
 from tbfast.worker import commit
-from tbfast.worker.commit import Committer
+from tbfast.worker.commit import Committer, DiskSpace
 
 
 class Journal:
@@ -69,7 +69,7 @@ class Metrics:
 class CommitPath:
     """A committer with all of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, space: DiskSpace | None = None) -> None:
         self.journal = Journal()
         self.answers = Answers()
         self.ingest = Ingest()
@@ -78,6 +78,7 @@ class CommitPath:
         self.committer = Committer(
             asyncio.get_running_loop(), self.ingest, self.journal, self.answers, Metrics(),
             disk=True, on_durable=lambda group, previous: None, on_broken=self.broken.append,
+            space=space,
         )  # fmt: skip
 
     def message(self, packet_id: int) -> None:
@@ -165,6 +166,35 @@ def test_inflight_bytes_press_and_release():
         release.set()
         await _until(lambda: path.answers.completed == packet_id)
         assert not path.answers.pressed
+        path.committer.close()
+
+    asyncio.run(run())
+
+
+class NoSpace:
+    """A disk that is full for a while."""
+
+    def __init__(self) -> None:
+        self.full = True
+
+    def admits(self, nbytes: int) -> bool:
+        assert nbytes > 0
+        return not self.full
+
+
+def test_without_room_nothing_is_written_and_all_is_refused_until_there_is():
+    async def run() -> None:
+        space = NoSpace()
+        path = CommitPath(space)
+        path.message(1)
+        path.committer.commit()
+        assert (path.answers.failed, path.answers.completed) == (1, 0)
+        assert path.journal.written == Position(1, 0)
+        space.full = False
+        path.message(2)
+        path.committer.commit()
+        await _until(lambda: path.answers.completed)
+        assert path.broken == []
         path.committer.close()
 
     asyncio.run(run())

@@ -37,6 +37,7 @@ cpdef enum:
     SEALED_POINTS = 35
     LOG_SUPPRESSED = 36
     LOG_DROPPED = 37
+    DISK_DROPPED_POINTS = 56
 
     # Refusals: REFUSED_<protocol> + REASON_<word>.
     REFUSED_MQTT = 64
@@ -67,6 +68,12 @@ cpdef enum:
     TAIL_LAG_MS = 139
     SERIES_POINTS = 140
     SERIES_BYTES = 141
+    DISK_USED_BYTES = 180
+    DISK_BUDGET_BYTES = 181
+    DISK_FREE_BYTES = 182
+    DISK_ALARM = 183
+    DISK_RESERVE_BYTES = 184
+    DISK_FULL = 185
     GAUGES_END = 192
 
     # Histograms: HISTOGRAM_BUCKETS words of counts, then the sum in nanoseconds.
