@@ -7,9 +7,10 @@ from typing import TypeVar
 
 import msgspec
 
-from tbfast._ext.series import RangeScan
 from tbfast.control.links import LinkServer
 from tbfast.control.tail import TailService
+from tbfast.model.ranges import RangeQuery
+from tbfast.store.answer import Answer, newest
 from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
@@ -44,21 +45,11 @@ class NodeSeries:
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="series-read")
 
-    async def range(
-        self,
-        device: int,
-        keys: Sequence[str] | None,
-        *,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-        ascending: bool,
-    ) -> bytes:
-        """Points with start_ms <= ts < end_ms, at most `limit` per key."""
+    async def range(self, device: int, query: RangeQuery) -> bytes:
+        """Points or buckets; PeerError for buckets that cannot be had."""
+        answer = Answer(device, query)
         missing = await self._missing()
-        scan = RangeScan(
-            device, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=ascending
-        )
+        scan = answer.scan
         # The head first: a run recorded in between is then read twice, never missed.
         self._tail.feed(scan, device)
         names = self._tail.key_numbers(device)
@@ -68,22 +59,18 @@ class NodeSeries:
             self._store.feed(scan, names)
             for number, after in unapplied:
                 scan_journal(scan, self._layout.journal(number), after)
-            return scan.to_json()
+            return answer.text()
 
         return await self._in_thread(read)
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
         if await self._missing():
-            return await self.range(
-                device, keys, start_ms=None, end_ms=None, limit=1, ascending=False
-            )
+            return await self.range(device, newest(keys))
         text, elsewhere = self._tail.latest(device, None if keys is None else list(keys))
         if not elsewhere:
             return text + b"}"
-        rest = await self.range(
-            device, elsewhere, start_ms=None, end_ms=None, limit=1, ascending=False
-        )
+        rest = await self.range(device, newest(elsewhere))
         separator = b"," if len(text) > 1 and len(rest) > 2 else b""
         return text + separator + rest[1:]
 

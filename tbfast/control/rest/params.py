@@ -54,6 +54,17 @@ def descending(request: Request, name: str, default: str) -> bool:
     return text.upper() == "DESC"
 
 
+def choice(request: Request, name: str, choices: type[T], default: T) -> T:
+    """A parameter that is one of the words of a Literal."""
+    text = request.query_params.get(name)
+    if not text:
+        return default
+    try:
+        return msgspec.convert(text, choices)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"Unsupported {name}: {text[:64]}") from error
+
+
 def keys(request: Request) -> list[str] | None:
     """``keys=a,b`` or ``key=a&key=b`` without repetitions; None when neither is there."""
     names = [name for name in request.query_params.get("keys", "").split(",") if name]
