@@ -105,4 +105,6 @@ REGISTRY_INFO_DEPTH: Final = 32  # its nesting
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched
 REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` says
+REST_BUCKETS: Final = 700  # of one aggregation; more is answered 400, as ThingsBoard
+REST_AGGREGATE_POINTS: Final = 1_000_000  # of one key under one aggregation; more is answered 400
 REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remembers

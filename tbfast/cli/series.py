@@ -13,6 +13,7 @@ import msgspec
 from tbfast.cli import client, exits, output, target
 from tbfast.cli.exits import Unreachable, UsageError
 from tbfast.errors import TbfastError
+from tbfast.model.ranges import RangeQuery
 
 _KEYS_PER_REQUEST: Final = 100
 
@@ -56,7 +57,13 @@ def run(args: argparse.Namespace) -> int:
         )
     try:
         device = server.find(args.device)
-        found = server.history(device, wanted, args.start, args.end, 1)
+        asked = RangeQuery(
+            keys=None if wanted is None else tuple(wanted),
+            start_ms=args.start,
+            end_ms=args.end,
+            limit=1,
+        )
+        found = server.history(device, asked)
         keys = sorted(msgspec.json.decode(found, type=dict[str, list[_Point]]))
         if keys and not args.yes:
             _confirm(device.name, keys, args.start is None)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
@@ -35,6 +35,7 @@ class AttributeService:
         self._sessions = sessions
         self._now_ms = now_ms
         self._listeners: list[Listener] = []
+        self.caught_up: Callable[[], Awaitable[object]] | None = None  # the journals are applied
         self._backlog: deque[_Block] = deque()  # a full disk; sealing waits, so journals keep it
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -42,9 +43,13 @@ class AttributeService:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def read(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
-        """Those of these names that exist; None = all."""
-        return self._store.read(device, scope, names)
+    async def read(
+        self, device: int, scopes: Iterable[Scope], names: Sequence[str] | None
+    ) -> list[Attribute]:
+        """Those of these names that exist, with what was acknowledged before; None = all."""
+        if self.caught_up is not None:
+            await self.caught_up()
+        return [a for scope in scopes for a in self._store.read(device, scope, names)]
 
     def for_device(self, device: int, request: ReadAttributes) -> Attributes:
         """What a device asked for (MQTT spec 4.2)."""

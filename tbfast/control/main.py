@@ -224,6 +224,7 @@ class _Controller:
         self._series = NodeSeries(
             self._tail, self._links, self._store, self._layout, self._run.workers
         )
+        self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
         self._registry.subscribe(self._deletes.registry_changed)
         self._registry.subscribe(self._attributes.registry_changed)

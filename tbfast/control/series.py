@@ -10,6 +10,8 @@ import msgspec
 from tbfast._ext.series import RangeScan
 from tbfast.control.links import LinkServer
 from tbfast.control.tail import TailService
+from tbfast.model.ranges import RangeQuery
+from tbfast.store.answer import Answer, newest
 from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
@@ -44,21 +46,10 @@ class NodeSeries:
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="series-read")
 
-    async def range(
-        self,
-        device: int,
-        keys: Sequence[str] | None,
-        *,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-        ascending: bool,
-    ) -> bytes:
-        """Points with start_ms <= ts < end_ms, at most `limit` per key."""
-        scan = RangeScan(
-            device, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=ascending
-        )
-        return await self._scanned(scan, scan.to_json)
+    async def range(self, device: int, query: RangeQuery) -> bytes:
+        """Points or buckets; PeerError for buckets that cannot be had."""
+        answer = Answer(device, query)
+        return await self._scanned(answer.scan, answer.text)
 
     async def newest(self, device: int, keys: Sequence[str]) -> RangeScan:
         """A scan that holds the newest stored point of each key."""
@@ -85,15 +76,11 @@ class NodeSeries:
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
         if await self.missing():
-            return await self.range(
-                device, keys, start_ms=None, end_ms=None, limit=1, ascending=False
-            )
+            return await self.range(device, newest(keys))
         text, elsewhere = self._tail.latest(device, None if keys is None else list(keys))
         if not elsewhere:
             return text + b"}"
-        rest = await self.range(
-            device, elsewhere, start_ms=None, end_ms=None, limit=1, ascending=False
-        )
+        rest = await self.range(device, newest(elsewhere))
         separator = b"," if len(text) > 1 and len(rest) > 2 else b""
         return text + separator + rest[1:]
 

@@ -9,6 +9,7 @@ import msgspec
 from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
+from tbfast.model.ranges import RangeQuery
 
 
 class SeriesReader(Protocol):
@@ -17,17 +18,8 @@ class SeriesReader(Protocol):
     Values have their JSON type. Keys without points are absent.
     """
 
-    async def range(
-        self,
-        device: int,
-        keys: Sequence[str] | None,
-        *,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-        ascending: bool,
-    ) -> bytes:
-        """Points with start_ms <= ts < end_ms, at most ``limit`` per key; None keys = all."""
+    async def range(self, device: int, query: RangeQuery) -> bytes:
+        """Points or buckets; PeerError for buckets that cannot be had."""
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key; None keys = all."""

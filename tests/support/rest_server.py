@@ -16,6 +16,7 @@ from tbfast.control.rpc import RpcService
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
 from tbfast.errors import ResourceError
+from tbfast.model.ranges import RangeQuery, bucket_bounds
 from tbfast.store.attributes import AttributeStore
 from tbfast.store.layout import Layout
 
@@ -41,26 +42,22 @@ class MemorySeries:
     def put(self, device: int, key: str, ts: int, value: str) -> None:
         self.points.setdefault(device, {}).setdefault(key, {})[ts] = value
 
-    async def range(
-        self,
-        device: int,
-        keys: Sequence[str] | None,
-        *,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-        ascending: bool,
-    ) -> bytes:
-        low = -(1 << 63) if start_ms is None else start_ms
-        high = 1 << 63 if end_ms is None else end_ms
+    async def range(self, device: int, query: RangeQuery) -> bytes:
+        if query.aggregates:
+            bucket_bounds(query)
+            return b'{"asked":%s}' % msgspec.json.encode([{"ts": 0, "value": query.aggregation}])
+        low = -(1 << 63) if query.start_ms is None else query.start_ms
+        high = 1 << 63 if query.end_ms is None else query.end_ms
         found = {}
-        for key, points in self._of(device, keys).items():
-            times = sorted((ts for ts in points if low <= ts < high), reverse=not ascending)
-            found[key] = [(ts, points[ts]) for ts in times[:limit]]
+        for key, points in self._of(device, query.keys).items():
+            times = sorted((ts for ts in points if low <= ts < high), reverse=not query.ascending)
+            found[key] = [(ts, points[ts]) for ts in times[: query.limit]]
         return _text(found)
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
-        return await self.range(device, keys, start_ms=None, end_ms=None, limit=1, ascending=False)
+        return await self.range(
+            device, RangeQuery(keys=None if keys is None else tuple(keys), limit=1)
+        )
 
     async def delete(
         self,

@@ -86,7 +86,7 @@ class AttributeRoutes:
     async def _read(self, request: Request, names: list[str] | None) -> list[Attribute]:
         number = await self._number(request)
         scopes = (_scope(request),) if "scope" in request.path_params else SCOPES
-        return [a for scope in scopes for a in self._attributes.read(number, scope, names)]
+        return await self._attributes.read(number, scopes, names)
 
     async def _number(self, request: Request) -> int:
         device = await self._registry.device(params.entity_id(request.path_params["id"]))

@@ -1,7 +1,7 @@
 """Reading requests: ids, query parameters and bounded JSON bodies; refusals are 400 code 31."""
 
 import uuid
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -52,6 +52,18 @@ def descending(request: Request, name: str, default: str) -> bool:
     if text.upper() not in ("ASC", "DESC"):
         raise bad_request(f"'{name}' must be ASC or DESC")
     return text.upper() == "DESC"
+
+
+def choice(request: Request, name: str, choices: Any, default: T) -> T:
+    """A parameter that is one of the words of a Literal."""
+    text = request.query_params.get(name)
+    if not text:
+        return default
+    try:
+        chosen: T = msgspec.convert(text, choices)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"Unsupported {name}: {text[:64]}") from error
+    return chosen
 
 
 def keys(request: Request) -> list[str] | None:
