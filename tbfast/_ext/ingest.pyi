@@ -1,3 +1,5 @@
+from typing import Any
+
 from tbfast._ext.batch import Batch
 
 Data = bytes | bytearray | memoryview
@@ -10,6 +12,7 @@ class Group:
     points: int
     held_bytes: int
     dropped_records: int
+    waiters: list[Any]
     @property
     def messages(self) -> int: ...
     @property
@@ -49,6 +52,7 @@ class Ingest:
     def append_json(self, device: int, data: Data) -> tuple[int, int]: ...
     def append_attributes(self, device: int, data: Data) -> tuple[int, int]: ...
     def note(self, slot: int, ack_type: int, packet_id: int) -> None: ...
+    def wait(self, waiter: object) -> None: ...
     def take(
         self, journal_id: int, epoch: int, seq: int, commit_ms: int, first_key: int
     ) -> Group: ...

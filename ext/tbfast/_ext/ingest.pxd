@@ -62,6 +62,7 @@ cdef class Group:
     cdef public uint64_t seq
     cdef public uint32_t last_key
     cdef public uint64_t points, held_bytes, dropped_records
+    cdef readonly list waiters
     cdef int grow(self) except -1
 
 cdef class Ingest:

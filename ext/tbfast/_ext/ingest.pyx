@@ -26,6 +26,7 @@ cdef class Group:
         self.g.touched = <tbf_touched *>malloc(self.g.touched_cap * sizeof(tbf_touched))
         if self.g.acks == NULL or self.g.touched == NULL:
             raise MemoryError("no memory for a commit group")
+        self.waiters = []
 
     def __dealloc__(self):
         free(self.g.acks)
@@ -49,7 +50,7 @@ cdef class Group:
 
     @property
     def messages(self):
-        """PUBLISHes in the group, all QoS levels."""
+        """Messages in the group, acknowledged or not."""
         return self.g.messages
 
     @property
@@ -265,6 +266,11 @@ cdef class Ingest:
             self.group.grow()
         self.sessions[slot].active_ms = self.context.mono_ms
 
+    def wait(self, waiter):
+        """A message of a protocol without sessions: `waiter` goes with the open group."""
+        self.group.g.messages += 1
+        self.group.waiters.append(waiter)
+
     def take(self, uint32_t journal_id, uint32_t epoch, uint64_t seq, int64_t commit_ms,
              uint32_t first_key):
         """Closes the open group and frames its rows; a new one is open afterwards.
@@ -299,6 +305,7 @@ cdef class Ingest:
     def recycle(self, Group group):
         """Gives back a group whose answers have been sent."""
         group.value = None
+        group.waiters.clear()
         if len(self._spare) < 8 and group.g.ack_cap <= 65536:
             self._spare.append(group)
 
