@@ -154,6 +154,11 @@ class RequestReader:
         return self._head
 
     @property
+    def streaming(self) -> bool:
+        """Whether the body of the last request comes in pieces, and has not ended."""
+        return self._streamed
+
+    @property
     def idle(self) -> bool:
         """Whether nothing of a request is here."""
         return self._head is None and not self._buffer and not self._failed
@@ -185,19 +190,17 @@ class RequestReader:
         if self._failed or self._streamed:
             return None
         try:
-            if self._head is None:
-                if not self._read_head():
-                    return None
-                if self._streamed:
-                    assert self._head is not None
-                    return Request(self._head, b"")
-            if not self._read_body():
+            if self._head is None and not self._read_head():
+                return None
+            if not self.streaming and not self._read_body():
                 return None
         except HttpError:
             self._fail()
             raise
         head = self._head
         assert head is not None
+        if self.streaming:
+            return Request(head, b"")
         request = Request(head, bytes(self._body))
         self._head = None
         self._body.clear()

@@ -302,10 +302,10 @@ class _Connection(asyncio.Protocol):
             fast.telemetry(exchange, token, body)
         finally:
             self._beginning = False
-        if self._exchange is None:
-            self._advance()
-        else:
+        if exchange.open:
             self._disarm()
+        else:
+            self._advance()
 
     # --- what exchanges do --------------------------------------------------------------------
 

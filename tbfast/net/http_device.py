@@ -278,7 +278,7 @@ class DeviceApi:
             self.commits.turn_ended()
 
     def _hold(self, exchange: Exchange, device: int, body: bytes, attributes: bool) -> None:
-        """Too much is not durable yet: what is complete waits, what would be too much is refused."""
+        """Too much is not durable yet: requests wait, and are refused past a bound."""
         if self._held_bytes + len(body) > limits.HTTP_BODIES_BYTES:
             self._count("limit")
             self._unavailable(exchange)

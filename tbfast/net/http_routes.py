@@ -51,7 +51,7 @@ def target(path: bytes) -> Target | None:
         token, *rest = (unquote_to_bytes(part).decode() for part in path[len(ROOT) :].split(b"/"))
     except UnicodeDecodeError:
         return None
-    if token == "provision" and not rest:  # noqa: S105  # the path's word
+    if token == "provision" and not rest:  # the path's word
         return Target("", "provision", "", _PROVISION)
     methods = _ENDPOINTS.get(tuple(rest))
     if methods is not None and "*" not in rest:

@@ -25,6 +25,7 @@ from tbfast.engine.mqtt.effects import (
     SessionOpened,
 )
 from tbfast.engine.mqtt.session import MqttSession, Settings, State
+from tbfast.errors import StoreError
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode
 from tbfast.model.operations import CallServer, Delivery, Notice, Operation, Result
@@ -227,7 +228,7 @@ class MqttPort:
         """The group is durable: its answers go out."""
         self.reactor.complete(group)
 
-    def fail(self, group: Group) -> None:
+    def fail(self, group: Group, error: StoreError) -> None:
         """The group was not stored."""
         self.reactor.fail(group)
 

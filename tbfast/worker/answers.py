@@ -20,7 +20,7 @@ class Answers:
 
     def fail(self, group: Group, error: StoreError) -> None:
         """The group was not stored."""
-        self._mqtt.fail(group)
+        self._mqtt.fail(group, error)
         self._http.fail(group, error)
 
     def press(self, on: bool) -> None:

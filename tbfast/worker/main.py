@@ -20,12 +20,15 @@ from tbfast.engine.mqtt.session import Settings
 from tbfast.errors import StoreError, StoreFull
 from tbfast.link import channel as link
 from tbfast.net.http import HttpPort
+from tbfast.net.http_device import DeviceApi
+from tbfast.net.http_device import Settings as DeviceSettings
 from tbfast.net.mqtt import MqttPort
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
 from tbfast.store.layout import Layout
 from tbfast.store.space import Space
+from tbfast.worker.answers import Answers
 from tbfast.worker.commit import Committer
 from tbfast.worker.directory import Directory
 from tbfast.worker.feed import BlockFeed
@@ -54,7 +57,9 @@ class _CommitMetrics:
 
     def committed(self, group: Group, seconds: float) -> None:
         slot = self._slot
-        slot.add(words.MESSAGES_MQTT, group.messages)
+        http = len(group.waiters)
+        slot.add(words.MESSAGES_MQTT, group.messages - http)
+        slot.add(words.MESSAGES_HTTP, http)
         slot.add(words.POINTS, group.points)
         if group.value is not None:
             slot.add(words.COMMITS)
@@ -71,7 +76,9 @@ class _CommitMetrics:
             slot.add(words.BAD_UTF8, group.bad_utf8)
 
     def refused(self, group: Group) -> None:
-        self._slot.add(words.REFUSED_MQTT + words.REASON_STORE, group.messages)
+        http = len(group.waiters)
+        self._slot.add(words.REFUSED_MQTT + words.REASON_STORE, group.messages - http)
+        self._slot.add(words.REFUSED_HTTP + words.REASON_STORE, http)
 
     def pressed(self) -> None:
         self._slot.add(words.BACKPRESSURE)
@@ -126,11 +133,14 @@ class Worker:
             operations=operations,
             max_connections=mqtt_connections,
         )
+        devices = DeviceApi(
+            loop, ingest, self._slot, directory, operations, _device_api_settings(config)
+        )
         committer = Committer(
             loop,
             ingest,
             journal,
-            port,
+            Answers(port, devices),
             _CommitMetrics(self._slot),
             disk=config.durability == "disk",
             on_durable=feed.committed,
@@ -139,8 +149,15 @@ class Worker:
             space=self._space,
         )
         directory.sessions = operations.sessions = port
-        port.commits = committer
-        http = HttpPort(self._node, self._slot, max_connections=http_connections)
+        directory.polls = devices
+        port.commits = devices.commits = committer
+        http = HttpPort(
+            self._node,
+            self._slot,
+            [devices],
+            fast=devices,
+            max_connections=http_connections,
+        )
         await http.listen(loop, self._sockets.http)
         link_task = loop.create_task(
             link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
@@ -153,7 +170,9 @@ class Worker:
         await self._stop.wait()
         self._slot.put(words.HEALTH_LISTENING, 0)
         if self._exit_code == 0:
-            await self._drain(port, committer)
+            devices.stop()
+            http.stop()
+            await self._drain(port, http, committer)
         port.close()
         http.close()
         beat.cancel()
@@ -178,15 +197,15 @@ class Worker:
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
         return None
 
-    async def _drain(self, port: MqttPort, committer: Committer) -> None:
+    async def _drain(self, port: MqttPort, http: HttpPort, committer: Committer) -> None:
         """Finishes and acknowledges what was received."""
         port.shut_all()
         deadline = asyncio.get_running_loop().time() + DRAIN_S
         # Connections that linger as well: closing them early resets those that still send, and a
         # reset can destroy the last answers on their way.
-        while (port.draining or port.reactor.connections or not committer.idle) and (
-            asyncio.get_running_loop().time() < deadline
-        ):
+        while (
+            port.draining or port.reactor.connections or http.open or not committer.idle
+        ) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
 
     async def _heartbeat(
@@ -252,6 +271,14 @@ def _connection_limits() -> tuple[int, int]:
     room = max(hard - len(os.listdir("/proc/self/fd")) - limits.RESERVED_DESCRIPTORS, 2)
     http = min(limits.HTTP_CONNECTIONS, max(room // 4, 1))
     return room - http, http
+
+
+def _device_api_settings(config: Config) -> DeviceSettings:
+    return DeviceSettings(
+        max_payload_size=config.http.max_payload_size,
+        request_timeout_ms=config.http.request_timeout,
+        max_request_timeout_ms=config.http.max_request_timeout,
+    )
 
 
 def _session_settings(config: Config) -> Settings:
