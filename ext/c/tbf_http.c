@@ -16,9 +16,7 @@ static bool is_unreserved(uint8_t c) {
 }
 
 /* Letters, digits and hyphens only: other names are legal, but nobody sends them. */
-static bool is_name(uint8_t c) {
-    return is_alnum(c) || c == '-';
-}
+static bool is_name(uint8_t c) { return is_alnum(c) || c == '-'; }
 
 static bool same_name(tbf_span name, const char *lower, size_t n) {
     if (name.n != n) {

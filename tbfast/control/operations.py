@@ -47,7 +47,7 @@ class DeviceOperations:
                     self._rpc.answered(device, request, body)
                     return Done()
                 case Claim():
-                    return Refusal("failed", "claiming is not served by this version")
+                    return Refusal("unserved", "claiming is not served by this version")
                 case AwaitAttributes():
                     return Told(await self._next(device, calls=False))
                 case AwaitRpc():

@@ -66,7 +66,7 @@ class AwaitRpc(msgspec.Struct, array_like=True, frozen=True, tag=6):
 
 Operation = ReadAttributes | CallServer | AnswerRpc | Claim | AwaitAttributes | AwaitRpc
 
-RefusalReason = Literal["unavailable", "timeout", "limit", "not_found", "invalid", "failed"]
+RefusalReason = Literal["unavailable", "timeout", "limit", "unserved"]
 
 
 class Attributes(msgspec.Struct, array_like=True, frozen=True, tag=1):

@@ -44,10 +44,7 @@ _INT32: Final = range(-(1 << 31), 1 << 31)
 _UNAUTHORIZED: Final = Response(401)
 _TIMED_OUT: Final = Response(408)
 _DELETED: Final = Response(403, b"Device was deleted!", "text/plain;charset=UTF-8")
-_REFUSALS: Final = {
-    "unavailable": 503, "timeout": 408, "limit": 429, "not_found": 404, "invalid": 400,
-    "failed": 500,
-}  # fmt: skip
+_REFUSALS: Final = {"unavailable": 503, "timeout": 408, "limit": 429, "unserved": 501}
 
 Accepted = Callable[[StoredCredentials], None]
 

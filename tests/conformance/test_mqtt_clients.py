@@ -271,14 +271,15 @@ def running_controller(server: Server) -> int | None:
         return None
 
 
-def test_attributes_survive_kill_9_of_the_controller(server: Server, token: str) -> None:
-    with paho_client(server, token, 5) as one:
+def test_attributes_survive_kill_9_of_the_controller(own_server: Server) -> None:
+    own_server.add_device("d", "t")
+    with paho_client(own_server, "t", 5) as one:
         one.client.publish("v1/devices/me/attributes", '{"a":1}', qos=1).wait_for_publish(ANSWER_S)
-    server.save_attributes(token, "SHARED_SCOPE", {"b": 2})
-    killed = server.kill9("controller")
-    wait_until(lambda: running_controller(server) not in (None, killed))
-    assert server.attributes(token, "CLIENT_SCOPE") == {"a": 1}
-    assert server.attributes(token, "SHARED_SCOPE") == {"b": 2}
+    own_server.save_attributes("d", "SHARED_SCOPE", {"b": 2})
+    killed = own_server.kill9("controller")
+    wait_until(lambda: running_controller(own_server) not in (None, killed))
+    assert own_server.attributes("d", "CLIENT_SCOPE") == {"a": 1}
+    assert own_server.attributes("d", "SHARED_SCOPE") == {"b": 2}
 
 
 @pytest.mark.parametrize("version", [4, 5])
