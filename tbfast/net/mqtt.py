@@ -24,7 +24,8 @@ from tbfast.engine.mqtt.effects import (
     Refused,
     SessionOpened,
 )
-from tbfast.engine.mqtt.session import MqttSession, Settings, State
+from tbfast.engine.mqtt.session import MqttSession
+from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.errors import StoreError
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode

@@ -16,7 +16,7 @@ from tbfast._ext import metrics as words
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast.config import Config
-from tbfast.engine.mqtt.session import Settings
+from tbfast.engine.mqtt.settings import Settings
 from tbfast.errors import StoreError, StoreFull
 from tbfast.link import channel as link
 from tbfast.net.http import HttpPort

@@ -7,7 +7,8 @@ from tbfast import limits
 from tbfast._ext.ingest import Group, Ingest
 from tbfast.codec import mqtt as codec
 from tbfast.engine.mqtt.effects import Abort, Authenticate, Effect, Finish, Refused, SessionOpened
-from tbfast.engine.mqtt.session import MqttSession, Settings, State
+from tbfast.engine.mqtt.session import MqttSession
+from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials

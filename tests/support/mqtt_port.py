@@ -9,7 +9,7 @@ from pathlib import Path
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast.codec import mqtt as codec
-from tbfast.engine.mqtt.session import Settings
+from tbfast.engine.mqtt.settings import Settings
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.net.mqtt import MqttPort
