@@ -627,7 +627,7 @@ cdef class Tail:
         return lost
 
     def rewrite_latest(self, uint64_t number, RangeScan scan not None):
-        """Takes the points of a scan (limit 1, newest first) as latest values, if they are newer."""
+        """Takes points of a scan (limit 1, newest first) as latest values, if they are newer."""
         cdef device *d = self._find_device(number)
         cdef series *s
         cdef hit *h
