@@ -177,6 +177,24 @@ def test_a_device_calls_the_server() -> None:
     assert replied(host) == [(RPC_RESPONSE + "4", "ok")]
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_session_limits_are_told_at_once(version: int) -> None:
+    host = opened(version)
+    host.write(
+        publish(RPC_REQUEST + "1", b'{"method":"getSessionLimits","params":{"timeout":5000}}')
+    )
+    puback, reply = host.replies()
+    assert puback == m.Puback(packet_id=9)
+    assert reply.topic == RPC_RESPONSE + "1"
+    assert json.loads(reply.payload) == {
+        "maxPayloadSize": limits.MQTT_MAX_REMAINING_BYTES,
+        "maxInflightMessages": 100,
+        "rateLimits": {"messages": None, "telemetryMessages": None, "telemetryDataPoints": None},
+    }
+    host.write(publish("v2/r/req/1", b'{"method":"getSessionLimits"}', qos=0))
+    assert isinstance(host.operations[0].operation, CallServer)  # built in on the v1 topic only
+
+
 def test_a_call_nobody_answers_is_told_so() -> None:
     host = opened(4)
     host.write(publish("v2/r/req/j/4", b'{"method":"go"}', qos=0))

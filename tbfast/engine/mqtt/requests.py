@@ -5,6 +5,7 @@ what the controller says unasked, become PUBLISHes or acknowledgements (MQTT spe
 """
 
 from abc import ABC, abstractmethod
+from typing import Final
 
 import msgspec
 
@@ -30,6 +31,7 @@ from tbfast.model.mqtt import ReasonCode as Code
 from tbfast.model.operations import (
     AnswerRpc,
     Attributes,
+    CallServer,
     Delivery,
     Done,
     Notice,
@@ -41,6 +43,9 @@ from tbfast.model.operations import (
 from tbfast.ops import attributes as attributes_ops
 from tbfast.ops import claim as claim_ops
 from tbfast.ops import rpc as rpc_ops
+
+SESSION_LIMITS: Final = "getSessionLimits"
+_UNLIMITED: Final = {"messages": None, "telemetryMessages": None, "telemetryDataPoints": None}
 
 
 class Requests(ABC):
@@ -107,12 +112,28 @@ class Requests(ABC):
         except PeerError as error:
             self._reject(packet, str(error), now)
             return
+        limits_of = isinstance(operation, CallServer) and operation.method == SESSION_LIMITS
+        if limits_of and target.family is Family.V1:
+            self._acknowledge(packet)
+            topic = reply_topic(target.route, target.family, request)
+            self._publish(topic, self._session_limits(), now)
+            return
         if not self._may_ask(packet, now):
             return
         self._acknowledge(packet)
         if wants and request < 0:
             return  # as ThingsBoard: no reply
         self._ask(Ask(operation, ReplyTo(target.route, target.family, request)))
+
+    def _session_limits(self) -> bytes:
+        """Answered here, at once: real clients send nothing else before (clients spec, rule 1)."""
+        return msgspec.json.encode(
+            {
+                "maxPayloadSize": self._settings.max_remaining,
+                "maxInflightMessages": limits.MQTT_REQUESTS,
+                "rateLimits": _UNLIMITED,
+            }
+        )
 
     def _on_rpc_answer(self, packet: m.Publish, target: Target, now: int) -> None:
         request = request_id(target.request)
