@@ -80,6 +80,15 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"alias": "MQTT_DISCONNECT_TIMEOUT"},
         ),
     ] = limits.MQTT_CLOSE_TIMEOUT_MS
+    timeout: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=600_000,
+            description="ms to wait for the PUBACK of a message to a device",
+            extra={"alias": "MQTT_TIMEOUT"},
+        ),
+    ] = limits.MQTT_ACK_TIMEOUT_MS
 
 
 class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +109,33 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"alias": "HTTP_BIND_ADDRESS", "follows": "host"},
         ),
     ] = _ALL_ADDRESSES
+    max_payload_size: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^;=]+=[0-9]{1,9}(;[^;=]+=[0-9]{1,9})*$",
+            description="bytes of a request body by path, the first pattern that matches "
+            "decides; `*` is one segment, `**` any number",
+            extra={"alias": "HTTP_TRANSPORT_MAX_PAYLOAD_SIZE_LIMIT_CONFIGURATION"},
+        ),
+    ] = f"/api/v1/*/rpc/**={limits.HTTP_BODY_BYTES};/api/v1/**={limits.HTTP_DEVICE_BODY_BYTES}"
+    request_timeout: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=3_600_000,
+            description="ms a long poll waits that names no time",
+            extra={"alias": "HTTP_REQUEST_TIMEOUT"},
+        ),
+    ] = limits.HTTP_POLL_TIMEOUT_MS
+    max_request_timeout: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=3_600_000,
+            description="ms a long poll waits at most, whatever it names",
+            extra={"alias": "HTTP_MAX_REQUEST_TIMEOUT"},
+        ),
+    ] = limits.HTTP_POLL_TIMEOUT_MAX_MS
 
 
 class Json(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

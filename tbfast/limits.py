@@ -18,6 +18,10 @@ MQTT_IDLE_TIMEOUT_MS: Final = 600_000  # no activity: session closed, as ThingsB
 MQTT_CLOSE_TIMEOUT_MS: Final = 1_000  # acknowledgements still awaited before a close
 MQTT_SUBSCRIPTIONS: Final = 256  # per session
 MQTT_FILTERS_PER_SUBSCRIBE: Final = 256  # the rest of the packet gets 0x97 (v3: 0x80)
+MQTT_REQUESTS: Final = 100  # of one session that wait for an answer
+MQTT_ACK_TIMEOUT_MS: Final = 10_000  # a PUBACK of the device is waited for so long
+MQTT_DOWNLINK_WINDOW: Final = 100  # messages to a session without a PUBACK yet, at most
+MQTT_DOWNLINK_QUEUE: Final = 100  # messages that wait for room in the window; more are dropped
 MQTT_TOPIC_LEVELS: Final = 64  # more is an unknown topic or a failed filter
 MQTT_TOPIC_BYTES: Final = 1_024  # the same
 MQTT_USER_PROPERTIES: Final = 64  # per packet; more is malformed
@@ -49,6 +53,7 @@ HEAD_BLOCKED_HEADS: Final = 4  # heads of rows held while sealing lags; then wor
 SEAL_INTERVAL_MS: Final = 600_000  # rows are sealed after this time even in a small head
 WINDOWS_PER_RETENTION: Final = 16  # windows are dropped whole: the grain of retention
 WINDOW_MS: Final = 86_400_000  # span of a window when nothing is ever dropped by age
+TOMBSTONES_PER_DEVICE: Final = 1_024  # deleted ranges of rows still stored; more are refused
 
 # Disk (promises 6)
 DISK_RESERVE_BYTES: Final = 67_108_864  # kept for deletes and shutdown; at most 5 % of the disk
@@ -64,6 +69,11 @@ LINK_GATHER_BYTES: Final = 65_536  # or until they are so many
 LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 
+# Device operations that the controller carries out
+OPERATIONS_PENDING: Final = 20_000  # per worker, not answered yet; more are refused
+RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are answered 429
+RPC_PENDING: Final = 100_000  # the same for the whole node
+
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted
 LOG_PEER_BYTES: Final = 64  # bytes of peer data shown, escaped
@@ -75,11 +85,20 @@ LOG_QUEUE_LINES: Final = 1_024  # waiting for standard error, per process; then 
 HTTP_HEAD_BYTES: Final = 16_384  # request line and headers; longer is answered 431
 HTTP_HEADERS: Final = 100  # more are answered 431
 HTTP_TARGET_BYTES: Final = 8_192  # longer is answered 414
-HTTP_BODY_BYTES: Final = 65_536  # longer is answered 413 before it is read
+HTTP_BODY_BYTES: Final = 65_536  # of pages and RPC; longer is answered 413 before it is read
+HTTP_DEVICE_BODY_BYTES: Final = 1_048_576  # of other device calls; likewise
+HTTP_UPLOAD_BYTES: Final = 52_428_800  # of an OTA package for the controller; likewise
 HTTP_CHUNK_LINE_BYTES: Final = 256  # chunk size with its extensions
 HTTP_HEAD_TIMEOUT_MS: Final = 10_000  # first byte (first request: accept) to complete head
 HTTP_BODY_TIMEOUT_MS: Final = 30_000  # end of head to end of body, progress does not extend it
+HTTP_STREAM_TIMEOUT_MS: Final = 300_000  # the same for a body that is passed on as it comes
+HTTP_POLL_TIMEOUT_MS: Final = 60_000  # wait of a long poll that names none, as ThingsBoard
+HTTP_POLL_TIMEOUT_MAX_MS: Final = 300_000  # longest wait of one, whatever it names
+HTTP_POLLS_PER_DEVICE: Final = 8  # waiting at once; more are answered 429
+HTTP_CALLS_PER_DEVICE: Final = 8  # client RPC likewise
+HTTP_BODIES_BYTES: Final = 33_554_432  # device bodies being read, per worker; then 503
 HTTP_IDLE_TIMEOUT_MS: Final = 60_000  # between two requests of a connection
+HTTP_UPSTREAM_TIMEOUT_MS: Final = 120_000  # silence of the controller; then 504
 HTTP_LINGER_MS: Final = 500  # after a closing answer: what still arrives is read and dropped
 HTTP_CONNECTIONS: Final = 16_384  # per worker; when full the oldest is closed
 HTTP_REQUESTS_PER_TURN: Final = 16  # pipelined requests of one connection answered in a row
@@ -95,4 +114,6 @@ REGISTRY_INFO_DEPTH: Final = 32  # its nesting
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched
 REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` says
+REST_BUCKETS: Final = 700  # of one aggregation; more is answered 400, as ThingsBoard
+REST_AGGREGATE_POINTS: Final = 1_000_000  # of one key under one aggregation; more is answered 400
 REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remembers

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 
+from tbfast._ext.deleted import Deleted
 from tbfast._ext.head import Head
 from tbfast._ext.series import RangeScan
 
@@ -11,4 +12,10 @@ class Sealer:
     def __init__(self, head: Head, run: int) -> None: ...
     def next(self, max_bytes: int) -> list[tuple[bytes, bytes]]: ...
 
-def feed_chunk(scan: RangeScan, chunk: bytes, names: Mapping[int, bytes], run: int) -> None: ...
+def feed_chunk(
+    scan: RangeScan,
+    chunk: bytes,
+    names: Mapping[int, bytes],
+    run: int,
+    deleted: Deleted | None = None,
+) -> None: ...

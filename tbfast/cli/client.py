@@ -13,6 +13,7 @@ import msgspec
 from tbfast.cli.exits import Unreachable
 from tbfast.cli.target import DeviceView
 from tbfast.errors import Conflict, NotFound, TbfastError
+from tbfast.model.ranges import RangeQuery
 
 SOCKET_NAME: Final = "tbfast.sock"
 _CONNECT_TIMEOUT_S: Final = 5.0
@@ -139,21 +140,36 @@ class Server:
         """DELETE /api/device/{id}."""
         self._request("DELETE", f"/api/device/{device.id}")
 
-    def history(
-        self,
-        device: DeviceView,
-        keys: Sequence[str] | None,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-    ) -> bytes:
+    def history(self, device: DeviceView, query: RangeQuery) -> bytes:
         """GET .../values/timeseries/history, in JSON types."""
-        query: list[tuple[str, Any]] = [("limit", limit), ("useStrictDataTypes", "true")]
-        query += [("key", key) for key in keys or ()]
-        query += [("startTs", start_ms)] if start_ms is not None else []
-        query += [("endTs", end_ms)] if end_ms is not None else []
+        asked: list[tuple[str, Any]] = [
+            ("useStrictDataTypes", "true"),
+            ("limit", query.limit),
+            ("orderBy", "ASC" if query.ascending else "DESC"),
+            ("agg", query.aggregation),
+            ("interval", query.interval_ms),
+            ("intervalType", query.interval_type),
+            ("timeZone", query.time_zone),
+        ]
+        asked += [("key", key) for key in query.keys or ()]
+        asked += [("startTs", query.start_ms)] if query.start_ms is not None else []
+        asked += [("endTs", query.end_ms)] if query.end_ms is not None else []
         path = f"/api/plugins/telemetry/DEVICE/{device.id}/values/timeseries/history"
-        return self._request("GET", path, query)
+        return self._request("GET", path, asked)
+
+    def delete_points(
+        self, device: DeviceView, keys: Sequence[str], start_ms: int | None, end_ms: int | None
+    ) -> None:
+        """DELETE .../timeseries/delete; without times all points of the keys."""
+        query: list[tuple[str, Any]] = [("key", key) for key in keys]
+        query += [("rewriteLatestIfDeleted", "true")]
+        if start_ms is None or end_ms is None:
+            query += [("deleteAllDataForKeys", "true")]
+        else:
+            query += [("startTs", start_ms), ("endTs", end_ms)]
+        self._request(
+            "DELETE", f"/api/plugins/telemetry/DEVICE/{device.id}/timeseries/delete", query
+        )
 
     def lines(self, device: DeviceView | None) -> Iterator[bytes]:
         """GET /api/tail: live lines for as long as the server sends them."""

@@ -28,6 +28,7 @@ COMMANDS: Final = (
     Command("demo", "run the server with a simulated fleet", "tbfast.cli.demo"),
     Command("device", "add, list, show and remove devices", "tbfast.cli.device"),
     Command("query", "print stored telemetry of a device", "tbfast.cli.query"),
+    Command("series", "delete stored telemetry of a device", "tbfast.cli.series"),
     Command("tail", "print telemetry as it arrives", "tbfast.cli.tail"),
     Command("bench", "measure a running server", "tbfast.cli.bench"),
     Command("config", "print settings and where they come from", "tbfast.cli.config_cmd"),

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from tbfast.cli.target import DeviceView
 from tbfast.control.registry import DeviceQuery, Registry
 from tbfast.errors import NotFound, StoreBusy
 from tbfast.model.device import Device, DeviceRecord
+from tbfast.model.ranges import RangeQuery
 from tbfast.store.layout import Layout
 
 _PAGE_SIZE = 1_000
@@ -86,25 +87,14 @@ class Offline:
         """From the registry; rows that mention its number are dropped later."""
         self._run(self._registry.delete_device(device.id))
 
-    def history(
-        self,
-        device: DeviceView,
-        keys: Sequence[str] | None,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-    ) -> bytes:
+    def history(self, device: DeviceView, query: RangeQuery) -> bytes:
         """From journals and sealed series."""
         from tbfast.store.series_reader import open_offline
 
         number = self._run(self._registry.device(device.id)).number
         reader = open_offline(self._data_dir)
         try:
-            return self._run(
-                reader.range(
-                    number, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=False
-                )
-            )
+            return self._run(reader.range(number, query))
         finally:
             self._run(reader.close())
 

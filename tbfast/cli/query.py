@@ -1,4 +1,4 @@
-"""Print stored telemetry of a device, newest first.
+"""Print stored telemetry of a device, newest first, or aggregated by interval.
 
 With --json: {"key":[{"ts":..,"value":..},..],..}, values in their JSON type.
 """
@@ -10,6 +10,8 @@ import msgspec
 
 from tbfast.cli import exits, output, target
 from tbfast.cli.exits import UsageError
+from tbfast.errors import PeerError
+from tbfast.model.ranges import RangeQuery, bucket_bounds
 
 DEFAULT_LIMIT: Final = 100
 
@@ -32,6 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"points per key (default: {DEFAULT_LIMIT})",
     )
+    parser.add_argument(
+        "--order", choices=("desc", "asc"), default="desc", help="newest first (default) or last"
+    )
+    parser.add_argument(
+        "--agg",
+        choices=("min", "max", "avg", "sum", "count"),
+        help="one value per interval, oldest first; needs --interval, --start and --end",
+    )
+    parser.add_argument(
+        "--interval",
+        metavar="MS|WORD",
+        help="length in ms, or week (from Sunday), week_iso, month, quarter",
+    )
+    parser.add_argument(
+        "--time-zone", default="UTC", metavar="ZONE", help="of calendar intervals (default: UTC)"
+    )
     target.add_target_flags(parser)
 
 
@@ -39,13 +57,9 @@ def run(args: argparse.Namespace) -> int:
     """Ask once and print."""
     if args.limit < 1:
         raise UsageError("--limit must be at least 1")
-    keys = None
-    if args.keys is not None:
-        keys = list(dict.fromkeys(key for key in args.keys.split(",") if key))
-        if not keys:
-            raise UsageError("--keys names no key")
+    query = _query(args)
     with target.opened(target.data_dir(args)) as where:
-        text = where.history(where.find(args.device), keys, args.start, args.end, args.limit)
+        text = where.history(where.find(args.device), query)
     if args.json:
         output.json_line(msgspec.Raw(text))
         return exits.DONE
@@ -59,3 +73,40 @@ def run(args: argparse.Namespace) -> int:
         ),
     )
     return exits.DONE
+
+
+def _query(args: argparse.Namespace) -> RangeQuery:
+    keys = None
+    if args.keys is not None:
+        keys = tuple(dict.fromkeys(key for key in args.keys.split(",") if key))
+        if not keys:
+            raise UsageError("--keys names no key")
+    query = RangeQuery(
+        keys=keys,
+        start_ms=args.start,
+        end_ms=args.end,
+        limit=args.limit,
+        ascending=args.order == "asc",
+    )
+    if args.agg is None:
+        if args.interval is not None:
+            raise UsageError("--interval needs --agg")
+        return query
+    if args.interval is None or args.start is None or args.end is None:
+        raise UsageError("--agg needs --interval, --start and --end")
+    aggregated = msgspec.structs.replace(
+        query, aggregation=args.agg.upper(), time_zone=args.time_zone, **_interval(args.interval)
+    )
+    try:
+        bucket_bounds(aggregated)
+    except PeerError as error:
+        raise UsageError(str(error)) from error
+    return aggregated
+
+
+def _interval(text: str) -> dict[str, object]:
+    if text in ("week", "week_iso", "month", "quarter"):
+        return {"interval_type": text.upper()}
+    if text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 63:
+        return {"interval_ms": int(text)}
+    raise UsageError("--interval must be a number of ms above 0, week, week_iso, month or quarter")

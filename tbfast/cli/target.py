@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import msgspec
 
 from tbfast import config
 from tbfast.errors import NotFound
+from tbfast.model.ranges import RangeQuery
 
 
 class DeviceView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -43,15 +44,8 @@ class Target(Protocol):
     def remove(self, device: DeviceView) -> None:
         """Delete a device and its credentials."""
 
-    def history(
-        self,
-        device: DeviceView,
-        keys: Sequence[str] | None,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-    ) -> bytes:
-        """JSON text {"key":[{"ts":..,"value":..},..]}, newest first."""
+    def history(self, device: DeviceView, query: RangeQuery) -> bytes:
+        """JSON text {"key":[{"ts":..,"value":..},..]}."""
 
     def close(self) -> None:
         """Let go of it."""

@@ -1,6 +1,7 @@
 """The controller's end of the links: blocks into the tail, questions of workers answered."""
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -8,7 +9,9 @@ from pathlib import Path
 
 from tbfast import limits
 from tbfast._ext.series import split_definitions
+from tbfast.control.operations import DeviceOperations
 from tbfast.control.registry import Registry
+from tbfast.control.sessions import Sessions
 from tbfast.control.tail import TailService
 from tbfast.errors import TbfastError
 from tbfast.link import messages as msg
@@ -30,6 +33,11 @@ class _Worker:
         self.channel = channel
         self.journal_id = hello.journal_id
         self.owed_bytes = 0
+        self.asked: dict[int, asyncio.Task[None]] = {}  # operations under way, by request
+
+    def send(self, message: msg.Message) -> None:
+        """Dropped when the link is down: Hello rebuilds that state."""
+        self.channel.send(message)
 
 
 class LinkServer:
@@ -39,14 +47,17 @@ class LinkServer:
         self,
         registry: Registry,
         tail: TailService,
+        sessions: Sessions,
+        operations: DeviceOperations,
         sealed: Callable[[], dict[int, tuple[int, int]]] = dict,
     ) -> None:
         self._registry = registry
         self._tail = tail
+        self._sessions = sessions
+        self._operations = operations
         self._sealed = sealed  # journal positions that recorded runs cover
         self._channels: set[Channel] = set()
         self._workers: dict[Channel, _Worker] = {}
-        self._sessions: dict[int, tuple[_Worker, msg.OpenSession]] = {}  # by device number
         self._tasks: set[asyncio.Task[None]] = set()
         self._positions: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._request = 0
@@ -84,8 +95,9 @@ class LinkServer:
         worker = self._workers.pop(channel, None)
         if worker is None:
             return
-        for device in [d for d, (w, _) in self._sessions.items() if w is worker]:
-            del self._sessions[device]
+        for task in worker.asked.values():
+            task.cancel()
+        self._sessions.worker_gone(worker)
 
     def block(self, channel: Channel, block: bytes) -> None:
         worker = self._workers[channel]
@@ -100,7 +112,7 @@ class LinkServer:
                 worker = self._workers[channel] = _Worker(channel, message)
                 # At once: the worker tells of sessions that open and close from here on.
                 for session in message.sessions:
-                    self._session_opened(worker, session)
+                    self._sessions.opened(worker, session)
                 self._spawn(self._welcome(channel, message))
             case msg.KeyTable(epoch, first, defs):
                 # Sent right behind Hello, before any block of it can be asked for.
@@ -108,9 +120,18 @@ class LinkServer:
             case msg.Lookup():
                 self._spawn(self._lookup(channel, message))
             case msg.SessionOpened(session):
-                self._session_opened(self._workers[channel], session)
+                self._sessions.opened(self._workers[channel], session)
             case msg.SessionClosed(device, slot, generation):
-                self._session_closed(self._workers[channel], device, slot, generation)
+                self._sessions.closed(self._workers[channel], device, slot, generation)
+            case msg.Listen():
+                self._sessions.listens(self._workers[channel], message)
+            case msg.Delivered(push, state):
+                self._sessions.delivered(push, state)
+            case msg.Ask():
+                self._asked(self._workers[channel], message)
+            case msg.Drop(request):
+                if (task := self._workers[channel].asked.get(request)) is not None:
+                    task.cancel()
             case msg.Position(request, epoch, seq):
                 waiting = self._positions.pop(request, None)
                 if waiting is not None and not waiting.done():
@@ -188,24 +209,23 @@ class LinkServer:
         for channel in self._workers:
             channel.send(message)
 
-    # --- sessions ----------------------------------------------------------------------------
+    # --- operations --------------------------------------------------------------------------
 
-    def _session_opened(self, worker: _Worker, session: msg.OpenSession) -> None:
-        """One session per device: the later CONNECT wins, wherever it is."""
-        older = self._sessions.get(session.device)
-        if older is not None and older[0] is not worker:
-            if older[1].at_ms > session.at_ms:
-                _take_over(worker, session)
-                return
-            _take_over(*older)
-        self._sessions[session.device] = (worker, session)
+    def _asked(self, worker: _Worker, ask: msg.Ask) -> None:
+        task = self._spawn(self._carry_out(worker, ask))
+        worker.asked[ask.request] = task
+        task.add_done_callback(lambda _: worker.asked.pop(ask.request, None))
 
-    def _session_closed(self, worker: _Worker, device: int, slot: int, generation: int) -> None:
-        current = self._sessions.get(device)
-        if current is not None and current[0] is worker:
-            session = current[1]
-            if (session.slot, session.generation) == (slot, generation):
-                del self._sessions[device]
+    async def _carry_out(self, worker: _Worker, ask: msg.Ask) -> None:
+        position = (ask.epoch, ask.seq)
+        if self._tail.cursor(worker.journal_id) < position:
+            # The device reads what it wrote; a group that was refused never comes.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POSITION_TIMEOUT_S):
+                    await self._tail.reached(worker.journal_id, position)
+        worker.send(
+            msg.Answer(ask.request, await self._operations.carry_out(ask.device, ask.operation))
+        )
 
     # --- reads -------------------------------------------------------------------------------
 
@@ -236,10 +256,11 @@ class LinkServer:
 
     # --- tasks -------------------------------------------------------------------------------
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
@@ -248,10 +269,6 @@ class LinkServer:
             log.limited("link_task", level, "answering a worker failed", error=str(error))
             if not isinstance(error, TbfastError):
                 raise error
-
-
-def _take_over(worker: _Worker, session: msg.OpenSession) -> None:
-    worker.channel.send(msg.TakenOver(session.device, session.slot, session.generation))
 
 
 def _changed_message(change: Change) -> msg.Changed:

@@ -17,17 +17,23 @@ from tbfast import __version__
 from tbfast._ext import metrics as words
 from tbfast._ext.series import split_definitions
 from tbfast.config import Config
+from tbfast.control.attributes import AttributeService
+from tbfast.control.deletes import DeleteService
 from tbfast.control.disk import DiskWatch
 from tbfast.control.links import LinkServer
-from tbfast.control.registry import Registry
+from tbfast.control.operations import DeviceOperations
+from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
+from tbfast.control.rpc import RpcService
 from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
+from tbfast.control.sessions import Sessions
 from tbfast.control.tail import TailService
 from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
+from tbfast.store.attributes import AttributeStore
 from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
@@ -139,6 +145,7 @@ class _Controller:
         await self._links.listen(self._layout.link)
         sealing = loop.create_task(self._sealer.run())
         sealing.add_done_callback(self._task_ended)
+        sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
         api = self._api()
@@ -154,12 +161,15 @@ class _Controller:
             watching.cancel()
             return EXIT_STORE
         await self._links.close()
+        sweeping.cancel()
+        await self._deletes.close()
         watching.cancel()
         await asyncio.wait([watching])  # not in the middle of a drop
         await self._sealer.finish()
         self._sealer.close()
         self._series.close()
         self._store.close()
+        self._attribute_store.close()
         await self._registry.close()
         beat.cancel()
         return 0
@@ -182,13 +192,29 @@ class _Controller:
         settings = self._config.series
         self._registry = await Registry.open(self._layout.registry)
         self._store = SeriesStore(self._layout.series)
-        self._tail = TailService(self._slot, head_bytes=settings.head_bytes)
-        self._links = LinkServer(self._registry, self._tail, self._store.cursors)
+        sessions = Sessions()
+        self._attribute_store = AttributeStore(self._layout.attributes)
+        self._attributes = AttributeService(self._attribute_store, sessions, wall_clock_ms)
+        self._rpc = RpcService(sessions)
+        self._tail = TailService(
+            self._slot,
+            head_bytes=settings.head_bytes,
+            registered=self._registry.has_number,
+            on_attributes=self._attributes.applied,
+        )
+        self._links = LinkServer(
+            self._registry,
+            self._tail,
+            sessions,
+            DeviceOperations(self._attributes, self._rpc, sessions),
+            self._store.cursors,
+        )
         self._sealer = SealService(
             self._tail,
             self._store,
             self._slot,
             settings,
+            before_record=self._attributes.settle,
             disk_bytes=self._config.disk.budget_bytes or self._space.look().size,
             on_run=self._links.run_recorded,
             on_broken=self._fail,
@@ -198,6 +224,10 @@ class _Controller:
         self._series = NodeSeries(
             self._tail, self._links, self._store, self._layout, self._run.workers
         )
+        self._attributes.caught_up = self._series.missing
+        self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
+        self._registry.subscribe(self._deletes.registry_changed)
+        self._registry.subscribe(self._attributes.registry_changed)
         for number in self._layout.journal_numbers():
             if number >= self._run.workers:
                 try:
@@ -248,8 +278,11 @@ class _Controller:
         services = Services(
             registry=self._registry,
             series=self._series,
+            attributes=self._attributes,
+            rpc=self._rpc,
             live=self._tail,
             node=_Status(self._config, self._run, self._metrics),
+            deletes=self._deletes,
         )
         return _ApiServer(
             uvicorn.Config(

@@ -218,6 +218,10 @@ class Registry:
         device_id = await self._store.id_of_number(number)
         return None if device_id is None else await self._device_or_none(device_id)
 
+    def has_number(self, number: int) -> bool:
+        """Whether a device with this number exists."""
+        return self._store.has_number(number)
+
     async def page(self, query: DeviceQuery) -> DevicePage:
         """Ids of one page of devices; the loop runs on while a long list is searched."""
         first = query.page * query.page_size

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -36,8 +36,10 @@ class SealService:
     """Seals one head at a time: in a thread, without the GIL where it counts.
 
     disk_bytes: what the disk or its budget can hold, 0 = not known: windows are small beside it.
-    on_run(cursors) is called on the loop after each recorded run: journals may be trimmed up to
-    there.  on_broken(error) ends the controller: after a failed sync nothing can be promised.
+    before_record() is awaited before a run is recorded: what else came with the rows it covers
+    must be on disk then.  on_run(cursors) is called on the loop after each recorded run: journals
+    may be trimmed up to there.  on_broken(error) ends the controller: after a failed sync nothing
+    can be promised.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class SealService:
         disk_bytes: int = 0,
         on_run: Callable[[dict[int, Cursor]], None],
         on_broken: Callable[[StoreError], None],
+        before_record: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._tail = tail
         self._store = store
@@ -61,6 +64,7 @@ class SealService:
         self._window_span_ms = (
             settings.retention_ms // limits.WINDOWS_PER_RETENTION or limits.WINDOW_MS
         )
+        self._before_record = before_record
         bounds = [bound for bound in (settings.max_bytes, disk_bytes) if bound]
         self._window_span_bytes = (
             max(WINDOW_BYTES, min(bounds) // limits.WINDOWS_PER_BUDGET) if bounds else 0
@@ -83,6 +87,8 @@ class SealService:
         for device, packed in self._store.latest():
             self._tail.restore_latest(device, packed)
         self._tail.restore_cursors(self._store.cursors())
+        for journal in self._store.tombstones.journals():
+            self._tail.restore_deleted(journal, *self._store.tombstones.replayed(journal))
         self._measure()
 
     async def run(self) -> None:
@@ -93,7 +99,7 @@ class SealService:
             hurried, self._hurried = self._hurried, False
             if (
                 head.nbytes >= self._head_bytes
-                or (head.points and age_s >= self._interval_s)
+                or (self._due and age_s >= self._interval_s)
                 or (hurried and head.nbytes >= HURRY_BYTES)
             ):
                 with contextlib.suppress(StoreFull, StoreStall):  # only when stopping: see finish
@@ -119,7 +125,7 @@ class SealService:
         """
         async with self._sealing:
             if self._unrecorded is None:
-                if self._tail.head.points == 0:
+                if not self._due:
                     return None
                 self._unrecorded = self._tail.freeze(), self._tail.cursors()
             head, cursors = self._unrecorded
@@ -133,6 +139,11 @@ class SealService:
             self._measure()
             log.debug("run recorded", run=record.number, points=record.points)
             return record
+
+    @property
+    def _due(self) -> bool:
+        """Whether a run would record anything; blocks may hold nothing but attributes."""
+        return self._tail.head.points > 0 or self._tail.cursors() != self._store.cursors()
 
     async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
         """Tries until the disk has room: rows stay readable from the head meanwhile."""
@@ -174,6 +185,8 @@ class SealService:
             max_ts=sealer.max_ts,
             sealed_at_ms=now_ms,
         )
+        if self._before_record is not None:
+            await self._before_record()
         await self._in_thread(lambda: self._store.finish_run(record))
         self._keys_stored += len(names)
         return record
@@ -188,6 +201,16 @@ class SealService:
         while batch := sealer.next(WRITE_BATCH_BYTES):
             self._store.write_chunks(window, batch)
         return number, window, sealer
+
+    async def write_deletes(self, devices: Iterable[int]) -> None:
+        """Makes tombstones durable, with the latest values of these devices.
+
+        In the one writer's thread, so that latest values packed before a delete are never written
+        after it.
+        """
+        names = self._tail.names_from(self._keys_stored)
+        latest = [(device, self._tail.pack_device(device)) for device in devices]
+        await self._in_thread(lambda: self._store.write_deletes(names, latest))
 
     async def _expire(self) -> None:
         await self._in_thread(lambda: self._drop_windows(time.time_ns() // 1_000_000))
@@ -214,6 +237,7 @@ class SealService:
             log.warning("window dropped for space", window=window.number, points=window.points)
             self._store.drop_window(window.number)
             held -= window.chunk_bytes
+        self._store.forget_tombstones()
 
     async def drop_oldest(self) -> int | None:
         """Points of the oldest sealed window, dropped; None when only the newest is left.

@@ -10,6 +10,8 @@ import msgspec
 from tbfast._ext.series import RangeScan
 from tbfast.control.links import LinkServer
 from tbfast.control.tail import TailService
+from tbfast.model.ranges import RangeQuery
+from tbfast.store.answer import Answer, newest
 from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
@@ -44,57 +46,52 @@ class NodeSeries:
         self._store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="series-read")
 
-    async def range(
-        self,
-        device: int,
-        keys: Sequence[str] | None,
-        *,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-        ascending: bool,
-    ) -> bytes:
-        """Points with start_ms <= ts < end_ms, at most `limit` per key."""
-        missing = await self._missing()
-        scan = RangeScan(
-            device, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=ascending
-        )
+    async def range(self, device: int, query: RangeQuery) -> bytes:
+        """Points or buckets; PeerError for buckets that cannot be had."""
+        answer = Answer(device, query)
+        return await self._scanned(answer.scan, answer.text)
+
+    async def newest(self, device: int, keys: Sequence[str]) -> RangeScan:
+        """A scan that holds the newest stored point of each key."""
+        scan = RangeScan(device, keys, limit=1)
+        return await self._scanned(scan, lambda: scan)
+
+    async def _scanned(self, scan: RangeScan, result: Callable[[], T]) -> T:
+        device = scan.device_number
+        missing = await self.missing()
         # The head first: a run recorded in between is then read twice, never missed.
         self._tail.feed(scan, device)
         names = self._tail.key_numbers(device)
         unapplied = [(number, Position(*self._tail.cursor(number))) for number in missing]
 
-        def read() -> bytes:
+        def read() -> T:
             self._store.feed(scan, names)
             for number, after in unapplied:
-                scan_journal(scan, self._layout.journal(number), after)
-            return scan.to_json()
+                deleted = self._store.tombstones.in_journal(device, number)
+                scan_journal(scan, self._layout.journal(number), after, deleted)
+            return result()
 
         return await self._in_thread(read)
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
-        if await self._missing():
-            return await self.range(
-                device, keys, start_ms=None, end_ms=None, limit=1, ascending=False
-            )
+        if await self.missing():
+            return await self.range(device, newest(keys))
         text, elsewhere = self._tail.latest(device, None if keys is None else list(keys))
         if not elsewhere:
             return text + b"}"
-        rest = await self.range(
-            device, elsewhere, start_ms=None, end_ms=None, limit=1, ascending=False
-        )
+        rest = await self.range(device, newest(elsewhere))
         separator = b"," if len(text) > 1 and len(rest) > 2 else b""
         return text + separator + rest[1:]
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys, sorted."""
-        if await self._missing():
+        if await self.missing():
             found = await self.latest(device, None)
             return sorted(msgspec.json.decode(found, type=dict[str, msgspec.Raw]))
         return self._tail.keys(device)
 
-    async def _missing(self) -> frozenset[int]:
+    async def missing(self) -> frozenset[int]:
         """Journals of which the tail may lack rows acknowledged before the call, after waiting."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + COMPLETE_TIMEOUT_S

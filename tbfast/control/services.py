@@ -6,7 +6,10 @@ from typing import Protocol
 
 import msgspec
 
+from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import Registry
+from tbfast.control.rpc import RpcService
+from tbfast.model.ranges import RangeQuery
 
 
 class SeriesReader(Protocol):
@@ -15,23 +18,33 @@ class SeriesReader(Protocol):
     Values have their JSON type. Keys without points are absent.
     """
 
-    async def range(
-        self,
-        device: int,
-        keys: Sequence[str] | None,
-        *,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-        ascending: bool,
-    ) -> bytes:
-        """Points with start_ms <= ts < end_ms, at most ``limit`` per key; None keys = all."""
+    async def range(self, device: int, query: RangeQuery) -> bytes:
+        """Points or buckets; PeerError for buckets that cannot be had."""
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key; None keys = all."""
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys."""
+
+
+class SeriesDeletes(Protocol):
+    """Deleting stored telemetry; returns when it is on disk."""
+
+    async def delete(
+        self,
+        device: int,
+        keys: Sequence[str] | None,
+        *,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        latest: bool = True,
+        rewrite_latest: bool = False,
+    ) -> None:
+        """Points with start_ms <= ts < end_ms; None keys = all.
+
+        ``latest``: latest values in that range too; ``rewrite_latest``: what is left follows them.
+        """
 
 
 class LiveRows(Protocol):
@@ -93,5 +106,8 @@ class Services:
 
     registry: Registry
     series: SeriesReader
+    attributes: AttributeService
+    rpc: RpcService
     live: LiveFeed
     node: NodeStatus
+    deletes: SeriesDeletes

@@ -4,11 +4,13 @@ import asyncio
 import struct
 import time
 from collections import deque
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
 from tbfast import limits
 from tbfast._ext import metrics as words
+from tbfast._ext.deleted import Deleted
 from tbfast._ext.head import Head
 from tbfast._ext.metrics import Slot
 from tbfast._ext.series import RangeScan, rows, split_definitions
@@ -23,6 +25,10 @@ _WHERE = struct.Struct("<IIQ")  # journal, epoch, sequence: block header, offset
 _DEFS_BYTES = struct.Struct("<I")
 
 Cursor = tuple[int, int]
+DeletedRange = tuple[bytes | None, int, int]  # key (None = all), first and last ms
+
+# (journal, position, client attributes as (device, name, time, JSON text))
+OnAttributes = Callable[[int, Cursor, Sequence[tuple[int, str, int, bytes]]], None]
 
 
 class LiveSubscription:
@@ -68,11 +74,23 @@ class LiveSubscription:
 class TailService:
     """State that follows from the journals' blocks, in the order each journal committed them."""
 
-    def __init__(self, slot: Slot, *, head_bytes: int = limits.HEAD_BYTES) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        *,
+        head_bytes: int = limits.HEAD_BYTES,
+        registered: Callable[[int], bool] | None = None,
+        on_attributes: OnAttributes | None = None,
+    ) -> None:
+        """registered(number): whether a device exists; None = all do."""
         self._slot = slot
+        self._registered = registered
+        self._on_attributes = on_attributes
         self._bound_bytes = head_bytes * limits.HEAD_BLOCKED_HEADS
-        self._tail = Tail()
+        self._tail = Tail(registered)
         self._frozen: Head | None = None
+        self._frozen_deleted: dict[int, list[DeletedRange]] = {}  # since it was frozen, by device
+        self._replayed: dict[int, tuple[Cursor, dict[int, Deleted]]] = {}  # journal -> up to, what
         self._damaged: dict[int, str] = {}  # journal -> where; its rows end before that place
         self._cursors: dict[int, Cursor] = {}
         self._names: dict[tuple[int, int], dict[int, bytes]] = {}
@@ -110,6 +128,10 @@ class TailService:
         """Positions that recorded runs cover; blocks up to there are ignored."""
         self._cursors.update(cursors)
 
+    def restore_deleted(self, journal: int, last: Cursor, deleted: dict[int, Deleted]) -> None:
+        """What deletes covered of a journal's blocks up to `last`, for their replay."""
+        self._replayed[journal] = last, deleted
+
     def freeze(self) -> Head:
         """Starts a new head; the frozen one stays readable until `thaw`."""
         assert self._frozen is None  # its rows would be in no run and in no head
@@ -119,6 +141,7 @@ class TailService:
     def thaw(self, cursors: dict[int, Cursor]) -> None:
         """The frozen head is in a recorded run that covers the journals up to these positions."""
         self._frozen = None
+        self._frozen_deleted = {}
         for journal, (epoch, _) in cursors.items():
             self._tail.forget_epochs(journal, epoch)
             for known in [k for k in self._names if k[0] == journal and k[1] < epoch]:
@@ -151,7 +174,9 @@ class TailService:
         """Gives the rows that no recorded run holds to a range scan."""
         self._tail.feed(scan, self._tail.head, device, 0)
         if self._frozen is not None:
-            self._tail.feed(scan, self._frozen, device, 1)
+            ranges = self._frozen_deleted.get(device)
+            deleted = None if ranges is None else Deleted([(0, *r) for r in ranges])
+            self._tail.feed(scan, self._frozen, device, 1, deleted)
 
     def check(self) -> None:
         """StoreError if a journal has damage that hides acknowledged rows."""
@@ -168,19 +193,43 @@ class TailService:
             return
         if journal in self._damaged:
             return
+        attributes = self._tail.attribute_records
         try:
-            commit_ms = self._tail.apply(block)[4]
+            dropped = self._tail.dropped
+            commit_ms = self._tail.apply(block, self._deleted_before(journal, position))[4]
         except StoreError as error:
             # The cursor stays before it: nothing from here on is sealed or trimmed.
             self._damaged[journal] = f"journal {journal}, epoch {epoch}, sequence {seq}: {error}"
             log.error("journal is damaged", where=self._damaged[journal])
             return
         self._cursors[journal] = position
+        if self._tail.dropped != dropped:
+            self._slot.add(words.RECORDS_DROPPED_DEVICE, self._tail.dropped - dropped)
         self._slot.put(words.TAIL_LAG_MS, max(0, time.time_ns() // 1_000_000 - commit_ms))
         self._learn_names(block, journal, epoch)
+        if self._tail.attribute_records != attributes and self._on_attributes is not None:
+            names = self._names.setdefault((journal, epoch), {})
+            self._on_attributes(
+                journal,
+                position,
+                [
+                    (device, name, ts, text)
+                    for device, kind, ts, name, _, text in rows(block, names)
+                    if kind and (self._registered is None or self._registered(device))
+                ],
+            )
         if self._live:
             self._push_live(block, journal, epoch)
         self._wake(journal, position)
+
+    def _deleted_before(self, journal: int, position: Cursor) -> dict[int, Deleted] | None:
+        replayed = self._replayed.get(journal)
+        if replayed is None:
+            return None
+        if position > replayed[0]:
+            del self._replayed[journal]
+            return None
+        return replayed[1]
 
     def _learn_names(self, block: bytes, journal: int, epoch: int) -> None:
         (size,) = _DEFS_BYTES.unpack_from(block, 56)
@@ -188,6 +237,36 @@ class TailService:
             (first,) = _DEFS_BYTES.unpack_from(block, 72)
             names = split_definitions(block[80 : 80 + size])
             self._names.setdefault((journal, epoch), {}).update(enumerate(names, first))
+
+    # --- deletes -------------------------------------------------------------------------
+
+    def delete(
+        self, device: int, keys: Collection[bytes] | None, first_ms: int, last_ms: int, latest: bool
+    ) -> list[bytes]:
+        """Hides rows applied so far; with `latest` also latest values in that range.
+
+        None keys = all.  Returns the keys that lost their latest value.
+        """
+        if self._frozen is not None:
+            hidden = self._frozen_deleted.setdefault(device, [])
+            hidden += [(key, first_ms, last_ms) for key in ((None,) if keys is None else keys)]
+        return self._tail.delete(device, keys, first_ms, last_ms, latest)
+
+    def delete_device(self, device: int) -> list[bytes]:
+        """Hides everything of a device, now and later; returns the keys it had."""
+        return self._tail.delete_device(device)
+
+    def rewrite_latest(self, device: int, scan: RangeScan) -> None:
+        """Takes the points of a scan (limit 1, newest first) as latest values, if newer."""
+        self._tail.rewrite_latest(device, scan)
+
+    def pack_device(self, device: int) -> bytes | None:
+        """Latest values of one device for the series store; None when it was deleted."""
+        return self._tail.pack_device(device)
+
+    def numbers(self, start: int, count: int) -> list[int]:
+        """Numbers of devices seen, from the one in place `start`."""
+        return self._tail.numbers(start, count)
 
     # --- waiting for a position --------------------------------------------------------------
 

@@ -8,6 +8,7 @@ flow while there is credit; everything else is small and flows both ways.
 import msgspec
 
 from tbfast.model.auth import StoredCredentials
+from tbfast.model.operations import Delivery, Notice, Operation, Result
 
 LINK_VERSION = 1
 
@@ -16,13 +17,16 @@ class OpenSession(msgspec.Struct, array_like=True, frozen=True):
     """A device session on a worker.
 
     `at_ms`: when its CONNECT was accepted, on the monotonic clock that all processes share: a
-    wall clock that steps back would let the older session win.
+    wall clock that steps back would let the older session win.  `attributes`, `rpc`: whether it is
+    subscribed to changes of shared attributes and to calls of the server.
     """
 
     device: int
     slot: int
     generation: int
     at_ms: int
+    attributes: bool = False
+    rpc: bool = False
 
 
 class Hello(msgspec.Struct, array_like=True, tag=1, frozen=True):
@@ -127,6 +131,57 @@ class Position(msgspec.Struct, array_like=True, tag=13, frozen=True):
     seq: int
 
 
+class Ask(msgspec.Struct, array_like=True, tag=14, frozen=True):
+    """A device wants something of the controller; it must have applied this position before."""
+
+    request: int
+    device: int
+    operation: Operation
+    epoch: int = 0
+    seq: int = 0
+
+
+class Answer(msgspec.Struct, array_like=True, tag=15, frozen=True):
+    """Answer to Ask."""
+
+    request: int
+    result: Result
+
+
+class Drop(msgspec.Struct, array_like=True, tag=16, frozen=True):
+    """Nobody waits for the answer to that Ask any more."""
+
+    request: int
+
+
+class Listen(msgspec.Struct, array_like=True, tag=17, frozen=True):
+    """What a session is subscribed to now; `pending`: calls not answered yet are wanted again."""
+
+    device: int
+    slot: int
+    generation: int
+    attributes: bool
+    rpc: bool
+    pending: bool = False
+
+
+class Notify(msgspec.Struct, array_like=True, tag=18, frozen=True):
+    """Tell a session this; `push` > 0: say with Delivered what became of it."""
+
+    device: int
+    slot: int
+    generation: int
+    notice: Notice
+    push: int = 0
+
+
+class Delivered(msgspec.Struct, array_like=True, tag=19, frozen=True):
+    """What became of a push."""
+
+    push: int
+    state: Delivery
+
+
 Message = (
     Hello
     | KeyTable
@@ -141,4 +196,10 @@ Message = (
     | TakenOver
     | WhereNow
     | Position
+    | Ask
+    | Answer
+    | Drop
+    | Listen
+    | Notify
+    | Delivered
 )

@@ -6,45 +6,74 @@ kernel.
 """
 
 import asyncio
+import json
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Literal, cast
-
-import msgspec
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, Protocol, cast
 
 from tbfast import limits
 from tbfast._ext import metrics as words
+from tbfast._ext.http import plain_post
 from tbfast._ext.metrics import Slot
-from tbfast.codec.http import CONTINUE, HttpError, Request, RequestReader, Response
+from tbfast.codec.http import CONTINUE, Admission, Head, HttpError, RequestReader, Response
+from tbfast.net.http_exchange import RETRY, Companion, Exchange, Handler, error_response
 from tbfast.obs.http import HealthPages
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 
 log = get_logger("tbfast.http")
 
-# A handler answers now, later, or says with None that the path is not its own.
-Handler = Callable[[Request], Response | Awaitable[Response] | None]
-
-_ERROR_CODES: Final = {400: 31, 404: 32, 429: 33}  # REST spec 1.3; others are general
-_GENERAL: Final = 2
+OK: Final = Response(200)
+_NEVER: Final = float("inf")
+_OK_BYTES: Final = OK.encode(None, keep_alive=True)
 
 
-def error_response(status: int, message: str, headers: Sequence[tuple[str, str]] = ()) -> Response:
-    """The error envelope of ThingsBoard's API (REST spec 1.3)."""
-    body = {
-        "status": status,
-        "message": message,
-        "errorCode": _ERROR_CODES.get(status, _GENERAL),
-        "timestamp": time.time_ns() // 1_000_000,
-    }
-    return Response(status, msgspec.json.encode(body), "application/json", tuple(headers))
+class FastPath(Protocol):
+    """Who takes plain telemetry: tbfast.net.http_device.DeviceApi."""
+
+    max_plain: int  # bytes of a request, head included
+
+    def telemetry(self, exchange: Exchange, token: str, body: bytes) -> None: ...
+
+
+class _Pages:
+    """The pages of the node itself."""
+
+    def __init__(self, node: NodeMetrics) -> None:
+        self._pages = HealthPages(node)
+
+    def admit(self, head: Head) -> Admission | None:
+        known = head.path in (b"/healthz", b"/readyz", b"/metrics")
+        return Admission(limits.HTTP_BODY_BYTES) if known else None
+
+    def begin(self, exchange: Exchange) -> None:
+        assert exchange.request is not None
+        head = exchange.request.head
+        page = self._pages.page(head.path, time.monotonic())
+        assert page is not None
+        if head.method not in ("GET", "HEAD"):
+            response = error_response(405, "Method not allowed", [("Allow", "GET, HEAD")])
+        else:
+            response = Response(page.status, page.body, page.content_type)
+        exchange.answer(response)
+
+
+class _Nobody:
+    """Every other path."""
+
+    def admit(self, head: Head) -> Admission | None:
+        return Admission(limits.HTTP_BODY_BYTES)
+
+    def begin(self, exchange: Exchange) -> None:
+        exchange.answer(error_response(404, "Not found"))
 
 
 class HttpPort:
     """All HTTP connections of one worker.
 
     handlers are asked in turn, after the pages of the node itself; a path of nobody is 404.
+    fast: who takes plain telemetry POSTs without the detour of a parsed head.
     """
 
     def __init__(
@@ -53,12 +82,14 @@ class HttpPort:
         slot: Slot | None = None,
         handlers: Sequence[Handler] = (),
         *,
+        fast: FastPath | None = None,
         max_connections: int = limits.HTTP_CONNECTIONS,
     ) -> None:
-        self._max_connections = max_connections
-        self._pages = HealthPages(node)
-        self._handlers = tuple(handlers)
+        self._handlers: tuple[Handler, ...] = (_Pages(node), *handlers, _Nobody())
+        self.fast = fast
         self.slot = Slot() if slot is None else slot
+        self.stopping = False
+        self._body_bytes = 0  # held by all connections
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
         self._connections: dict[_Connection, None] = {}  # oldest first
@@ -66,6 +97,19 @@ class HttpPort:
     async def listen(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         """Serves connections of a bound socket."""
         self._server = await loop.create_server(lambda: _Connection(self, loop), sock=sock)
+
+    def stop(self) -> None:
+        """Takes no more connections; each that is open gets the answer it is owed, then ends."""
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.stop()
+
+    @property
+    def open(self) -> int:
+        """Connections that have not ended."""
+        return len(self._connections)
 
     def close(self) -> None:
         """Stops listening and closes every connection."""
@@ -88,19 +132,20 @@ class HttpPort:
             del self._connections[connection]
             self.slot.subtract(words.CONNECTIONS_HTTP)
 
-    def answer(self, request: Request, now_s: float) -> Response | Awaitable[Response]:
-        """What a request gets; a handler that fails gets 500 and is logged."""
-        head = request.head
-        page = self._pages.page(head.path, now_s)
-        if page is not None:
-            if head.method not in ("GET", "HEAD"):
-                return error_response(405, "Method not allowed", [("Allow", "GET, HEAD")])
-            return Response(page.status, page.body, page.content_type)
+    def bodies_grew(self, nbytes: int) -> None:
+        """Bodies that are being read hold that much more; past the bound the largest is refused."""
+        self._body_bytes += nbytes
+        if self._body_bytes > limits.HTTP_BODIES_BYTES:
+            self.slot.add(words.REFUSED_HTTP + words.REASON_LIMIT)
+            max(self._connections, key=lambda connection: connection.body_bytes).refuse_body()
+
+    def admit(self, head: Head) -> tuple[Handler, Admission]:
+        """Whose request it is, and how its body is taken."""
         for handler in self._handlers:
-            response = handler(request)
-            if response is not None:
-                return response
-        return error_response(404, "Not found")
+            admission = handler.admit(head)
+            if admission is not None:
+                return handler, admission
+        raise AssertionError("the last handler takes every path")
 
 
 class _Connection(asyncio.Protocol):
@@ -109,10 +154,17 @@ class _Connection(asyncio.Protocol):
     def __init__(self, port: HttpPort, loop: asyncio.AbstractEventLoop) -> None:
         self._port = port
         self._loop = loop
-        self._reader = RequestReader()
+        self._reader = RequestReader(admit=self._admit)
         self._transport: asyncio.Transport | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._exchange: Exchange | None = None  # the one that is being answered
+        self._handler: Handler | None = None  # of the request that is being read
+        self._receive: Callable[[bytes], None] | None = None  # after an Upgrade
+        self.companion: Companion | None = None
+        self.body_bytes = 0  # as last told to the port
+        self._peer = "-"
         self._scheduled = False
+        self._beginning = False  # an answer that comes at once must not recurse
+        self._held = False  # a handler cannot take more of the body now
         self._read_paused = False
         self._write_paused = False
         self._closing = False
@@ -130,6 +182,8 @@ class _Connection(asyncio.Protocol):
         # uvloop's transports do not inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=limits.OUTBOUND_PAUSE_BYTES)
+        name = transport.get_extra_info("peername")
+        self._peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "-"
         self._port.opened(self)
         self._arm(limits.HTTP_HEAD_TIMEOUT_MS)
 
@@ -138,32 +192,56 @@ class _Connection(asyncio.Protocol):
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        self._drop()
         self._port.closed(self)
 
     def data_received(self, data: bytes) -> None:
         self._port.slot.add(words.RECEIVED_BYTES_HTTP, len(data))
         if self._closing:
             return  # lingering: the peer may not have seen the answer yet
+        if self._receive is not None:
+            self._receive(data)
+            return
+        fast = self._port.fast
+        if (
+            fast is not None
+            and self._exchange is None
+            and not self._write_paused
+            and self._reader.idle
+            and len(data) <= fast.max_plain
+            and (plain := plain_post(data)) is not None
+        ):
+            self._begin_plain(fast, *plain)
+            return
         self._reader.feed(data)
-        self._advance()
+        if self._exchange is not None and self._reader.in_body:
+            self._exchange.on_body()
+            self._hold()
+        else:
+            self._advance()
 
     def eof_received(self) -> bool:
         # A peer may end its side after its requests and still wait for the answers.
         self._eof = True
-        return self._task is not None or self._scheduled or self._write_paused
+        if self._receive is not None:
+            return False
+        if self._exchange is not None and self._reader.in_body:
+            return False  # its body will never be complete
+        return self._exchange is not None or self._scheduled or self._write_paused
 
     def pause_writing(self) -> None:
         self._write_paused = True
         self._arm(limits.WRITE_TIMEOUT_MS)
+        if self._exchange is not None:
+            self._exchange.on_pause(True)
 
     def resume_writing(self) -> None:
         self._write_paused = False
         if self._closing:
             self._arm(limits.HTTP_LINGER_MS)
-        elif self._task is not None:
+        elif self._exchange is not None:
             self._disarm()
+            self._exchange.on_pause(False)
         else:
             self._phase = "idle" if self._phase == "waiting" else self._phase
             self._advance()
@@ -174,7 +252,7 @@ class _Connection(asyncio.Protocol):
         """Answers what is complete, a bounded number in a row, and sets the next deadline."""
         self._scheduled = False
         for _ in range(limits.HTTP_REQUESTS_PER_TURN):
-            if self._closing or self._task is not None or self._write_paused:
+            if self._closing or self._exchange is not None or self._write_paused:
                 self._hold()
                 return
             try:
@@ -186,64 +264,158 @@ class _Connection(asyncio.Protocol):
                 self._wait()
                 return
             self._phase = "idle"
-            self._continued = False
-            self._begin(request)
+            if self.body_bytes:
+                self._count_body(0)
+            assert self._handler is not None
+            self._begin(Exchange(self, request, time.monotonic_ns()), self._handler)
         if not (self._closing or self._scheduled):
             self._scheduled = True
             self._loop.call_soon(self._advance)
             self._hold()
 
-    def _begin(self, request: Request) -> None:
+    def _admit(self, head: Head) -> Admission:
+        self._continued = False
+        self._handler, admission = self._port.admit(head)
+        return admission
+
+    def _begin(self, exchange: Exchange, handler: Handler) -> None:
+        self._exchange = exchange
+        self._beginning = True
         try:
-            answer = self._port.answer(request, self._loop.time())
+            handler.begin(exchange)
         except Exception as error:  # noqa: BLE001  # one request's failure is not the worker's
-            answer = self._failed(error)
-        if isinstance(answer, Response):
-            self._send(request, answer)
-        else:
+            log.limited("http_handler", 40, "request failed", error=repr(error), exc_info=error)
+            exchange.answer(error_response(500, "Internal error"))
+        finally:
+            self._beginning = False
+        if self._exchange is not None:
             self._disarm()
-            self._task = self._loop.create_task(self._later(request, answer))
+            if self._reader.in_body:  # streamed
+                self._phase = "body"
+                self._arm(limits.HTTP_STREAM_TIMEOUT_MS)
 
-    async def _later(self, request: Request, answer: Awaitable[Response]) -> None:
+    def _begin_plain(self, fast: FastPath, token: str, body: bytes) -> None:
+        exchange = self._exchange = Exchange(self, None, time.monotonic_ns())
+        self._phase = "idle"
+        self._beginning = True
         try:
-            response = await answer
-        except Exception as error:  # noqa: BLE001  # as in _begin
-            response = self._failed(error)
-        self._task = None
-        self._send(request, response)
-        self._advance()
+            fast.telemetry(exchange, token, body)
+        finally:
+            self._beginning = False
+        if exchange.open:
+            self._disarm()
+        else:
+            self._advance()
 
-    def _failed(self, error: Exception) -> Response:
-        log.limited("http_handler", 40, "request failed", error=repr(error), exc_info=error)
-        return error_response(500, "Internal error")
+    # --- what exchanges do --------------------------------------------------------------------
 
-    def _send(self, request: Request, response: Response) -> None:
-        keep_alive = request.head.keep_alive
-        self._write(response.encode(request.head, keep_alive))
-        if not keep_alive:
+    def peer(self) -> str:
+        """Address and port of the peer."""
+        return self._peer
+
+    def answered(self, exchange: Exchange, response: Response) -> None:
+        """The whole answer of the current exchange."""
+        request = exchange.request
+        keep_alive = not self._port.stopping
+        if request is None and response is OK and keep_alive:
+            self.write(_OK_BYTES)
+        else:
+            head = request.head if request is not None else None
+            keep_alive = keep_alive and (head is None or head.keep_alive)
+            if exchange.headers:
+                response = response._replace(headers=(*response.headers, *exchange.headers))
+            self.write(response.encode(head, keep_alive=keep_alive))
+        self.ended(keep_alive=keep_alive)
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes."""
+        if self._transport is not None:
+            self._port.slot.add(words.SENT_BYTES_HTTP, len(data))
+            self._transport.write(data)
+
+    def ended(self, *, keep_alive: bool) -> None:
+        """The current exchange is over: the next request, or the end of the connection."""
+        self._exchange = None
+        self._held = False
+        if not keep_alive or self._reader.in_body or self._port.stopping:
             self._linger()
+        elif not self._beginning:
+            self._advance()
+
+    def read_piece(self) -> tuple[bytes, bool]:
+        """What has come of a streamed body, and whether that is its end."""
+        try:
+            piece, ended = self._reader.next_piece()
+        except HttpError as error:
+            self._refuse(error)
+            return b"", False
+        if ended:
+            self._disarm()
+            self._phase = "idle"
+        elif self._reader.wants_continue and not self._continued:
+            self._continued = True
+            self.write(CONTINUE)
+        self._hold()
+        return piece, ended
+
+    def splice(self, receive: Callable[[bytes], None]) -> bytes:
+        """The connection is no longer HTTP: what comes goes to `receive`; returns what has come."""
+        self._disarm()
+        self._receive = receive
+        return self._reader.leftover()
+
+    def pause(self, on: bool) -> None:
+        """The handler cannot take more of the body now; what comes waits in the kernel."""
+        self._held = on
+        self._hold()
+
+    def stop(self) -> None:
+        """Ends after the answer that is owed; at once if none is."""
+        if self._receive is not None:
+            self.abort()
+        elif self._exchange is None and not self._closing:
+            self._linger()
+
+    def _count_body(self, nbytes: int) -> None:
+        grown, self.body_bytes = nbytes - self.body_bytes, nbytes
+        if grown:
+            self._port.bodies_grew(grown)
+
+    def refuse_body(self) -> None:
+        """The worker holds too much of what is not complete yet."""
+        self._refuse(HttpError(503, "too much is being received; try again", "limit"))
+
+    def _drop(self) -> None:
+        """Nobody is there any more."""
+        self._count_body(0)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.gone()
+        if self.companion is not None:
+            self.companion.close()
+            self.companion = None
 
     def _refuse(self, error: HttpError) -> None:
         reason = getattr(words, f"REASON_{error.reason.upper()}")
         self._port.slot.add(words.REFUSED_HTTP + reason)
         log.limited(
             f"http_{error.reason}", 20, "request refused", status=error.status, error=str(error),
-            peer=self._peer(),
+            peer=self._peer,
         )  # fmt: skip
         if error.reason == "wrong_port":
             self.abort()  # TLS or MQTT: the peer could not read an answer
             return
-        self._write(error_response(error.status, str(error)).encode(None, keep_alive=False))
+        if self._exchange is None or not self._exchange.begun:
+            self.write(self._refusal(error).encode(None, keep_alive=False))
+        self._drop()
         self._linger()
 
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._port.slot.add(words.SENT_BYTES_HTTP, len(data))
-            self._transport.write(data)
-
-    def _peer(self) -> str:
-        name = self._transport.get_extra_info("peername") if self._transport else None
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "-"
+    def _refusal(self, error: HttpError) -> Response:
+        head = self._reader.head
+        if error.status == 413 and head is not None and head.path.startswith(b"/api/v1/"):
+            return Response(413, json.dumps(str(error)).encode(), "application/json")
+        headers = RETRY if error.status == 503 else ()
+        return error_response(error.status, str(error), headers)
 
     # --- reading and time ---------------------------------------------------------------------
 
@@ -252,16 +424,15 @@ class _Connection(asyncio.Protocol):
         if self._eof:
             self._linger()
             return
-        if self._read_paused and self._transport is not None:
-            self._read_paused = False
-            self._transport.resume_reading()
+        self._resume_reading()
         if self._reader.in_body:
             if self._phase != "body":
                 self._phase = "body"
                 self._arm(limits.HTTP_BODY_TIMEOUT_MS)
+            self._count_body(self._reader.held)
             if self._reader.wants_continue and not self._continued:
                 self._continued = True
-                self._write(CONTINUE)
+                self.write(CONTINUE)
         elif self._reader.in_head:
             if self._phase in ("idle", "waiting"):
                 self._phase = "head"
@@ -272,28 +443,36 @@ class _Connection(asyncio.Protocol):
 
     def _hold(self) -> None:
         """Bytes must wait: past the bound they wait in the kernel."""
-        if (
-            not (self._read_paused or self._closing)
-            and self._transport is not None
-            and self._reader.buffered > limits.HTTP_HEAD_BYTES
-        ):
+        if self._closing or self._transport is None:
+            return
+        full = self._held or self._reader.buffered > limits.HTTP_HEAD_BYTES
+        if full and not self._read_paused:
             self._read_paused = True
             self._transport.pause_reading()
+        elif not full:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if self._read_paused and self._transport is not None:
+            self._read_paused = False
+            self._transport.resume_reading()
 
     def _arm(self, timeout_ms: int) -> None:
         self._deadline = self._loop.time() + timeout_ms / 1000
         # A timer that is early looks again: moving it for every request would cost more.
         if self._timer is None or self._timer.when() > self._deadline:
-            self._disarm()
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer = self._loop.call_at(self._deadline, self._on_timer)
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """The timer stays and fires for nothing: cancelling it each time would cost more."""
+        self._deadline = _NEVER
 
     def _on_timer(self) -> None:
         self._timer = None
+        if self._deadline == _NEVER:
+            return
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._on_timer)
         elif self._closing or self._write_paused or self._phase == "waiting":
@@ -309,9 +488,7 @@ class _Connection(asyncio.Protocol):
         self._closing = True
         if self._transport is None:
             return
-        if self._read_paused:
-            self._read_paused = False
-            self._transport.resume_reading()
+        self._resume_reading()
         if self._eof:
             self._transport.close()
             return
@@ -321,6 +498,7 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Closes without a further byte."""
         self._closing = True
+        self._drop()
         if self._transport is not None:
             self._transport.abort()
             self._port.closed(self)

@@ -14,16 +14,30 @@ from tbfast._ext import metrics as words
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast._ext.reactor import Reactor
-from tbfast.engine.mqtt.effects import Abort, Authenticate, Finish, Refused, SessionOpened
-from tbfast.engine.mqtt.session import MqttSession, Settings, State
+from tbfast.engine.mqtt.effects import (
+    Abort,
+    Ask,
+    Authenticate,
+    Delivered,
+    Finish,
+    Listen,
+    Refused,
+    SessionOpened,
+)
+from tbfast.engine.mqtt.session import MqttSession
+from tbfast.engine.mqtt.settings import Settings, State
+from tbfast.errors import StoreError
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode
+from tbfast.model.operations import CallServer, Delivery, Notice, Operation, Result
 from tbfast.net.strangers import Strangers
 from tbfast.obs.log import get_logger
 
 log = get_logger("tbfast.mqtt")
 
 SWEEP_INTERVAL_S = 0.25
+REPLY_S = 10.0  # longest wait for an answer of the controller
+CALL_S = 65.0  # the same for a call of the server, which the controller gives up after 60 s
 
 
 class Commits(Protocol):
@@ -44,6 +58,24 @@ class Directory(Protocol):
     ) -> None: ...
     def session_opened(self, device: int, slot: int, generation: int, at_ms: int) -> None: ...
     def session_closed(self, device: int, slot: int, generation: int) -> None: ...
+
+
+class Operations(Protocol):
+    """What devices ask of the controller: tbfast.worker.operations.Operations."""
+
+    def ask(
+        self,
+        device: int,
+        operation: Operation,
+        done: Callable[[Result], None],
+        *,
+        timeout_s: float = ...,
+    ) -> int: ...
+    def drop(self, request: int) -> None: ...
+    def listen(
+        self, device: int, slot: int, generation: int, attributes: bool, rpc: bool, pending: bool
+    ) -> None: ...
+    def delivered(self, push: int, state: Delivery) -> None: ...
 
 
 class _Live:
@@ -72,6 +104,7 @@ class MqttPort:
         directory: Directory,
         settings: Settings,
         *,
+        operations: Operations,
         max_connections: int = 1 << 20,
         strangers: Strangers | None = None,
     ) -> None:
@@ -80,6 +113,8 @@ class MqttPort:
         self._metrics = metrics
         self._directory = directory
         self._settings = settings
+        self._operations = operations
+        self._asked: dict[int, set[int]] = {}  # slot -> its requests that wait for an answer
         self._engines: dict[int, MqttSession] = {}
         self._live: dict[int, _Live] = {}  # by device number
         self._strangers = Strangers() if strangers is None else strangers
@@ -157,6 +192,8 @@ class MqttPort:
 
     def closed(self, slot: int, reason: str) -> None:
         engine = self._engines.pop(slot)
+        for request in self._asked.pop(slot, ()):
+            self._operations.drop(request)
         self._strangers.remove(slot)
         self._metrics.subtract(words.CONNECTIONS_MQTT)
         if reason == "slow_consumer":
@@ -192,7 +229,7 @@ class MqttPort:
         """The group is durable: its answers go out."""
         self.reactor.complete(group)
 
-    def fail(self, group: Group) -> None:
+    def fail(self, group: Group, error: StoreError) -> None:
         """The group was not stored."""
         self.reactor.fail(group)
 
@@ -220,6 +257,12 @@ class MqttPort:
                         reason, logging.INFO, detail, peer=self.reactor.peer(slot),
                         device=engine.credentials.device_name if engine.credentials else None,
                     )  # fmt: skip
+                case Ask():
+                    self._ask(slot, engine, effect)
+                case Listen(attributes, rpc, pending):
+                    self._listen(slot, engine, attributes, rpc, pending)
+                case Delivered(push, state):
+                    self._operations.delivered(push, state)
                 case Finish():
                     self._send(slot, engine)
                     self._forget_session(engine)
@@ -257,6 +300,48 @@ class MqttPort:
             engine.auth_unavailable(self.reactor.mono_ms)
             self._pump(slot, engine)
 
+    # --- operations --------------------------------------------------------------------------
+
+    def _ask(self, slot: int, engine: MqttSession, effect: Ask) -> None:
+        assert engine.credentials is not None
+        waits = self._asked.setdefault(slot, set())
+
+        def done(result: Result) -> None:
+            waits.discard(request)
+            if not waits:
+                self._asked.pop(slot, None)
+            self.reactor.tick()
+            engine.answered(effect, result, self.reactor.mono_ms)
+            self._pump(slot, engine)
+
+        calls = isinstance(effect.operation, CallServer)
+        request = self._operations.ask(
+            engine.credentials.device,
+            effect.operation,
+            done,
+            timeout_s=CALL_S if calls else REPLY_S,
+        )
+        waits.add(request)
+
+    def _listen(
+        self, slot: int, engine: MqttSession, attributes: bool, rpc: bool, pending: bool
+    ) -> None:
+        assert engine.credentials is not None
+        generation = self._ingest.generation(slot)
+        device = engine.credentials.device
+        self._operations.listen(device, slot, generation, attributes, rpc, pending)
+
+    def notified(self, device: int, slot: int, generation: int, notice: Notice, push: int) -> None:
+        """The controller tells a session something."""
+        live = self._live.get(device)
+        if live is None or (live.slot, live.generation) != (slot, generation):
+            self._operations.delivered(push, "dropped")
+            return
+        engine = self._engines[slot]
+        self.reactor.tick()
+        engine.notify(notice, push, self.reactor.mono_ms)
+        self._pump(slot, engine)
+
     # --- sessions ----------------------------------------------------------------------------
 
     def _session_opened(self, slot: int, engine: MqttSession, who: StoredCredentials) -> None:
@@ -290,9 +375,12 @@ class MqttPort:
             engine.shutdown(code, reason, self.reactor.mono_ms)
             self._pump(slot, engine)
 
-    def open_sessions(self) -> list[tuple[int, int, int, int]]:
-        """(device, slot, generation, accepted at ms) of every session."""
-        return [(s.device, s.slot, s.generation, s.at_ms) for s in self._live.values()]
+    def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]:
+        """(device, slot, generation, accepted at ms, listens to attributes, to calls) of each."""
+        return [
+            (s.device, s.slot, s.generation, s.at_ms, *self._engines[s.slot].listens)
+            for s in self._live.values()
+        ]
 
     def open_credentials(self) -> list[str]:
         """Credentials ids that open sessions were accepted with."""

@@ -61,8 +61,11 @@ FAMILIES: Final = (
     Family("tbfast_points_total", "counter", "Values stored.", (Series(w.POINTS),)),
     Family(
         "tbfast_records_dropped_total", "counter",
-        "Records acknowledged and not stored because storage refuses them.",
-        (Series(w.RECORDS_DROPPED_KEY, (("reason", "key"),)),),
+        "Records acknowledged and not stored: the key is refused, or the device was removed.",
+        (
+            Series(w.RECORDS_DROPPED_KEY, (("reason", "key"),)),
+            Series(w.RECORDS_DROPPED_DEVICE, (("reason", "device"),)),
+        ),
     ),
     Family(
         "tbfast_refused_total", "counter",

@@ -264,12 +264,10 @@ class Journal:
 
         pressed: or only the log, which goes with the next full write buffer and not before.
         """
-        return self.trimmed > self._reclaimed and (
-            pressed or self._table_bytes() >= RECLAIM_BYTES
-        )
+        return self.trimmed > self._reclaimed and (pressed or self._table_bytes() >= RECLAIM_BYTES)
 
     def reclaim(self) -> None:
-        """Frees table files and log of trimmed blocks.  Runs without the GIL beside all the rest."""
+        """Frees table files and log of trimmed blocks.  Runs without the GIL, beside the rest."""
         upto = self.trimmed
         with rocks.translated(self.path):
             self._meta.flush(True)  # the log holds its records too

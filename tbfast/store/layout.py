@@ -20,6 +20,7 @@ class Layout:
         self.registry = root / "registry"
         self.journals = root / "journal"
         self.series = root / "series"
+        self.attributes = root / "attributes"
         self.reserve = root / "reserve"  # space that is given up on a full disk
         self.run = root / "run"  # follows the running server, rebuilt at start
 

@@ -131,6 +131,10 @@ class RegistryStore:
         raw = self._get("number", _u64(number))
         return None if raw is None else raw.decode()
 
+    def has_number(self, number: int) -> bool:
+        """Whether a device has this number."""
+        return self._get("number", _u64(number)) is not None
+
     async def count(self, kind: Kind) -> int:
         """How many entities of a kind exist."""
         return self._state.counts.get(kind, 0)

@@ -10,6 +10,7 @@ Column families:
     default   b"f" format version, b"n" next run number,
               b"r" + run -> RunRecord, b"w" + window -> WindowRecord
     keys      key number (u32) -> name
+    deleted   device (u64), number (u64) -> Tombstone
     latest    device (u64) -> latest value of each of its series
     w<number> chunks of one window: device (u64), key number or 0 (u32), run (u32)
 
@@ -28,6 +29,8 @@ from tbfast._ext.sealer import feed_chunk
 from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
+from tbfast.store.tombstones import KEY as TOMBSTONE_KEY
+from tbfast.store.tombstones import Tombstones, decode
 
 FORMAT_VERSION: Final = 1
 WRITE_BUFFER_BYTES: Final = 8 << 20
@@ -36,7 +39,7 @@ WRITE_BATCH_BYTES: Final = 65_536  # the GIL is held during one write
 CHUNK_KEY: Final = struct.Struct(">QII")
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
-_FIXED: Final = ("default", "keys", "latest")
+_FIXED: Final = ("default", "keys", "latest", "deleted")
 
 
 class RunRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -88,6 +91,7 @@ class SeriesStore:
         }
         self._keys_db = self._db.get_column_family("keys")
         self._latest_db = self._db.get_column_family("latest")
+        self._deleted_db = self._db.get_column_family("deleted")
         self._no_log = WriteOptions()
         self._no_log.disable_wal = True  # type: ignore[method-assign,assignment]
         try:
@@ -95,10 +99,13 @@ class SeriesStore:
             self.runs = self._read_runs()
             self._opened = self._read_windows()
             self._forget_strays()
+            self.tombstones = self._read_tombstones()
         except BaseException:
             self.close()
             raise
         self._valid = {run.number for run in self.runs if run.window in self._windows_db}
+        stored = self._db.get(b"n")
+        self._begun = _U32.unpack(stored)[0] - 1 if stored else 0
         self._spoilt = 0
 
     def _forget_strays(self) -> None:
@@ -107,6 +114,14 @@ class SeriesStore:
             with rocks.translated(self.path):
                 del self._windows_db[number]
                 self._db.drop_column_family(f"w{number}")
+
+    def _read_tombstones(self) -> Tombstones:
+        found = Tombstones()
+        pairs = rocks.pairs(self._deleted_db, self.path)
+        found.restore(sorted((decode(raw) for _, raw in pairs), key=lambda t: t.number))
+        for run in self.runs:
+            found.recorded(run.number, run.cursors)
+        return found
 
     def _check_format(self) -> None:
         stored = self._db.get(b"f")
@@ -152,7 +167,13 @@ class SeriesStore:
         with rocks.translated(self.path):
             self._db.put(b"n", _U32.pack(number + 1))
             self._db.flush_wal(True)
-        return int(number)
+        self._begun = int(number)
+        return self._begun
+
+    @property
+    def begun(self) -> int:
+        """The newest run number given; every row of that run has been read from its journal."""
+        return self._begun
 
     def window_for(self, now_ms: int, span_ms: int, span_bytes: int = 0) -> int:
         """The window for chunks that arrive now, opening one if the newest is over its span.
@@ -227,6 +248,7 @@ class SeriesStore:
             self._windows_db[run.window].flush(True)
             self._db.put(b"r" + _U32.pack(run.number), msgspec.msgpack.encode(run))
             self._db.flush_wal(True)
+        self.tombstones.recorded(run.number, run.cursors)  # before its chunks are read
         self._valid.add(run.number)
         self.runs.append(run)
 
@@ -274,10 +296,11 @@ class SeriesStore:
     def feed(self, scan: RangeScan, names: dict[int, bytes]) -> None:
         """Gives what recorded runs hold of the scan's device and keys to it."""
         device, start, end = scan.device_number, scan.start, scan.end
+        deleted = self.tombstones.in_chunks(device)
         for key in (0, *(n for n, name in names.items() if scan.wants(name))):
             for run, chunk in self.chunks(device, key, start, end):
                 try:
-                    feed_chunk(scan, chunk, names, run)
+                    feed_chunk(scan, chunk, names, run, deleted)
                 except StoreError as error:
                     raise StoreError(
                         f"{self.path}: device {device}, key {key}, run {run}: {error}; restore the "
@@ -293,6 +316,45 @@ class SeriesStore:
         """(device, packed latest values)."""
         for key, packed in rocks.pairs(self._latest_db, self.path):
             yield _U64.unpack(key)[0], packed
+
+    # --- deletes -------------------------------------------------------------------------
+
+    def write_deletes(
+        self, names: Iterable[tuple[int, bytes]], latest: Iterable[tuple[int, bytes | None]]
+    ) -> None:
+        """Makes new tombstones durable, with the latest values they left (None = device removed).
+
+        names: of the key numbers in them.  After an error the next call tries the rest again.
+        """
+        changes = self.tombstones.take_changes()
+        batch = WriteBatch(raw_mode=True)
+        family = self._db.get_column_family_handle("deleted")
+        for (device, number), tombstone in changes.items():
+            key = TOMBSTONE_KEY.pack(device, number)
+            if tombstone is None:
+                batch.delete(key, family)
+            else:
+                batch.put(key, msgspec.msgpack.encode(tombstone), family)
+        family = self._db.get_column_family_handle("keys")
+        for number, name in names:
+            batch.put(_U32.pack(number), name, family)
+        family = self._db.get_column_family_handle("latest")
+        for device, packed in latest:
+            if packed is None:
+                batch.delete(_U64.pack(device), family)
+            else:
+                batch.put(_U64.pack(device), packed, family)
+        try:
+            with rocks.translated(self.path):
+                self._db.write(batch)
+                self._db.flush_wal(True)
+        except BaseException:
+            self.tombstones.give_back(changes)
+            raise
+
+    def forget_tombstones(self) -> None:
+        """Drops tombstones that nothing stored needs any more; durable with the next delete."""
+        self.tombstones.forget(min(self._valid, default=None), self.cursors())
 
     # --- retention -----------------------------------------------------------------------
 
@@ -316,6 +378,7 @@ class SeriesStore:
 
     def close(self) -> None:
         """Releases the store."""
-        for family in (*self._windows_db.values(), self._keys_db, self._latest_db):
+        fixed = (self._keys_db, self._latest_db, self._deleted_db)
+        for family in (*self._windows_db.values(), *fixed):
             rocks.close(family, self.path)
         rocks.close(self._db, self.path)

@@ -13,9 +13,12 @@ from typing import TypeVar
 
 from rocksdict import AccessType, Cache, Rdict
 
+from tbfast._ext.deleted import Deleted
 from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
+from tbfast.model.ranges import RangeQuery
 from tbfast.store import rocks
+from tbfast.store.answer import Answer, newest
 from tbfast.store.journal import (
     KEY,
     Position,
@@ -88,30 +91,19 @@ class OfflineSeries:
             self._store = SeriesStore(layout.series)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="series-read")
 
-    async def range(
-        self,
-        device: int,
-        keys: Sequence[str] | None,
-        *,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-        ascending: bool,
-    ) -> bytes:
-        """{"key":[{"ts":..,"value":..},..],..} with start_ms <= ts < end_ms, `limit` per key."""
+    async def range(self, device: int, query: RangeQuery) -> bytes:
+        """Points or buckets; PeerError for buckets that cannot be had."""
+        answer = Answer(device, query)
 
         def read() -> bytes:
-            scan = RangeScan(
-                device, keys, start_ms=start_ms, end_ms=end_ms, limit=limit, ascending=ascending
-            )
-            self._scan(scan)
-            return scan.to_json()
+            self._scan(answer.scan)
+            return answer.text()
 
         return await self._in_thread(read)
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key."""
-        return await self.range(device, keys, start_ms=None, end_ms=None, limit=1, ascending=False)
+        return await self.range(device, newest(keys))
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys, sorted."""
@@ -138,10 +130,16 @@ class OfflineSeries:
             sealed = self._store.cursors()
             self._store.feed(scan, dict(self._store.key_names()))
         for number in self._layout.journal_numbers():
-            scan_journal(scan, self._layout.journal(number), Position(*sealed.get(number, (0, 0))))
+            after = Position(*sealed.get(number, (0, 0)))
+            deleted = None
+            if self._store is not None:
+                deleted = self._store.tombstones.in_journal(scan.device_number, number)
+            scan_journal(scan, self._layout.journal(number), after, deleted)
 
 
-def scan_journal(scan: RangeScan, path: Path, after: Position) -> None:
+def scan_journal(
+    scan: RangeScan, path: Path, after: Position, deleted: Deleted | None = None
+) -> None:
     """Gives a journal's blocks after a position to a range scan; StoreError names what is damaged.
 
     Opens the journal read-only, which a running writer does not mind.
@@ -155,7 +153,7 @@ def scan_journal(scan: RangeScan, path: Path, after: Position) -> None:
                 epoch = position.epoch
                 scan.epoch(definitions.get(epoch, ()))
             try:
-                scan.feed(block)
+                scan.feed(block, deleted)
             except StoreError as error:
                 raise StoreError(
                     f"{path}: epoch {epoch}, sequence {position.seq}: {error}"

@@ -28,10 +28,10 @@ MARK_INTERVAL_S = 1.0  # also the window of durability "process"
 
 
 class Answers(Protocol):
-    """What a commit does to the connections: tbfast._ext.reactor.Reactor."""
+    """What a commit does to the connections: tbfast.worker.answers.Answers."""
 
     def complete(self, group: Group) -> None: ...
-    def fail(self, group: Group) -> None: ...
+    def fail(self, group: Group, error: StoreError) -> None: ...
     def press(self, on: bool) -> None: ...
 
 
@@ -202,7 +202,7 @@ class Committer:
         log.limited("store", logging.ERROR, "journal refused a group", error=str(error))
         self._metrics.refused(group)
         self._inflight_bytes -= group.held_bytes
-        self._answers.fail(group)
+        self._answers.fail(group, error)
         self._ingest.recycle(group)
 
     # --- durability ----------------------------------------------------------------------
@@ -324,6 +324,11 @@ class Committer:
         if self._disk or self._journal.written == self._synced_to:
             return 0
         return time.monotonic_ns() - self._synced_at_ns
+
+    @property
+    def accepted(self) -> Position:
+        """Position of the newest row taken in, committed or not; a refused group leaves a hole."""
+        return Position(self._journal.epoch, self._seq + (self._ingest.rows_bytes > 0))
 
     @property
     def inflight_bytes(self) -> int:

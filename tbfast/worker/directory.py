@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from tbfast import limits
@@ -17,9 +18,10 @@ from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.obs.log import get_logger
-from tbfast.ops.auth import candidate_ids, identify
+from tbfast.ops.auth import Lookup, candidate_ids, identify
 from tbfast.store.journal import Journal, Position
 from tbfast.worker.feed import BlockFeed
+from tbfast.worker.operations import Operations
 
 log = get_logger("tbfast.directory")
 
@@ -31,26 +33,34 @@ UNKNOWN_CREDENTIALS = 20_000  # cached refusals, oldest forgotten
 class Sessions(Protocol):
     """The sessions of this worker: tbfast.net.mqtt.MqttPort."""
 
-    def open_sessions(self) -> list[tuple[int, int, int, int]]: ...
+    def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]: ...
     def open_credentials(self) -> list[str]: ...
     def close_device(self, device: int, reason: str) -> None: ...
     def taken_over(self, device: int, slot: int, generation: int) -> None: ...
     def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None: ...
 
 
+class Polls(Protocol):
+    """Requests of devices that wait without a session: tbfast.net.http_device.DeviceApi."""
+
+    def close_device(self, device: int) -> None: ...
+
+
 class _Pending:
     """One client whose credentials are being looked up."""
 
-    __slots__ = ("client", "done", "expires", "unavailable")
+    __slots__ = ("decide", "done", "expires", "ids", "unavailable")
 
     def __init__(
         self,
-        client: Presented,
+        ids: list[str],
+        decide: Callable[[Lookup], StoredCredentials | None],
         done: Callable[[StoredCredentials | None], None],
         unavailable: Callable[[], None],
         expires: float,
     ) -> None:
-        self.client = client
+        self.ids = ids
+        self.decide = decide
         self.done = done
         self.unavailable = unavailable
         self.expires = expires
@@ -65,8 +75,10 @@ class Directory:
         worker: int,
         journal: Journal,
         feed: BlockFeed,
+        operations: Operations,
     ) -> None:
         self._loop = loop
+        self._operations = operations
         self._worker = worker
         self._journal = journal
         self._feed = feed
@@ -79,6 +91,7 @@ class Directory:
         self._rechecks: dict[int, str] = {}
         self._request = 0
         self.sessions: Sessions | None = None
+        self.polls: Polls | None = None
 
     # --- credentials -------------------------------------------------------------------------
 
@@ -89,29 +102,54 @@ class Directory:
         unavailable: Callable[[], None],
     ) -> None:
         """Calls `done` with the credentials that accept the client, at once if they are cached."""
-        if not all(i in self._known or i in self._unknown for i in candidate_ids(client)):
-            if len(self._pending) >= limits.UNAUTHENTICATED_CONNECTIONS:
-                unavailable()
-                return
-            self._request += 1
-            pending = _Pending(client, done, unavailable, self._loop.time() + LOOKUP_TIMEOUT_S)
-            self._pending[self._request] = pending
-            if self._welcomed:
-                self._ask(self._request, pending)
-            elif (found := self._cached_token(client)) is not None:
-                # Only the refusal of the composite id is unknown: a token we know lets in.
-                del self._pending[self._request]
-                done(found)
+        ids = candidate_ids(client)
+        if all(i in self._known or i in self._unknown for i in ids):
+            done(identify(client, self._known.get))
+        elif not self._welcomed and (found := self._cached_token(client)) is not None:
+            # Only the refusal of the composite id is unknown: a token we know lets in.
+            done(found)
+        else:
+            self._look_up(ids, partial(identify, client), done, unavailable)
+
+    def token(self, token: str) -> StoredCredentials | None:
+        """The credentials of an access token, if they are cached."""
+        return _accept_token(token, self._known.get)
+
+    def find_token(
+        self,
+        token: str,
+        done: Callable[[StoredCredentials | None], None],
+        unavailable: Callable[[], None],
+    ) -> None:
+        """As `find`, for a protocol that presents nothing but an access token."""
+        if token in self._known or token in self._unknown:
+            done(self.token(token))
+        else:
+            self._look_up([token], partial(_accept_token, token), done, unavailable)
+
+    def _look_up(
+        self,
+        ids: list[str],
+        decide: Callable[[Lookup], StoredCredentials | None],
+        done: Callable[[StoredCredentials | None], None],
+        unavailable: Callable[[], None],
+    ) -> None:
+        if len(self._pending) >= limits.UNAUTHENTICATED_CONNECTIONS:
+            unavailable()
             return
-        done(identify(client, self._known.get))
+        self._request += 1
+        expires = self._loop.time() + LOOKUP_TIMEOUT_S
+        pending = _Pending(ids, decide, done, unavailable, expires)
+        self._pending[self._request] = pending
+        if self._welcomed:
+            self._ask(self._request, pending)
 
     def _cached_token(self, client: Presented) -> StoredCredentials | None:
-        found = self._known.get(client.user_name or "")
-        return found if found is not None and found.type == "ACCESS_TOKEN" else None
+        return self.token(client.user_name or "")
 
     def _ask(self, request: int, pending: _Pending) -> None:
         assert self._channel is not None
-        self._channel.send(msg.Lookup(request, candidate_ids(pending.client)))
+        self._channel.send(msg.Lookup(request, pending.ids))
 
     def _found(self, answer: msg.Found) -> None:
         if (recheck := self._rechecks.pop(answer.request, None)) is not None:
@@ -122,10 +160,9 @@ class Directory:
         pending = self._pending.pop(answer.request, None)
         if pending is None:
             return
-        ids = candidate_ids(pending.client)
-        self._learn(ids, answer.credentials)
-        fresh = dict(zip(ids, answer.credentials, strict=True))
-        pending.done(identify(pending.client, fresh.get))
+        self._learn(pending.ids, answer.credentials)
+        fresh = dict(zip(pending.ids, answer.credentials, strict=True))
+        pending.done(pending.decide(fresh.get))
 
     def _learn(self, ids: list[str], credentials: list[StoredCredentials | None]) -> None:
         for credentials_id, found in zip(ids, credentials, strict=True):
@@ -181,6 +218,7 @@ class Directory:
         self._channel = None
         self._welcomed = False
         self._feed.stop()
+        self._operations.unlinked()
 
     def block(self, channel: Channel, block: bytes) -> None:
         raise TbfastError("the controller sent a block")
@@ -200,6 +238,10 @@ class Directory:
                 self._feed.flush()
                 durable = self._journal.durable
                 channel.send(msg.Position(request, durable.epoch, durable.seq))
+            case msg.Answer():
+                self._operations.answered(message)
+            case msg.Notify():
+                self._operations.notify(message)
             case msg.Trim(epoch, seq):
                 self._trim(Position(epoch, seq))
             case msg.Welcome():
@@ -229,12 +271,20 @@ class Directory:
         self._feed.start(channel, Position(welcome.epoch, welcome.seq), welcome.credit_bytes)
         for request, pending in self._pending.items():
             self._ask(request, pending)
+        self._operations.linked(channel)
 
     def _changed(self, change: msg.Changed) -> None:
         self._revision = max(self._revision, change.revision)  # Welcome may be ahead of the log
         for credentials_id in change.credentials_ids:
             self._known.pop(credentials_id, None)
             self._unknown.pop(credentials_id, None)
-        if self.sessions is not None:
-            for device in change.closed_devices:
+        for device in change.closed_devices:
+            if self.sessions is not None:
                 self.sessions.close_device(device, change.reason)
+            if self.polls is not None:
+                self.polls.close_device(device)
+
+
+def _accept_token(token: str, lookup: Lookup) -> StoredCredentials | None:
+    found = lookup(token)
+    return found if found is not None and found.type == "ACCESS_TOKEN" else None

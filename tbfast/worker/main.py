@@ -16,19 +16,23 @@ from tbfast._ext import metrics as words
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast.config import Config
-from tbfast.engine.mqtt.session import Settings
+from tbfast.engine.mqtt.settings import Settings
 from tbfast.errors import StoreError, StoreFull
 from tbfast.link import channel as link
 from tbfast.net.http import HttpPort
+from tbfast.net.http_device import DeviceApi
+from tbfast.net.http_device import Settings as DeviceSettings
 from tbfast.net.mqtt import MqttPort
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
 from tbfast.store.layout import Layout
 from tbfast.store.space import Space
+from tbfast.worker.answers import Answers
 from tbfast.worker.commit import Committer
 from tbfast.worker.directory import Directory
 from tbfast.worker.feed import BlockFeed
+from tbfast.worker.operations import Operations
 
 log = get_logger("tbfast.worker")
 
@@ -53,7 +57,9 @@ class _CommitMetrics:
 
     def committed(self, group: Group, seconds: float) -> None:
         slot = self._slot
-        slot.add(words.MESSAGES_MQTT, group.messages)
+        http = len(group.waiters)
+        slot.add(words.MESSAGES_MQTT, group.messages - http)
+        slot.add(words.MESSAGES_HTTP, http)
         slot.add(words.POINTS, group.points)
         if group.value is not None:
             slot.add(words.COMMITS)
@@ -70,7 +76,9 @@ class _CommitMetrics:
             slot.add(words.BAD_UTF8, group.bad_utf8)
 
     def refused(self, group: Group) -> None:
-        self._slot.add(words.REFUSED_MQTT + words.REASON_STORE, group.messages)
+        http = len(group.waiters)
+        self._slot.add(words.REFUSED_MQTT + words.REASON_STORE, group.messages - http)
+        self._slot.add(words.REFUSED_HTTP + words.REASON_STORE, http)
 
     def pressed(self) -> None:
         self._slot.add(words.BACKPRESSURE)
@@ -113,7 +121,8 @@ class Worker:
             max_string=config.json.max_string_value_length,
         )
         feed = BlockFeed(loop, journal)
-        directory = Directory(loop, self._number, journal, feed)
+        operations = Operations(loop, lambda: committer.accepted)
+        directory = Directory(loop, self._number, journal, feed, operations)
         mqtt_connections, http_connections = _connection_limits()
         port = MqttPort(
             loop,
@@ -121,13 +130,17 @@ class Worker:
             self._slot,
             directory,
             _session_settings(config),
+            operations=operations,
             max_connections=mqtt_connections,
+        )
+        devices = DeviceApi(
+            loop, ingest, self._slot, directory, operations, _device_api_settings(config)
         )
         committer = Committer(
             loop,
             ingest,
             journal,
-            port,
+            Answers(port, devices),
             _CommitMetrics(self._slot),
             disk=config.durability == "disk",
             on_durable=feed.committed,
@@ -135,9 +148,16 @@ class Worker:
             max_journal_bytes=config.journal.max_bytes,
             space=self._space,
         )
-        directory.sessions = port
-        port.commits = committer
-        http = HttpPort(self._node, self._slot, max_connections=http_connections)
+        directory.sessions = operations.sessions = port
+        directory.polls = devices
+        port.commits = devices.commits = committer
+        http = HttpPort(
+            self._node,
+            self._slot,
+            [devices],
+            fast=devices,
+            max_connections=http_connections,
+        )
         await http.listen(loop, self._sockets.http)
         link_task = loop.create_task(
             link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
@@ -145,12 +165,14 @@ class Worker:
         port.reactor.listen(self._sockets.mqtt.fileno())
         self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
         self._slot.put(words.HEALTH_LISTENING, 1)
-        beat = loop.create_task(self._heartbeat(journal, committer, directory))
+        beat = loop.create_task(self._heartbeat(journal, committer, directory, operations))
         log.info("worker ready", worker=self._number, epoch=journal.epoch)
         await self._stop.wait()
         self._slot.put(words.HEALTH_LISTENING, 0)
         if self._exit_code == 0:
-            await self._drain(port, committer)
+            devices.stop()
+            http.stop()
+            await self._drain(port, http, committer)
         port.close()
         http.close()
         beat.cancel()
@@ -175,19 +197,23 @@ class Worker:
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
         return None
 
-    async def _drain(self, port: MqttPort, committer: Committer) -> None:
+    async def _drain(self, port: MqttPort, http: HttpPort, committer: Committer) -> None:
         """Finishes and acknowledges what was received."""
         port.shut_all()
         deadline = asyncio.get_running_loop().time() + DRAIN_S
         # Connections that linger as well: closing them early resets those that still send, and a
         # reset can destroy the last answers on their way.
-        while (port.draining or port.reactor.connections or not committer.idle) and (
-            asyncio.get_running_loop().time() < deadline
-        ):
+        while (
+            port.draining or port.reactor.connections or http.open or not committer.idle
+        ) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
 
     async def _heartbeat(
-        self, journal: Journal, committer: Committer, directory: Directory
+        self,
+        journal: Journal,
+        committer: Committer,
+        directory: Directory,
+        operations: Operations,
     ) -> None:
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
@@ -196,6 +222,7 @@ class Worker:
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
+            operations.expire()
             pressed = self._space.full or bool(self._controller.get(words.DISK_ALARM))
             if journal.reclaimable(pressed=pressed) and (
                 self._reclaiming is None or self._reclaiming.done()
@@ -246,6 +273,14 @@ def _connection_limits() -> tuple[int, int]:
     return room - http, http
 
 
+def _device_api_settings(config: Config) -> DeviceSettings:
+    return DeviceSettings(
+        max_payload_size=config.http.max_payload_size,
+        request_timeout_ms=config.http.request_timeout,
+        max_request_timeout_ms=config.http.max_request_timeout,
+    )
+
+
 def _session_settings(config: Config) -> Settings:
     return Settings(
         max_remaining=config.mqtt.max_payload_size,
@@ -253,6 +288,7 @@ def _session_settings(config: Config) -> Settings:
         connect_timeout_ms=limits.MQTT_CONNECT_TIMEOUT_MS,
         idle_timeout_ms=config.sessions.inactivity_timeout,
         keep_alive_factor=config.mqtt.keep_alive_factor,
+        ack_timeout_ms=config.mqtt.timeout,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -207,3 +208,125 @@ def test_twenty_paho_clients_at_once(server: Server) -> None:
     run_in_threads([lambda name=name: job(name) for name in names])  # type: ignore[misc]
     for name in names:
         assert server.values(name, "n") == list(range(1, 21))
+
+
+# --- the device API beside telemetry ---------------------------------------------------------
+
+
+class Inbox:
+    """Messages a paho client received, by topic."""
+
+    def __init__(self, one: Paho) -> None:
+        self.got: dict[str, list[Any]] = {}
+        one.client.on_message = self._on_message
+
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        self.got.setdefault(message.topic, []).append(json.loads(message.payload))
+
+    def next(self, topic: str) -> Any:
+        """The oldest message of a topic, waited for."""
+        wait_until(lambda: self.got.get(topic))
+        return self.got[topic].pop(0)
+
+
+def subscribe(one: Paho, *filters: str) -> None:
+    before = len(one.granted)
+    one.client.subscribe([(f, 1) for f in filters])
+    wait_until(lambda: len(one.granted) > before)
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_paho_writes_and_reads_attributes(server: Server, token: str, version: int) -> None:
+    with paho_client(server, token, version) as one:
+        inbox = Inbox(one)
+        subscribe(one, "v1/devices/me/attributes", "v1/devices/me/attributes/response/+")
+        # Not waited for: a device that asks right behind its write reads what it wrote.
+        one.client.publish("v1/devices/me/attributes", '{fw:"v1.2",n:5,"gone":null}', qos=1)
+        one.client.publish(
+            "v1/devices/me/attributes/request/007",
+            '{"clientKeys":"fw,n,absent","sharedKeys":"limit"}',
+            qos=1,
+        )
+        reply = "v1/devices/me/attributes/response/"
+        assert inbox.next(reply + "7") == {"client": {"fw": "v1.2", "n": 5}}
+        server.save_attributes(token, "SHARED_SCOPE", {"limit": 42.5, "on": True})
+        assert inbox.next("v1/devices/me/attributes") == {"limit": 42.5, "on": True}
+        server.save_attributes(token, "SERVER_SCOPE", {"secret": 1})  # never seen by the device
+        one.client.publish("v1/devices/me/attributes/request/8", "{}", qos=1)
+        assert inbox.next(reply + "8") == {
+            "client": {"fw": "v1.2", "n": 5},
+            "shared": {"limit": 42.5, "on": True},
+        }
+        server.delete_attributes(token, "SHARED_SCOPE", "limit", "never")
+        assert inbox.next("v1/devices/me/attributes") == {"deleted": ["limit", "never"]}
+        one.client.publish("v2/a/req/j/9", '{"sharedKeys":"limit"}', qos=0)
+        assert inbox.next("v2/a/res/j/9") == {}
+
+
+def running_controller(server: Server) -> int | None:
+    """Its process, None while it does not answer."""
+    try:
+        return server.pids()["controller"]
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def test_attributes_survive_kill_9_of_the_controller(own_server: Server) -> None:
+    own_server.add_device("d", "t")
+    with paho_client(own_server, "t", 5) as one:
+        one.client.publish("v1/devices/me/attributes", '{"a":1}', qos=1).wait_for_publish(ANSWER_S)
+    own_server.save_attributes("d", "SHARED_SCOPE", {"b": 2})
+    killed = own_server.kill9("controller")
+    wait_until(lambda: running_controller(own_server) not in (None, killed))
+    assert own_server.attributes("d", "CLIENT_SCOPE") == {"a": 1}
+    assert own_server.attributes("d", "SHARED_SCOPE") == {"b": 2}
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_paho_answers_calls_of_the_server(server: Server, token: str, version: int) -> None:
+    with paho_client(server, token, version) as one:
+        calls: list[tuple[str, Any]] = []
+
+        def on_message(client: Any, data: Any, message: Any) -> None:
+            calls.append((message.topic, json.loads(message.payload)))
+            answer = message.topic.replace("request", "response")
+            client.publish(answer, json.dumps({"done": len(calls)}), qos=1)
+
+        one.client.on_message = on_message
+        subscribe(one, "v1/devices/me/rpc/request/+")
+        params = {"pin": "23", "value": 1}
+        assert server.call(token, "twoway", "setGpio", params) == (200, {"done": 1})
+        assert server.call(token, "oneway", "reboot", None) == (200, None)
+        wait_until(lambda: len(calls) == 2)
+        assert calls == [
+            ("v1/devices/me/rpc/request/0", {"method": "setGpio", "params": params}),
+            ("v1/devices/me/rpc/request/1", {"method": "reboot", "params": None}),
+        ]
+
+
+def test_a_call_waits_for_the_device_to_subscribe(server: Server, token: str) -> None:
+    answers: list[Any] = []
+    caller = threading.Thread(
+        target=lambda: answers.append(server.call(token, "twoway", "ping", {}))
+    )
+    caller.start()
+    with paho_client(server, token, 4) as one:
+        one.client.on_message = lambda client, data, message: client.publish(
+            message.topic.replace("req", "res"), '"pong"', qos=1
+        )
+        subscribe(one, "v2/r/req/+")
+        caller.join(ANSWER_S)
+    assert answers == [(200, "pong")]
+
+
+def test_paho_calls_the_server(server: Server, token: str) -> None:
+    with paho_client(server, token, 5) as one:
+        inbox = Inbox(one)
+        one.client.publish(
+            "v1/devices/me/rpc/request/1", '{"method":"getCurrentTime","params":{}}', qos=1
+        )
+        # Delivered although nothing was subscribed.
+        assert inbox.next("v1/devices/me/rpc/response/1") > 1_700_000_000_000
+        info = one.client.publish("v1/devices/me/rpc/request/2", "[]", qos=1)
+        wait_until(lambda: info.mid in one.published)
+        assert one.published[info.mid] == 0x99

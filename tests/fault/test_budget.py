@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tbfast.model import mqtt as m
+from tbfast.model.ranges import RangeQuery
 from tbfast.store.space import used_bytes
 from tests.support.faulty_disk import small_disk
 from tests.support.mqtt_client import connected
@@ -30,7 +31,7 @@ def _messages() -> Iterator[bytes]:
 
 def _kept(node: Node) -> list[int]:
     with node.api() as api:
-        found = api.history(api.find("d0"), ["n"], None, None, 1_000_000)
+        found = api.history(api.find("d0"), RangeQuery(keys=("n",), limit=1_000_000))
     return [point["value"] for point in json.loads(found)["n"]]
 
 

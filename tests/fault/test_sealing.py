@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tbfast.model.ranges import RangeQuery
 from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
@@ -174,7 +175,7 @@ def test_full_disk_while_sealing(tmp_path: Path, disk: SmallDisk) -> None:
             assert node.ready()
             with node.api() as api:
                 view = api.find("d0")
-                assert b'"n":[{' in api.history(view, None, None, None, 10)
+                assert b'"n":[{' in api.history(view, RangeQuery(limit=10))
             disk.resize(256)
             load.wait_acked(2000, SEALED_S)
             record = load.finish()

@@ -1,7 +1,7 @@
 """Each row exactly once: journal, head, runs and windows against plain dictionaries.
 
-Crashes (files as a kill -9 leaves them, also in the middle of a run), restarts, trims, dropped
-windows; read back by a running node and by the command line's reader.
+Deletes, crashes (files as a kill -9 leaves them, also in the middle of a run), restarts, trims,
+dropped windows; read back by a running node and by the command line's reader.
 """
 
 import asyncio
@@ -39,11 +39,22 @@ CRASHES = st.tuples(
     st.integers(0, 2),
     st.booleans(),
 )
+DELETES = st.fixed_dictionaries(
+    {
+        "device": DEVICES,
+        "keys": st.none() | st.lists(st.sampled_from(KEYS), unique=True, min_size=1),
+        "start_ms": st.none() | TIMES,
+        "end_ms": st.none() | TIMES,
+        "latest": st.booleans(),
+        "rewrite_latest": st.booleans(),
+    }
+)
 MEMORY = Path("/dev/shm")  # crashes of the process, not of the machine: no disk is needed
 DAY_MS = 86_400_000
 SMALL_BATCH_BYTES = 100  # chunks of a few devices already need several writes
 
 Message = tuple[int, int, int, dict[str, str]]  # journal, device, time, values
+Delete = dict[str, Any]
 Layer = dict[tuple[int, str], dict[int, Any]]
 
 
@@ -98,43 +109,96 @@ class SeriesModel(RuleBasedStateMachine):
         assert number not in self.runs, "a run number twice"
         self.runs.add(number)
 
-    async def _sealed(self, late: Message | None) -> Any:
-        """Seals; the late message arrives after the freeze and is not part of the run."""
+    async def _sealed(self, delete: Delete | None, late: Message | None) -> Any:
+        """Seals; delete and late message come after the freeze and are not part of the run."""
         sealing = asyncio.ensure_future(self.storage.sealer.seal())
+        await asyncio.sleep(0)
+        deleting = asyncio.ensure_future(self._delete(delete))
         await asyncio.sleep(0)
         if late is not None:
             journal, device, ts, values = late
             self.storage.write(journal, device, (ts, values))
+        await deleting
         return await sealing
 
-    @rule(late=st.none() | MESSAGES)
-    def seal(self, late: Message | None) -> None:
-        record = self.runner.run(self._sealed(late))
-        assert (record is not None) == bool(self.layers[None])
+    def _after_freeze(self, delete: Delete | None, late: Message | None) -> None:
+        if delete is not None:
+            self._deleted(**delete)
+        if late is not None:
+            self._arrived(late[1], late[2:])
+
+    @rule(delete=st.none() | DELETES, late=st.none() | MESSAGES)
+    def seal(self, delete: Delete | None, late: Message | None) -> None:
+        held = self.storage.tail.head.points
+        record = self.runner.run(self._sealed(delete, late))
+        assert (record is not None) == bool(held)
         if record is not None:
             assert record.points == sum(map(len, self.layers[None].values()))
             self._recorded(record.window)
-        if late is not None:
-            self._arrived(late[1], late[2:])
+        self._after_freeze(delete, late)
 
     @rule()
     def trim(self) -> None:
         self.storage.trim()
 
-    @precondition(lambda self: self.layers[None])
-    @rule(step=CRASHES, late=st.none() | MESSAGES)
-    def crash_in_a_run(self, step: tuple[str, int, bool], late: Message | None) -> None:
+    @precondition(lambda self: self.storage.tail.head.points)
+    @rule(step=CRASHES, delete=st.none() | DELETES, late=st.none() | MESSAGES)
+    def crash_in_a_run(
+        self, step: tuple[str, int, bool], delete: Delete | None, late: Message | None
+    ) -> None:
         self.storage.store.crash_at = step
         try:
-            record = self.runner.run(self._sealed(late))
+            record = self.runner.run(self._sealed(delete, late))
         except Crash:
             if step == ("finish_run", 0, False):
                 self._recorded(self.storage.store.runs[-1].window)
         else:
             self._recorded(record.window)
-        if late is not None:
-            self._arrived(late[1], late[2:])
+        self._after_freeze(delete, late)
         self._crash()
+
+    # --- deletes -----------------------------------------------------------------------------
+
+    async def _delete(self, delete: Delete | None) -> None:
+        if delete is not None:
+            await self.storage.deletes.delete(**delete)
+
+    def _deleted(
+        self,
+        device: int,
+        keys: list[str] | None,
+        start_ms: int | None,
+        end_ms: int | None,
+        latest: bool,
+        rewrite_latest: bool,
+    ) -> None:
+        def hit(ts: int) -> bool:
+            return (start_ms is None or ts >= start_ms) and (end_ms is None or ts < end_ms)
+
+        for layer in self.layers.values():
+            for (owner, key), points in layer.items():
+                if owner == device and (keys is None or key in keys):
+                    for ts in [ts for ts in points if hit(ts)]:
+                        del points[ts]
+        left = self._points(device)
+        for owner, key in list(self.newest):
+            if owner != device or (keys is not None and key not in keys):
+                continue
+            if latest and hit(self.newest[owner, key][0]):
+                del self.newest[owner, key]
+                if rewrite_latest and left.get(key):
+                    ts = max(left[key])
+                    self.newest[owner, key] = ts, left[key][ts]
+
+    @rule(delete=DELETES)
+    def delete(self, delete: Delete) -> None:
+        self.runner.run(self._delete(delete))
+        self._deleted(**delete)
+
+    @rule(device=DEVICES)
+    def delete_everything(self, device: int) -> None:
+        self.runner.run(self.storage.deletes.delete(device, None))
+        self._deleted(device, None, None, None, latest=True, rewrite_latest=False)
 
     # --- windows -----------------------------------------------------------------------------
 
@@ -169,8 +233,9 @@ class SeriesModel(RuleBasedStateMachine):
     @rule(sealing=st.booleans())
     def restart(self, sealing: bool) -> None:
         if sealing:
+            held = self.storage.tail.head.points
             self.runner.run(self.storage.sealer.finish())
-            if self.layers[None]:
+            if held:
                 self._recorded(self.storage.store.runs[-1].window)
         self.storage.close()
         self._read_offline()

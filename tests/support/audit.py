@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tbfast.model.ranges import RangeQuery
 from tests.support.ledger import BASE_MS, Device, Record
 from tests.support.node import Node
 
@@ -25,7 +26,7 @@ def audit(node: Node, record: Record) -> int:
     with node.api() as api:
         for number, (token, device) in enumerate(record.devices.items()):
             view = api.find(f"d{number}")
-            stored = msgspec.json.decode(api.history(view, None, None, None, LIMIT), type=_Series)
+            stored = msgspec.json.decode(api.history(view, RangeQuery(limit=LIMIT)), type=_Series)
             latest = api.get(
                 f"/api/plugins/telemetry/DEVICE/{view.id}/values/timeseries?useStrictDataTypes=true",
                 _Series,

@@ -6,11 +6,23 @@ from typing import Any
 from tbfast import limits
 from tbfast._ext.ingest import Group, Ingest
 from tbfast.codec import mqtt as codec
-from tbfast.engine.mqtt.effects import Abort, Authenticate, Effect, Finish, Refused, SessionOpened
-from tbfast.engine.mqtt.session import MqttSession, Settings, State
+from tbfast.engine.mqtt.effects import (
+    Abort,
+    Ask,
+    Authenticate,
+    Delivered,
+    Effect,
+    Finish,
+    Listen,
+    Refused,
+    SessionOpened,
+)
+from tbfast.engine.mqtt.session import MqttSession
+from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.model.operations import Notice, Result
 
 SLOT = 3
 DEVICE = 42
@@ -62,6 +74,9 @@ class Host:
         self.asked: list[Presented] = []
         self.opened = 0
         self.refusals: list[str] = []
+        self.operations: list[Ask] = []  # not answered yet
+        self.listens: list[Listen] = []
+        self.delivered: list[tuple[int, str]] = []
         self.blocks: list[bytes] = []
         self._kept = b""
         self._seq = 0
@@ -145,6 +160,15 @@ class Host:
         self.engine.auth_unavailable(self.now)
         self._pump()
 
+    def answer(self, result: Result) -> None:
+        """The controller answers the oldest operation."""
+        self.engine.answered(self.operations.pop(0), result, self.now)
+        self._pump()
+
+    def notify(self, notice: Notice, push: int = 0) -> None:
+        self.engine.notify(notice, push, self.now)
+        self._pump()
+
     def shutdown(self, code: m.ReasonCode, reason: str = "because") -> None:
         self.engine.shutdown(code, reason, self.now)
         self._pump()
@@ -165,6 +189,12 @@ class Host:
                 self.opened += 1
             case Refused(reason, _detail):
                 self.refusals.append(reason)
+            case Ask():
+                self.operations.append(effect)
+            case Listen():
+                self.listens.append(effect)
+            case Delivered(push, state):
+                self.delivered.append((push, state))
             case Finish():
                 self._send(self.engine.output())
                 self.ended = "finish"

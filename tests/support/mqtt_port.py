@@ -9,13 +9,14 @@ from pathlib import Path
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast.codec import mqtt as codec
-from tbfast.engine.mqtt.session import Settings
+from tbfast.engine.mqtt.settings import Settings
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.net.mqtt import MqttPort
 from tbfast.net.strangers import Strangers
-from tbfast.store.journal import Journal
+from tbfast.store.journal import Journal, Position
 from tbfast.worker.commit import Committer
+from tbfast.worker.operations import Operations
 
 TELEMETRY = "v1/devices/me/telemetry"
 
@@ -115,10 +116,12 @@ class Port:
         self.journal = Journal(path / "0", 0)
         self.ingest = Ingest()
         self.directory = Directory()
+        self.operations = Operations(loop, lambda: Position(0, 0))
         self.metrics = CountingMetrics()
         self.slot = Slot()
         self.port = MqttPort(
             loop, self.ingest, self.slot, self.directory, Settings(),
+            operations=self.operations,
             max_connections=max_connections,
             strangers=Strangers(max_strangers, max_stranger_bytes),
         )  # fmt: skip

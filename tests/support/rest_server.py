@@ -9,10 +9,15 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
-from tbfast.control.registry import Registry
+from tbfast.control.attributes import AttributeService
+from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
+from tbfast.control.rpc import RpcService
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
+from tbfast.control.sessions import Sessions
 from tbfast.errors import ResourceError
+from tbfast.model.ranges import RangeQuery, bucket_bounds
+from tbfast.store.attributes import AttributeStore
 from tbfast.store.layout import Layout
 
 NODE = NodeInfo(
@@ -32,30 +37,43 @@ class MemorySeries:
 
     def __init__(self) -> None:
         self.points: dict[int, dict[str, dict[int, str]]] = {}
+        self.deleted: list[tuple[bool, bool]] = []
 
     def put(self, device: int, key: str, ts: int, value: str) -> None:
         self.points.setdefault(device, {}).setdefault(key, {})[ts] = value
 
-    async def range(
+    async def range(self, device: int, query: RangeQuery) -> bytes:
+        if query.aggregates:
+            bucket_bounds(query)
+            return b'{"asked":%s}' % msgspec.json.encode([{"ts": 0, "value": query.aggregation}])
+        low = -(1 << 63) if query.start_ms is None else query.start_ms
+        high = 1 << 63 if query.end_ms is None else query.end_ms
+        found = {}
+        for key, points in self._of(device, query.keys).items():
+            times = sorted((ts for ts in points if low <= ts < high), reverse=not query.ascending)
+            found[key] = [(ts, points[ts]) for ts in times[: query.limit]]
+        return _text(found)
+
+    async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
+        return await self.range(
+            device, RangeQuery(keys=None if keys is None else tuple(keys), limit=1)
+        )
+
+    async def delete(
         self,
         device: int,
         keys: Sequence[str] | None,
         *,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
-        ascending: bool,
-    ) -> bytes:
-        low = -(1 << 63) if start_ms is None else start_ms
-        high = 1 << 63 if end_ms is None else end_ms
-        found = {}
-        for key, points in self._of(device, keys).items():
-            times = sorted((ts for ts in points if low <= ts < high), reverse=not ascending)
-            found[key] = [(ts, points[ts]) for ts in times[:limit]]
-        return _text(found)
-
-    async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
-        return await self.range(device, keys, start_ms=None, end_ms=None, limit=1, ascending=False)
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+        latest: bool = True,
+        rewrite_latest: bool = False,
+    ) -> None:
+        self.deleted.append((latest, rewrite_latest))
+        for points in [p for k, p in self.points[device].items() if keys is None or k in keys]:
+            for ts in list(points):
+                if (start_ms is None or ts >= start_ms) and (end_ms is None or ts < end_ms):
+                    del points[ts]
 
     async def keys(self, device: int) -> list[str]:
         return sorted(self.points.get(device, {}))
@@ -173,7 +191,20 @@ class RunningApp:
 
     async def _serve(self) -> None:
         self.registry = await Registry.open(self.layout.registry)
-        app = build_app(Services(self.registry, self.series, self.feed, FixedNode()))
+        store = AttributeStore(self.layout.attributes)
+        sessions = Sessions()
+        self.attributes = AttributeService(store, sessions, wall_clock_ms)
+        app = build_app(
+            Services(
+                registry=self.registry,
+                series=self.series,
+                attributes=self.attributes,
+                rpc=RpcService(sessions),
+                live=self.feed,
+                node=FixedNode(),
+                deletes=self.series,
+            )
+        )
         config = uvicorn.Config(
             app, uds=str(self.layout.api), ws="none", lifespan="off", log_config=None
         )
@@ -181,6 +212,7 @@ class RunningApp:
         try:
             await self._server.serve()
         finally:
+            store.close()
             await self.registry.close()
 
 

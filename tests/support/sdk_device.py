@@ -6,7 +6,10 @@ SDK reports, as JSON.
 
 import json
 import sys
+import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
 
@@ -26,8 +29,30 @@ def main(port: int, token: str) -> None:
     )
     results = [client.is_connected()]
     results += [client.send_telemetry(one).get() == TBPublishInfo.TB_ERR_SUCCESS for one in records]
+    results += [
+        client.send_attributes({"fw": "v1"}).get() == TBPublishInfo.TB_ERR_SUCCESS,
+        _asked(lambda done: client.request_attributes(["fw"], ["limit"], callback=done))
+        == {"client": {"fw": "v1"}, "shared": {"limit": 7}},
+        _asked(lambda done: client.send_rpc_call("getCurrentTime", {}, done)) > 1_700_000_000_000,
+    ]
     client.disconnect()
     print(json.dumps(results))
+
+
+def _asked(ask: Callable[[Callable[..., None]], Any]) -> Any:
+    """What the SDK hands to the callback of a request."""
+    answers: list[Any] = []
+    arrived = threading.Event()
+
+    def done(*words: Any) -> None:
+        # attributes: (answer, error or client); calls: (request id, answer, error)
+        answers.extend(word for word in words if isinstance(word, dict | int))
+        arrived.set()
+
+    ask(done)
+    assert arrived.wait(CONNECT_S), "the SDK heard nothing"
+    dicts = [word for word in answers if isinstance(word, dict)]
+    return dicts[0] if dicts else max(answers)
 
 
 if __name__ == "__main__":

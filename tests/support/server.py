@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from tbfast.cli import client as api
 from tbfast.errors import TbfastError
+from tbfast.model.ranges import RangeQuery
 from tests.support.waiting import wait_until
 
 READY_S = 30.0
@@ -126,14 +127,47 @@ class Server:
 
     def node(self) -> dict[str, Any]:
         """GET /api/node."""
-        connection = http.client.HTTPConnection("localhost", timeout=10)
+        answer: dict[str, Any] = self.rest("GET", "/api/node")[1]
+        return answer
+
+    def rest(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One REST request on the command line's socket: status, and the answer's JSON."""
+        connection = http.client.HTTPConnection("localhost", timeout=20)
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(10)
+        connection.sock.settimeout(20)
         with contextlib.closing(connection):
             connection.sock.connect(str(self.data_dir / api.SOCKET_NAME))
-            connection.request("GET", "/api/node")
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
-            return answer
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            text = response.read()
+            return response.status, json.loads(text) if text else None
+
+    # --- attributes and calls ----------------------------------------------------------------
+
+    def _telemetry_path(self, device: str) -> str:
+        with self._target() as target:
+            return f"/api/plugins/telemetry/DEVICE/{target.find(device).id}"
+
+    def save_attributes(self, device: str, scope: str, values: dict[str, Any]) -> None:
+        """Saves attributes over REST."""
+        assert self.rest("POST", f"{self._telemetry_path(device)}/{scope}", values) == (200, None)
+
+    def delete_attributes(self, device: str, scope: str, *keys: str) -> None:
+        """Deletes attributes over REST."""
+        path = f"{self._telemetry_path(device)}/{scope}?keys={','.join(keys)}"
+        assert self.rest("DELETE", path) == (200, None)
+
+    def attributes(self, device: str, scope: str) -> dict[str, Any]:
+        """Attributes of a scope by name."""
+        status, rows = self.rest("GET", f"{self._telemetry_path(device)}/values/attributes/{scope}")
+        assert status == 200
+        return {row["key"]: row["value"] for row in rows}
+
+    def call(self, device: str, mode: str, method: str, params: Any) -> tuple[int, Any]:
+        """Calls a method of a device over REST."""
+        with self._target() as target:
+            path = f"/api/rpc/{mode}/{target.find(device).id}"
+        return self.rest("POST", path, {"method": method, "params": params})
 
     def pids(self) -> dict[str, int]:
         """Process ids by process name."""
@@ -183,7 +217,8 @@ class Server:
     ) -> dict[str, list[dict[str, Any]]]:
         """What `tbfast query --json` prints, by the same code in this process."""
         with self._target() as target:
-            found = target.history(target.find(device), list(keys) or None, start, end, limit)
+            asked = RangeQuery(keys=keys or None, start_ms=start, end_ms=end, limit=limit)
+            found = target.history(target.find(device), asked)
         answer: dict[str, list[dict[str, Any]]] = json.loads(found)
         return answer
 

@@ -12,9 +12,11 @@ from tbfast._ext.ingest import Ingest
 from tbfast._ext.metrics import Slot
 from tbfast._ext.series import split_definitions
 from tbfast.config import Series
+from tbfast.control.deletes import DeleteService
 from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
 from tbfast.control.tail import TailService
+from tbfast.model.ranges import RangeQuery
 from tbfast.store.journal import Journal, Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
@@ -97,6 +99,7 @@ class Storage:
         )
         links: Any = _NoLinks()
         self.reads = NodeSeries(self.tail, links, self.store, self.layout, 0)
+        self.deletes = DeleteService(self.tail, self.store, self.sealer, self.reads)
         self.sealed_to: dict[int, tuple[int, int]] = self.store.cursors()
         self.sealer.restore()
         self.replayed = self._replay()
@@ -177,5 +180,5 @@ def _listing(root: Path) -> dict[Path, int]:
 
 async def ranged(reader: Any, device: int, keys: list[str] | None = None, **bounds: Any) -> Answer:
     """`reader.range` with wide defaults, parsed."""
-    wide = {"start_ms": None, "end_ms": None, "limit": 1 << 40, "ascending": True}
-    return parsed(await reader.range(device, keys, **{**wide, **bounds}))
+    wide = {"keys": None if keys is None else tuple(keys), "limit": 1 << 40, "ascending": True}
+    return parsed(await reader.range(device, RangeQuery(**{**wide, **bounds})))

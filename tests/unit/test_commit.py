@@ -92,7 +92,7 @@ class Bench:
         assert group.value is None or self.durable[-1][1] == group.seq
         self.acknowledged += _messages(group)
 
-    def fail(self, group: Group) -> None:
+    def fail(self, group: Group, error: StoreError) -> None:
         self.refused += _messages(group)
 
     def press(self, on: bool) -> None:

@@ -53,7 +53,7 @@ class Answers:
     def complete(self, group: Group) -> None:
         self.completed += 1
 
-    def fail(self, group: Group) -> None:
+    def fail(self, group: Group, error: StoreError) -> None:
         self.failed += 1
 
     def press(self, on: bool) -> None:

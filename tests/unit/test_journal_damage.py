@@ -7,6 +7,7 @@ import pytest
 
 from tbfast._ext.ingest import Ingest
 from tbfast.errors import StoreError
+from tbfast.model.ranges import RangeQuery
 from tbfast.store.journal import Journal, Position
 from tbfast.store.layout import Layout
 from tbfast.store.series_reader import open_offline
@@ -55,9 +56,7 @@ def test_a_range_read_says_so(layout: Layout):
     async def read() -> bytes:
         reader = open_offline(layout.root)
         try:
-            return await reader.range(
-                1, ["n"], start_ms=None, end_ms=None, limit=1000, ascending=True
-            )
+            return await reader.range(1, RangeQuery(keys=("n",), limit=1000, ascending=True))
         finally:
             await reader.close()
 

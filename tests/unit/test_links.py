@@ -7,11 +7,24 @@ from pathlib import Path
 from tbfast._ext.metrics import Slot
 from tbfast.control.links import LinkServer
 from tbfast.control.registry import Registry
+from tbfast.control.sessions import Sessions
 from tbfast.control.tail import TailService
 from tbfast.link import messages as msg
 from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.model.operations import (
+    AnswerRpc,
+    AttributesUpdated,
+    AwaitAttributes,
+    CallServer,
+    Done,
+    ReadAttributes,
+    Refusal,
+    Reply,
+    RpcRequest,
+)
 from tbfast.store.journal import Position
 from tbfast.worker.directory import Directory
+from tbfast.worker.operations import Operations as WorkerOperations
 
 
 class Channel:
@@ -27,12 +40,32 @@ class Channel:
         return [m for m in self.sent if isinstance(m, kind)]
 
 
+class Operations:
+    """Answers every operation once `go` is set; counts those that were given up."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.begun: list[object] = []
+        self.cancelled = 0
+
+    async def carry_out(self, device: int, operation: object) -> Done:
+        self.begun.append((device, operation))
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return Done()
+
+
 class Controller:
     """A link server with a registry, and one worker's channel."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.links = LinkServer(registry, TailService(Slot()))
+        self.operations = Operations()
+        self.sessions = Sessions()
+        self.links = LinkServer(registry, TailService(Slot()), self.sessions, self.operations)
         registry.subscribe(self.links._changed)
 
     def hello(self, worker: int, *sessions: msg.OpenSession, revision: int = 0) -> Channel:
@@ -170,7 +203,9 @@ class _Sessions:
 
 def with_directory(work: Callable[[Directory, _Sessions], None]) -> None:
     async def run() -> None:
-        directory = Directory(asyncio.get_running_loop(), 0, _Journal(), _Feed())
+        loop = asyncio.get_running_loop()
+        operations = WorkerOperations(loop, lambda: Position(1, 7))
+        directory = Directory(loop, 0, _Journal(), _Feed(), operations)
         directory.sessions = _Sessions()
         work(directory, directory.sessions)
 
@@ -238,3 +273,135 @@ def test_lookups_that_nobody_answers_are_bounded(monkeypatch):
         assert refused == [3, 4]
 
     with_directory(work)
+
+
+# --- operations ------------------------------------------------------------------------------
+
+
+def test_an_operation_is_answered_and_a_dropped_one_given_up(tmp_path):
+    async def work(controller: Controller) -> None:
+        channel = controller.hello(0)
+        controller.links.message(channel, msg.Ask(1, 5, AnswerRpc(0, b"x")))
+        controller.links.message(channel, msg.Ask(2, 5, AwaitAttributes()))
+        await until(lambda: len(controller.operations.begun) == 2)
+        controller.links.message(channel, msg.Drop(2))
+        await until(lambda: controller.operations.cancelled)
+        controller.operations.go.set()
+        await until(lambda: channel.of(msg.Answer))
+        assert channel.of(msg.Answer) == [msg.Answer(1, Done())]
+
+    with_controller(tmp_path, work)
+
+
+def test_a_lost_link_gives_its_operations_up(tmp_path):
+    async def work(controller: Controller) -> None:
+        channel = controller.hello(0)
+        controller.links.message(channel, msg.Ask(1, 5, AwaitAttributes()))
+        await until(lambda: controller.operations.begun)
+        controller.links.channel_closed(channel)
+        await until(lambda: controller.operations.cancelled)
+
+    with_controller(tmp_path, work)
+
+
+def test_only_a_session_that_listens_is_told(tmp_path):
+    async def work(controller: Controller) -> None:
+        channel = controller.hello(0, msg.OpenSession(5, 1, 2, 10))
+        notice = AttributesUpdated(b'{"a":1}')
+        outcomes: list[str] = []
+        assert not controller.sessions.tell(5, notice, outcomes.append)
+        controller.links.message(channel, msg.Listen(5, 1, 2, True, False))
+        assert controller.sessions.tell(5, notice, outcomes.append)
+        assert not controller.sessions.tell(5, RpcRequest(0, "m"))
+        (told,) = channel.of(msg.Notify)
+        assert (told.device, told.slot, told.generation, told.notice) == (5, 1, 2, notice)
+        controller.links.message(channel, msg.Delivered(told.push, "sent"))
+        controller.links.message(channel, msg.Delivered(told.push, "acknowledged"))
+        controller.links.message(channel, msg.Delivered(told.push, "timeout"))  # too late
+        assert outcomes == ["sent", "acknowledged"]
+
+    with_controller(tmp_path, work)
+
+
+def test_a_push_to_a_worker_that_goes_away_is_dropped(tmp_path):
+    async def work(controller: Controller) -> None:
+        channel = controller.hello(0, msg.OpenSession(5, 1, 2, 10, True, True))
+        outcomes: list[str] = []
+        controller.sessions.tell(5, RpcRequest(0, "m"), outcomes.append)
+        controller.links.channel_closed(channel)
+        assert outcomes == ["dropped"]
+        assert not controller.sessions.connected(5)
+
+    with_controller(tmp_path, work)
+
+
+def test_a_subscription_of_an_older_session_is_ignored(tmp_path):
+    async def work(controller: Controller) -> None:
+        channel = controller.hello(0, msg.OpenSession(5, 1, 2, 10))
+        controller.links.message(channel, msg.Listen(5, 1, 1, True, True))
+        assert not controller.sessions.tell(5, RpcRequest(0, "m"))
+
+    with_controller(tmp_path, work)
+
+
+def with_operations(work: Callable[[WorkerOperations], None]) -> None:
+    async def run() -> None:
+        work(WorkerOperations(asyncio.get_running_loop(), lambda: Position(1, 7)))
+
+    asyncio.run(run())
+
+
+def test_a_device_reads_what_it_wrote():
+    def work(operations: WorkerOperations) -> None:
+        channel = Channel()
+        operations.linked(channel)
+        operations.ask(5, ReadAttributes(), lambda result: None)
+        operations.ask(5, AnswerRpc(1, b""), lambda result: None)
+        assert [(a.epoch, a.seq) for a in channel.of(msg.Ask)] == [(1, 7), (0, 0)]
+
+    with_operations(work)
+
+
+def test_what_does_no_harm_is_asked_again_when_the_link_is_back():
+    def work(operations: WorkerOperations) -> None:
+        first, second = Channel(), Channel()
+        results: list[object] = []
+        operations.linked(first)
+        operations.ask(5, ReadAttributes(), results.append)
+        operations.ask(5, CallServer("reboot"), results.append)
+        operations.unlinked()
+        assert [type(r) for r in results] == [Refusal]
+        operations.linked(second)
+        (asked,) = second.of(msg.Ask)
+        assert isinstance(asked.operation, ReadAttributes)
+        operations.answered(msg.Answer(asked.request, Reply(b"1")))
+        assert results[1:] == [Reply(b"1")]
+
+    with_operations(work)
+
+
+def test_what_waits_too_long_for_the_link_is_refused():
+    def work(operations: WorkerOperations) -> None:
+        results: list[object] = []
+        operations.ask(5, ReadAttributes(), results.append, timeout_s=0)
+        operations.expire()
+        assert isinstance(results[0], Refusal)
+        assert results[0].reason == "unavailable"
+        operations.expire()
+        assert len(results) == 1
+
+    with_operations(work)
+
+
+def test_nobody_hears_the_answer_to_what_was_dropped():
+    def work(operations: WorkerOperations) -> None:
+        channel = Channel()
+        operations.linked(channel)
+        results: list[object] = []
+        request = operations.ask(5, ReadAttributes(), results.append)
+        operations.drop(request)
+        assert channel.of(msg.Drop) == [msg.Drop(request)]
+        operations.answered(msg.Answer(request, Done()))
+        assert not results
+
+    with_operations(work)

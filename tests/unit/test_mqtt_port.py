@@ -185,7 +185,7 @@ def test_the_order_of_sessions_does_not_follow_the_wall_clock(tmp_path):
         async with running_port(tmp_path) as node:
             before = time.monotonic_ns() // 1_000_000
             await _session(node, "device")
-            ((_, _, _, at_ms),) = node.port.open_sessions()
+            ((_, _, _, at_ms, _, _),) = node.port.open_sessions()
             assert before <= at_ms <= time.monotonic_ns() // 1_000_000
 
     asyncio.run(run())

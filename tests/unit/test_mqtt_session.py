@@ -7,7 +7,7 @@ import pytest
 
 from tbfast import limits
 from tbfast.codec import mqtt as codec
-from tbfast.engine.mqtt.session import Settings, State
+from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.engine.mqtt.topics import FILTERS
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tbfast.engine.mqtt.session import State
+from tbfast.engine.mqtt.settings import State
 from tbfast.model import mqtt as m
 from tests.support.mqtt_host import KNOWN, Host, connect, opened
 

@@ -31,3 +31,4 @@ cdef class Head:
     cdef int _more_places(self, uint32_t index) except -1
     cdef head_series *_series_of(self, uint32_t index, uint64_t device, uint32_t key) except NULL
     cdef head_series *find(self, uint32_t index) noexcept nogil
+    cdef void remove(self, uint32_t index, int64_t first, int64_t last) noexcept nogil

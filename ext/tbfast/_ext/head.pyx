@@ -112,9 +112,25 @@ cdef class Head:
             return NULL
         return &self.series[self.place[index] - 1]
 
+    cdef void remove(self, uint32_t index, int64_t first, int64_t last) noexcept nogil:
+        """Takes the rows of a series with first <= ts <= last out, only before the freeze."""
+        cdef head_series *s = self.find(index)
+        cdef uint32_t *link
+        cdef head_row *row
+        if s == NULL:
+            return
+        link = &s.last
+        while link[0]:
+            row = &self.rows[link[0] - 1]
+            if first <= row.ts and row.ts <= last:
+                link[0] = row.previous
+                s.count -= 1
+            else:
+                link = &row.previous
+
     @property
     def points(self):
-        """Rows held."""
+        """Rows taken in, with those that were removed again."""
         return self.row_count
 
     @property

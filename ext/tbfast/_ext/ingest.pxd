@@ -62,6 +62,7 @@ cdef class Group:
     cdef public uint64_t seq
     cdef public uint32_t last_key
     cdef public uint64_t points, held_bytes, dropped_records
+    cdef readonly list waiters
     cdef int grow(self) except -1
 
 cdef class Ingest:
@@ -75,4 +76,5 @@ cdef class Ingest:
     cdef tbf_walk_context context
     cdef int set_time(self, int64_t wall_ms, int64_t mono_ns) except -1
     cdef int grow(self) except -1
+    cdef tuple _append(self, uint64_t device, object data, bint attributes)
     cdef int ensure_slot(self, uint32_t slot) except -1

@@ -9,8 +9,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 from tbfast import limits
-from tbfast._ext.batch cimport TBF_ENOSPACE, TBF_OK, tbf_batch_clear, tbf_span
-from tbfast._ext.tbjson cimport tbf_json_result, tbf_json_telemetry
+from tbfast._ext.batch cimport TBF_OK, tbf_batch_clear
+from tbfast._ext.tbjson cimport append_json, tbf_json_result
 from tbfast.errors import PeerError
 
 cdef enum:
@@ -26,6 +26,7 @@ cdef class Group:
         self.g.touched = <tbf_touched *>malloc(self.g.touched_cap * sizeof(tbf_touched))
         if self.g.acks == NULL or self.g.touched == NULL:
             raise MemoryError("no memory for a commit group")
+        self.waiters = []
 
     def __dealloc__(self):
         free(self.g.acks)
@@ -49,7 +50,7 @@ cdef class Group:
 
     @property
     def messages(self):
-        """PUBLISHes in the group, all QoS levels."""
+        """Messages in the group, acknowledged or not."""
         return self.g.messages
 
     @property
@@ -235,19 +236,21 @@ cdef class Ingest:
 
         PeerError (0x99) when it is refused: nothing of it is in the batch then.
         """
+        return self._append(device, data, False)
+
+    def append_attributes(self, uint64_t device, data):
+        """One record of client attributes (MQTT spec 4.1); otherwise as append_json."""
+        return self._append(device, data, True)
+
+    cdef tuple _append(self, uint64_t device, object data, bint attributes):
         cdef Py_buffer view
-        cdef tbf_span payload
         cdef tbf_json_result result
-        cdef tbf_status status = TBF_ENOSPACE
+        cdef tbf_status status
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            payload.p = <const uint8_t *>view.buf
-            payload.n = <size_t>view.len
-            while status == TBF_ENOSPACE:
-                status = tbf_json_telemetry(&self.batch.b, device, self.context.wall_ms, payload,
-                                            &self.json, &result)
-                if status == TBF_ENOSPACE:
-                    self.batch.grow()
+            status = append_json(self.batch, device, self.context.wall_ms,
+                                 <const uint8_t *>view.buf, <size_t>view.len, attributes,
+                                 &self.json, &result)
         finally:
             PyBuffer_Release(&view)
         if status != TBF_OK:
@@ -262,6 +265,11 @@ cdef class Ingest:
                              self.context.read_us) != TBF_OK:
             self.group.grow()
         self.sessions[slot].active_ms = self.context.mono_ms
+
+    def wait(self, waiter):
+        """A message of a protocol without sessions: `waiter` goes with the open group."""
+        self.group.g.messages += 1
+        self.group.waiters.append(waiter)
 
     def take(self, uint32_t journal_id, uint32_t epoch, uint64_t seq, int64_t commit_ms,
              uint32_t first_key):
@@ -297,6 +305,7 @@ cdef class Ingest:
     def recycle(self, Group group):
         """Gives back a group whose answers have been sent."""
         group.value = None
+        group.waiters.clear()
         if len(self._spare) < 8 and group.g.ack_cap <= 65536:
             self._spare.append(group)
 

@@ -39,6 +39,7 @@ from tbfast._ext.chunk cimport (
     tbf_cursor_next,
     tbf_cursor_open,
 )
+from tbfast._ext.deleted cimport Deleted, Ranges
 from tbfast._ext.head cimport Head, head_row, head_series
 from tbfast._ext.series cimport RangeScan, tbf_point
 
@@ -266,8 +267,9 @@ cdef class Sealer:
         return writer.len
 
 
-def feed_chunk(RangeScan scan not None, const uint8_t[::1] chunk not None, names, uint32_t run):
-    """Gives the points of a chunk to a range scan.
+def feed_chunk(RangeScan scan not None, const uint8_t[::1] chunk not None, names, uint32_t run,
+               Deleted deleted=None):
+    """Gives the points of a chunk to a range scan, without those that are deleted.
 
     names: {key number: name}.  Points of a later run win over those of an earlier one at the same
     time, and rows of a head over both.
@@ -278,6 +280,8 @@ def feed_chunk(RangeScan scan not None, const uint8_t[::1] chunk not None, names
     cdef tbf_status status
     cdef size_t at
     cdef int64_t wanted, last = INT64_MAX
+    cdef Py_ssize_t reach = deleted.reach(run) if deleted is not None else 0
+    cdef Ranges gone
     span.p = &chunk[0] if chunk.shape[0] else NULL
     span.n = <size_t>chunk.shape[0]
     if tbf_chunk_open(span, &opened) != TBF_OK:
@@ -291,13 +295,14 @@ def feed_chunk(RangeScan scan not None, const uint8_t[::1] chunk not None, names
         name = names.get(column.key)
         wanted = scan.column_of(name) if name is not None else -1
         if wanted >= 0 and column.max_ts >= scan.start_ms and column.min_ts <= last:
-            feed_column(scan, &column, <uint32_t>wanted, last, run)
+            gone = deleted.ranges(name, reach) if reach else None
+            feed_column(scan, &column, <uint32_t>wanted, last, run, gone)
     if status != TBF_MORE:
         raise StoreError("a chunk of the series store is damaged")
 
 
 cdef int feed_column(RangeScan scan, const tbf_chunk_column *column, uint32_t wanted, int64_t last,
-                     uint32_t run) except -1:
+                     uint32_t run, Ranges gone) except -1:
     cdef tbf_cursor cursor
     cdef int64_t ts[BATCH]
     cdef tbf_cell cells[BATCH]
@@ -312,6 +317,8 @@ cdef int feed_column(RangeScan scan, const tbf_chunk_column *column, uint32_t wa
         if status != TBF_OK:
             break
         for i in range(n):
+            if gone is not None and gone.has(ts[i]):
+                continue
             point.type = <tbf_type>cells[i].type
             point.scale = cells[i].scale
             if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:

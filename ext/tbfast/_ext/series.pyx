@@ -26,6 +26,7 @@ from tbfast._ext.batch cimport (
     TBF_STRING,
     TBF_TRUE,
 )
+from tbfast._ext.deleted cimport Deleted, Ranges
 
 cdef extern from "Python.h":
     char *PyOS_double_to_string(double val, char code, int precision, int flags, int *ptype)
@@ -311,13 +312,15 @@ cdef class RangeScan:
             if self.all_keys or name in self.columns:
                 self.key_map[first + i] = self._column(name) + 1
 
-    def feed(self, const uint8_t[::1] data not None):
-        """The next block in arrival order of its journal."""
+    def feed(self, const uint8_t[::1] data not None, Deleted deleted=None):
+        """The next block in arrival order of its journal, without rows that are deleted."""
         cdef tbf_block block
         cdef tbf_record record
         cdef tbf_point point
         cdef tbf_status status = TBF_OK
         cdef uint32_t column
+        cdef Py_ssize_t reach = 0
+        cdef Ranges gone
         open_block(&data[0] if data.shape[0] else NULL, <size_t>data.shape[0], &block)
         self.blocks += 1
         if block.defs.n:
@@ -326,6 +329,8 @@ cdef class RangeScan:
         if block.max_ts < self.start_ms or (self.bounded_end and block.min_ts >= self.end_ms):
             self.skipped += 1
             return
+        if deleted is not None:
+            reach = deleted.reach(<object>block.epoch << 64 | block.seq)
         while True:
             with nogil:
                 status = self._next_record(&block, &record)
@@ -340,6 +345,10 @@ cdef class RangeScan:
                     name = (<char *>point.name.p)[:point.name.n]
                     column = (self._column(name) + 1
                               if self.all_keys or name in self.columns else 0)
+                if column and reach:
+                    gone = deleted.ranges(self.names[column - 1], reach)
+                    if gone is not None and gone.has(record.ts_ms):
+                        continue
                 if column:
                     self.arrival += 1
                     self.add(column - 1, record.ts_ms, block.commit_ms,

@@ -6,7 +6,7 @@ cost about 56 MB.  The newest time wins; at equal times the last arrival does.  
 from the journals.
 """
 
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
@@ -35,10 +35,12 @@ from tbfast._ext.batch cimport (
     tbf_status,
     tbf_type,
 )
+from tbfast._ext.deleted cimport Deleted, Ranges
 from tbfast._ext.head cimport Head, head_row, head_series
 from tbfast._ext.series cimport (
     RangeScan,
     Text,
+    hit,
     open_block,
     tbf_block,
     tbf_next_def,
@@ -51,6 +53,7 @@ from tbfast._ext.series cimport (
 cdef enum:
     STRING_BYTES = 67108864  # latest strings kept in memory, all series together
     ELSEWHERE = 255          # scale of a packed value that has to be read from the chunks
+    ABSENT = 254             # scale of a packed series whose latest value was deleted
 
 cdef struct series:
     uint64_t device
@@ -62,12 +65,14 @@ cdef struct series:
     uint8_t type
     uint8_t scale
     bint elsewhere       # the value is too large to be kept here
+    bint absent          # the latest value was deleted; there may be older points
 
 cdef struct device:
     uint64_t number
     int64_t activity_ms  # commit time of its last record
     uint32_t first       # index + 1 of its newest series
     uint32_t count
+    bint gone            # not registered any more: its rows are dropped
 
 cdef struct key_name:
     uint32_t off
@@ -105,7 +110,11 @@ cdef class KeyMap:
 
 
 cdef class Tail:
-    """State that follows the journals; all calls on one thread."""
+    """State that follows the journals; all calls on one thread.
+
+    registered(number): whether a device exists, asked when the first row of it arrives; None = all
+    do.  ``dropped`` counts the records of those that do not.
+    """
 
     cdef series *all
     cdef uint32_t count, cap
@@ -120,11 +129,14 @@ cdef class Tail:
     cdef list names
     cdef dict maps            # (journal, epoch) -> KeyMap
     cdef size_t string_bytes
-    cdef readonly uint64_t points
+    cdef object registered
+    cdef readonly uint64_t points, dropped
+    cdef readonly uint64_t attribute_records  # client attributes, which are not series
     cdef readonly Head head   # rows that no run holds yet
 
-    def __cinit__(self):
+    def __cinit__(self, registered=None):
         random = os.urandom(16)
+        self.registered = registered
         self.seed[0] = int.from_bytes(random[:8], "little")
         self.seed[1] = int.from_bytes(random[8:], "little")
         self.head = Head()
@@ -181,8 +193,11 @@ cdef class Tail:
 
     # --- blocks in -----------------------------------------------------------------------
 
-    def apply(self, const uint8_t[::1] data not None):
-        """Takes one block in; returns (journal, epoch, sequence, points, commit time ms)."""
+    def apply(self, const uint8_t[::1] data not None, dict deleted=None):
+        """Takes one block in; returns (journal, epoch, sequence, points, commit time ms).
+
+        deleted: {device: Deleted} while rows are replayed that deletes already saw.
+        """
         cdef tbf_block block
         cdef tbf_span at, name
         cdef KeyMap known
@@ -199,25 +214,40 @@ cdef class Tail:
             known.set(number, self._intern((<char *>name.p)[:name.n]))
             number += 1
         if status == TBF_MORE:
-            status = self._rows(&block, known)
+            status = self._rows(&block, known, deleted)
         if status != TBF_MORE:
             raise StoreError("journal block does not parse")
         return block.journal_id, block.epoch, block.seq, block.point_count, block.commit_ms
 
-    cdef tbf_status _rows(self, tbf_block *block, KeyMap known) except *:
+    cdef tbf_status _rows(self, tbf_block *block, KeyMap known, dict deleted) except *:
         cdef tbf_record record
         cdef tbf_point point
         cdef tbf_status status
         cdef device *d
         cdef uint32_t key
+        cdef Deleted mine = None
+        cdef Py_ssize_t reach = 0
+        cdef Ranges ranges
         while (status := tbf_next_record(&block.rows, block.base_ms, &record)) == TBF_OK:
-            if record.kind != TBF_KIND_TELEMETRY:
-                continue
-            d = self._device(record.device)
+            d = self._find_device(record.device)
             if d == NULL:
-                return TBF_ECORRUPT
+                d = self._device(record.device)
+                if d == NULL:
+                    return TBF_ECORRUPT
+                d.gone = self.registered is not None and not self.registered(record.device)
+            if deleted is not None:
+                mine = deleted.get(record.device)
+                reach = 0 if mine is None else (
+                    mine.reach(<object>block.epoch << 64 | block.seq)
+                )
+            if d.gone:
+                self.dropped += not reach
+                continue
             if block.commit_ms > d.activity_ms:
                 d.activity_ms = block.commit_ms
+            if record.kind != TBF_KIND_TELEMETRY:
+                self.attribute_records += 1
+                continue
             while (status := tbf_next_point(&record.points, &point)) == TBF_OK:
                 if point.dead:
                     continue
@@ -227,8 +257,13 @@ cdef class Tail:
                     key = known.map[point.key]
                 else:
                     raise StoreError("journal block uses a key that nothing defines")
+                if reach:
+                    ranges = mine.ranges(self.names[key], reach)
+                    if ranges is not None and ranges.has(record.ts_ms):
+                        continue
                 self.points += 1
-                self._put(d, record.ts_ms, key, &point, True)
+                # The latest values that a delete stored have seen all rows up to it.
+                self._put(d, record.ts_ms, key, &point, True, reach == 0)
             if status != TBF_MORE:
                 return status
         return status
@@ -312,10 +347,11 @@ cdef class Tail:
         d.number = number
         d.activity_ms = 0
         d.first = d.count = 0
+        d.gone = False
         return d
 
     cdef int _put(self, device *d, int64_t ts, uint32_t key, const tbf_point *point,
-                  bint to_head) except -1:
+                  bint to_head, bint to_latest) except -1:
         cdef uint64_t h = mix(d.number ^ self.seed[0], key) & self.index_mask
         cdef series *s
         while self.index[h]:
@@ -323,10 +359,9 @@ cdef class Tail:
             if s.device == d.number and s.key == key:
                 if to_head:
                     self.head.append(self.index[h] - 1, d.number, key, ts, point)
-                if ts < s.ts:
-                    return 0
-                self._drop_bytes(s)
-                self._store(s, ts, point)
+                if to_latest and (s.absent or ts >= s.ts):
+                    self._drop_bytes(s)
+                    self._store(s, ts, point)
                 return 0
             h = (h + 1) & self.index_mask
         if self.count == self.cap:
@@ -341,17 +376,27 @@ cdef class Tail:
         d.count += 1
         if to_head:
             self.head.append(self.count - 1, d.number, key, ts, point)
-        self._store(s, ts, point)
+        s.type = TBF_TRUE
+        self._make_absent(s)
+        if to_latest:
+            self._store(s, ts, point)
         return 0
 
-    cdef void _forget_bytes(self, device *d, uint32_t key) noexcept nogil:
+    cdef series *_find_series(self, device *d, uint32_t key) noexcept nogil:
         cdef uint32_t at = d.first
         while at:
             if self.all[at - 1].key == key:
-                self._drop_bytes(&self.all[at - 1])
-                self.all[at - 1].elsewhere = True
-                return
+                return &self.all[at - 1]
             at = self.all[at - 1].next
+        return NULL
+
+    cdef void _make_absent(self, series *s) noexcept nogil:
+        self._drop_bytes(s)
+        s.type = TBF_TRUE
+        s.ts = s.value = 0
+        s.n = s.scale = 0
+        s.elsewhere = False
+        s.absent = True
 
     cdef int _store(self, series *s, int64_t ts, const tbf_point *point) except -1:
         cdef void *copy
@@ -359,7 +404,7 @@ cdef class Tail:
         s.type = <uint8_t>point.type
         s.scale = point.scale
         s.n = 0
-        s.elsewhere = False
+        s.elsewhere = s.absent = False
         if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
             s.n = <uint32_t>point.bytes.n
             s.value = 0
@@ -379,31 +424,39 @@ cdef class Tail:
             s.value = point.i64
         return 0
 
-    def feed(self, RangeScan scan, Head head, uint64_t number, uint32_t age):
+    def feed(self, RangeScan scan, Head head, uint64_t number, uint32_t age, Deleted deleted=None):
         """Gives the rows that `head` holds of a device to a range scan: later than any chunk.
 
-        age: 0 for the newest head; rows of a smaller age win at equal times.
+        age: 0 for the newest head; rows of a smaller age win at equal times.  deleted: what was
+        deleted of a frozen head, at any position.
         """
         cdef device *d = self._find_device(number)
         cdef uint32_t i = d.first if d != NULL else 0
         cdef head_series *held
         cdef int64_t column
+        cdef Py_ssize_t reach = deleted.reach(0) if deleted is not None else 0
+        cdef Ranges gone = None
         while i:
             held = head.find(i - 1)
             if held != NULL:
-                column = scan.column_of(self.names[self.all[i - 1].key])
+                name = self.names[self.all[i - 1].key]
+                column = scan.column_of(name)
+                if reach:
+                    gone = deleted.ranges(name, reach)
                 if column >= 0:
-                    self._feed_series(scan, head, held, <uint32_t>column, age)
+                    self._feed_series(scan, head, held, <uint32_t>column, age, gone)
             i = self.all[i - 1].next
 
     cdef int _feed_series(self, RangeScan scan, Head head, head_series *held,
-                          uint32_t column, uint32_t age) except -1:
+                          uint32_t column, uint32_t age, Ranges gone) except -1:
         cdef uint32_t at = held.last
         cdef head_row *row
         cdef tbf_point point
         while at:
             row = &head.rows[at - 1]
-            if row.ts >= scan.start_ms and (not scan.bounded_end or row.ts < scan.end_ms):
+            if row.ts >= scan.start_ms and (not scan.bounded_end or row.ts < scan.end_ms) and (
+                gone is None or not gone.has(row.ts)
+            ):
                 point.type = <tbf_type>row.type
                 point.scale = row.scale
                 point.i64 = row.value
@@ -428,17 +481,13 @@ cdef class Tail:
     def pack_latest(self, Head head, uint32_t start, uint32_t count, uint32_t keys_end):
         """Latest values of the devices behind head series [start, start + count).
 
-        [(device, packed), ...]; each device is packed once per call, with all its series:
-        repeated varint(key << 3 | type) scale varint(zigzag ts) value, values as in tbf_batch.h.
-        A value that is kept elsewhere has scale ELSEWHERE and no bytes.  Keys from `keys_end` on
-        are left out: their names are not stored yet, and their rows are in a later head.
+        [(device, packed), ...]; each device is packed once per call, with all its series: see
+        `_pack`.  Keys from `keys_end` on are left out: their names are not stored yet, and their
+        rows are in a later head.
         """
-        cdef uint32_t i, at
+        cdef uint32_t i
         cdef uint64_t number
         cdef device *d
-        cdef series *s
-        cdef Text text
-        cdef uint8_t *p
         cdef set done = set()
         out = []
         for i in range(start, min(start + count, head.series_count)):
@@ -447,34 +496,53 @@ cdef class Tail:
                 continue
             done.add(number)
             d = self._find_device(number)
-            text = Text()
-            at = d.first
-            while at:
-                s = &self.all[at - 1]
-                at = s.next
-                if s.key >= keys_end:
-                    continue
-                text.room(40 + (0 if s.elsewhere else s.n))
-                p = text.buf + text.len
-                p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
-                if s.elsewhere:
-                    p[0] = ELSEWHERE
-                else:
-                    p[0] = s.scale if s.type == TBF_DECIMAL else 0
-                p = tbf_put_varint(p + 1, tbf_zigzag(s.ts))
-                if s.type == TBF_DOUBLE:
-                    memcpy(p, &s.value, 8)
-                    p += 8
-                elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
-                    p = tbf_put_varint(p, 0 if s.elsewhere else s.n)
-                    if not s.elsewhere:
-                        memcpy(p, <void *>s.value, s.n)
-                        p += s.n
-                elif s.type == TBF_INT64 or s.type == TBF_DECIMAL:
-                    p = tbf_put_varint(p, tbf_zigzag(s.value))
-                text.len = p - text.buf
-            out.append((number, text.to_bytes()))
+            if not d.gone:
+                out.append((number, self._pack(d, keys_end)))
         return out
+
+    def pack_device(self, uint64_t number):
+        """Latest values of one device as `pack_latest` gives them; None when it is gone."""
+        cdef device *d = self._find_device(number)
+        if d == NULL or d.gone:
+            return None
+        return self._pack(d, UINT32_MAX)
+
+    cdef bytes _pack(self, device *d, uint32_t keys_end):
+        """Repeated varint(key << 3 | type) scale varint(zigzag ts) value, as in tbf_batch.h.
+
+        A value that is kept elsewhere has scale ELSEWHERE and no bytes, a deleted one scale ABSENT.
+        """
+        cdef uint32_t at = d.first
+        cdef series *s
+        cdef Text text = Text()
+        cdef uint8_t *p
+        while at:
+            s = &self.all[at - 1]
+            at = s.next
+            if s.key >= keys_end:
+                continue
+            text.room(40 + (0 if s.elsewhere else s.n))
+            p = text.buf + text.len
+            p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
+            if s.elsewhere:
+                p[0] = ELSEWHERE
+            elif s.absent:
+                p[0] = ABSENT
+            else:
+                p[0] = s.scale if s.type == TBF_DECIMAL else 0
+            p = tbf_put_varint(p + 1, tbf_zigzag(s.ts))
+            if s.type == TBF_DOUBLE:
+                memcpy(p, &s.value, 8)
+                p += 8
+            elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
+                p = tbf_put_varint(p, 0 if s.elsewhere else s.n)
+                if not s.elsewhere:
+                    memcpy(p, <void *>s.value, s.n)
+                    p += s.n
+            elif s.type == TBF_INT64 or s.type == TBF_DECIMAL:
+                p = tbf_put_varint(p, tbf_zigzag(s.value))
+            text.len = p - text.buf
+        return text.to_bytes()
 
     def restore_latest(self, uint64_t number, const uint8_t[::1] packed not None):
         """Takes back what `pack_latest` gave; keys must have been restored before."""
@@ -483,6 +551,7 @@ cdef class Tail:
         cdef uint64_t tag, ts, wide
         cdef tbf_point point
         cdef device *d
+        cdef series *s
         self._reserve(<size_t>packed.shape[0] // 3 + 1, 1)
         d = self._device(number)
         while p != end:
@@ -512,14 +581,80 @@ cdef class Tail:
             if p == NULL:
                 raise StoreError("stored latest values are damaged")
             point.i64 = tbf_unzigzag(wide)
-            self._put(d, tbf_unzigzag(ts), <uint32_t>(tag >> 3), &point, False)
+            self._put(d, tbf_unzigzag(ts), <uint32_t>(tag >> 3), &point, False, True)
             if point.scale == ELSEWHERE:
-                self._forget_bytes(d, <uint32_t>(tag >> 3))
+                s = self._find_series(d, <uint32_t>(tag >> 3))
+                self._drop_bytes(s)
+                s.elsewhere = True
+            elif point.scale == ABSENT:
+                self._make_absent(self._find_series(d, <uint32_t>(tag >> 3)))
 
     def freeze(self):
         """The head so far, for the sealer; rows that follow go to a new one."""
         head, self.head = self.head, Head()
         return head
+
+    # --- deletes -------------------------------------------------------------------------
+
+    def delete(self, uint64_t number, names, int64_t first, int64_t last, bint latest):
+        """Takes a device's rows with first <= ts <= last out of the head.
+
+        names: keys, None = all.  With `latest` also the latest values in that range; returns the
+        names of the keys that lost theirs.
+        """
+        cdef device *d = self._find_device(number)
+        cdef uint32_t i = d.first if d != NULL else 0
+        cdef series *s
+        lost = []
+        while i:
+            s = &self.all[i - 1]
+            name = self.names[s.key]
+            if names is None or name in names:
+                self.head.remove(i - 1, first, last)
+                if latest and not s.absent and first <= s.ts and s.ts <= last:
+                    self._make_absent(s)
+                    lost.append(name)
+            i = s.next
+        return lost
+
+    def delete_device(self, uint64_t number):
+        """Forgets a device: its rows so far are deleted, later ones dropped."""
+        cdef device *d
+        lost = self.delete(number, None, INT64_MIN, INT64_MAX, True)
+        self._reserve(0, 1)
+        d = self._device(number)
+        d.gone = True
+        return lost
+
+    def rewrite_latest(self, uint64_t number, RangeScan scan not None):
+        """Takes points of a scan (limit 1, newest first) as latest values, if they are newer."""
+        cdef device *d = self._find_device(number)
+        cdef series *s
+        cdef hit *h
+        cdef size_t i
+        cdef tbf_point point
+        if d == NULL or d.gone:
+            return
+        scan._compact()
+        for i in range(scan.count):
+            h = &scan.hits[i]
+            key = self.keys.get(scan.names[h.column])
+            s = self._find_series(d, key) if key is not None else NULL
+            if s == NULL or not (s.absent or h.ts > s.ts):
+                continue
+            point.type = <tbf_type>h.type
+            point.scale = h.scale
+            point.i64 = h.i64
+            point.f64 = h.f64
+            point.bytes.p = h.bytes
+            point.bytes.n = h.n
+            self._drop_bytes(s)
+            self._store(s, h.ts, &point)
+
+    def numbers(self, uint32_t start, uint32_t count):
+        """Numbers of devices seen: `count` of them from the one in place `start`."""
+        cdef uint32_t i
+        return [self.devices[i].number for i in range(start, min(start + count, self.device_count))]
 
     # --- reads ---------------------------------------------------------------------------
 
@@ -541,12 +676,13 @@ cdef class Tail:
         if d != NULL:
             i = d.first
             while i:
-                names.append(self.names[self.all[i - 1].key].decode())
+                if not self.all[i - 1].absent:
+                    names.append(self.names[self.all[i - 1].key].decode())
                 i = self.all[i - 1].next
         return sorted(names)
 
     def key_numbers(self, uint64_t number):
-        """{own key number: name} of a device's keys."""
+        """{own key number: name} of a device's keys, also of those without a latest value."""
         cdef device *d = self._find_device(number)
         cdef uint32_t i = d.first if d != NULL else 0
         found = {}
@@ -572,7 +708,7 @@ cdef class Tail:
             s = &self.all[i - 1]
             i = s.next
             raw_name = self.names[s.key]
-            if wanted is not None and raw_name not in wanted:
+            if s.absent or (wanted is not None and raw_name not in wanted):
                 continue
             if s.elsewhere:
                 elsewhere.append(raw_name.decode())

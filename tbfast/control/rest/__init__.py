@@ -6,9 +6,12 @@ is trusted. A path or method that is not here is answered with the error envelop
 
 from starlette.applications import Starlette
 
+from tbfast.control.rest.attributes import AttributeRoutes
 from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
+from tbfast.control.rest.rpc import RpcRoutes
+from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
 from tbfast.control.services import Services
 
@@ -19,6 +22,9 @@ def build_app(services: Services) -> Starlette:
         routes=[
             *DeviceRoutes(services.registry).routes(),
             *TelemetryRoutes(services.registry, services.series).routes(),
+            *AttributeRoutes(services.registry, services.attributes).routes(),
+            *RpcRoutes(services.registry, services.rpc).routes(),
+            *SeriesDeleteRoutes(services.registry, services.deletes).routes(),
             *NodeRoutes(services.registry, services.live, services.node).routes(),
         ],
         exception_handlers=HANDLERS,

@@ -1,7 +1,7 @@
 """Reading requests: ids, query parameters and bounded JSON bodies; refusals are 400 code 31."""
 
 import uuid
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -38,9 +38,9 @@ def integer(request: Request, name: str, default: int | None = None, *, least: i
     return value
 
 
-def flag(request: Request, name: str) -> bool:
-    """A boolean parameter, false when absent."""
-    text = request.query_params.get(name, "false").lower()
+def flag(request: Request, name: str, default: bool = False) -> bool:
+    """A boolean parameter."""
+    text = request.query_params.get(name, str(default)).lower()
     if text not in ("true", "false"):
         raise bad_request(f"'{name}' must be true or false")
     return text == "true"
@@ -52,6 +52,18 @@ def descending(request: Request, name: str, default: str) -> bool:
     if text.upper() not in ("ASC", "DESC"):
         raise bad_request(f"'{name}' must be ASC or DESC")
     return text.upper() == "DESC"
+
+
+def choice(request: Request, name: str, choices: Any, default: T) -> T:
+    """A parameter that is one of the words of a Literal."""
+    text = request.query_params.get(name)
+    if not text:
+        return default
+    try:
+        chosen: T = msgspec.convert(text, choices)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"Unsupported {name}: {text[:64]}") from error
+    return chosen
 
 
 def keys(request: Request) -> list[str] | None:
@@ -84,6 +96,14 @@ def _sort_property(request: Request) -> SortProperty:
 
 async def body(request: Request, type_: type[T]) -> T:
     """The JSON body, read up to the limit and checked against a type."""
+    try:
+        return msgspec.json.decode(await raw_body(request), type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"Invalid request body: {error}") from error
+
+
+async def raw_body(request: Request) -> bytes:
+    """The body as it came, read up to the limit."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > limits.REST_BODY_BYTES:
         raise _too_long()
@@ -92,10 +112,7 @@ async def body(request: Request, type_: type[T]) -> T:
         if len(parts) + len(chunk) > limits.REST_BODY_BYTES:
             raise _too_long()
         parts += chunk
-    try:
-        return msgspec.json.decode(parts, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(f"Invalid request body: {error}") from error
+    return bytes(parts)
 
 
 def _too_long() -> RestError:

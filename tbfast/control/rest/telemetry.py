@@ -18,6 +18,8 @@ from tbfast.control.registry import Registry
 from tbfast.control.rest import params
 from tbfast.control.rest.errors import bad_request
 from tbfast.control.services import SeriesReader
+from tbfast.errors import PeerError
+from tbfast.model.ranges import Aggregation, IntervalType, RangeQuery
 
 DEFAULT_LIMIT: Final = 100
 _PREFIX: Final = "/api/plugins/telemetry/DEVICE/{id}"
@@ -69,20 +71,14 @@ class TelemetryRoutes:
         """GET values/timeseries/history; unlike ThingsBoard either end and keys may be left out."""
         number = await self._number(request)
         strict = params.flag(request, "useStrictDataTypes")
-        _only_raw_points(request)
-        start, end = _time(request, "startTs"), _time(request, "endTs")
-        limit = params.integer(request, "limit", DEFAULT_LIMIT, least=1)
-        ascending = not params.descending(request, "orderBy", "DESC")
+        query = _range_query(request)
+        start, end = query.start_ms, query.end_ms
         if start is not None and end is not None and start >= end:
             return _json(b"{}")
-        text = await self._series.range(
-            number,
-            params.keys(request),
-            start_ms=start,
-            end_ms=end,
-            limit=min(limit, limits.REST_POINTS),
-            ascending=ascending,
-        )
+        try:
+            text = await self._series.range(number, query)
+        except PeerError as error:
+            raise bad_request(str(error)) from error
         return _json(text if strict else await _as_strings(text))
 
     async def _number(self, request: Request) -> int:
@@ -96,11 +92,20 @@ def _time(request: Request, name: str) -> int | None:
     return params.integer(request, name, least=-(1 << 63))
 
 
-def _only_raw_points(request: Request) -> None:
-    aggregation = request.query_params.get("agg") or "NONE"
-    # An interval of 0 makes any aggregation behave as NONE (REST spec 7).
-    if aggregation != "NONE" and params.integer(request, "interval", 0) != 0:
-        raise bad_request(f"agg={aggregation[:16]} is not available here; only agg=NONE is")
+def _range_query(request: Request) -> RangeQuery:
+    keys = params.keys(request)
+    limit = params.integer(request, "limit", DEFAULT_LIMIT, least=1)
+    return RangeQuery(
+        keys=None if keys is None else tuple(keys),
+        start_ms=_time(request, "startTs"),
+        end_ms=_time(request, "endTs"),
+        limit=min(limit, limits.REST_POINTS),
+        ascending=not params.descending(request, "orderBy", "DESC"),
+        aggregation=params.choice(request, "agg", Aggregation, "NONE"),
+        interval_ms=params.integer(request, "interval", 0),
+        interval_type=params.choice(request, "intervalType", IntervalType, "MILLISECONDS"),
+        time_zone=request.query_params.get("timeZone") or "UTC",
+    )
 
 
 def _with_missing(text: bytes, keys: Sequence[str], now_ms: int) -> bytes:

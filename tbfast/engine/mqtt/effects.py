@@ -2,7 +2,10 @@
 
 import msgspec
 
+from tbfast.engine.mqtt.topics import Family, Route
 from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.model.mqtt import Publish
+from tbfast.model.operations import Delivery, Operation
 
 
 class Authenticate(msgspec.Struct, frozen=True):
@@ -27,6 +30,42 @@ class Refused(msgspec.Struct, frozen=True):
     detail: str
 
 
+class ReplyTo(msgspec.Struct, frozen=True):
+    """The answer is published to the reply topic of this request."""
+
+    route: Route
+    family: Family
+    request: int
+
+
+class AckOf(msgspec.Struct, frozen=True):
+    """The answer is the acknowledgement of this PUBLISH."""
+
+    packet: Publish
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Have the controller carry this out and call `answered` with this effect and the result."""
+
+    operation: Operation
+    then: ReplyTo | AckOf
+
+
+class Listen(msgspec.Struct, frozen=True):
+    """What the session is subscribed to has changed; `pending`: open calls are wanted (again)."""
+
+    attributes: bool
+    rpc: bool
+    pending: bool
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """What became of a push."""
+
+    push: int
+    state: Delivery
+
+
 class Finish(msgspec.Struct, frozen=True):
     """Send what `output` holds, then close the connection."""
 
@@ -35,4 +74,4 @@ class Abort(msgspec.Struct, frozen=True):
     """Close at once, without another byte."""
 
 
-Effect = Authenticate | SessionOpened | Refused | Finish | Abort
+Effect = Authenticate | SessionOpened | Refused | Ask | Listen | Delivered | Finish | Abort

@@ -13,7 +13,6 @@ group and leaves when that group is durable.
 """
 
 from collections.abc import Callable
-from enum import Enum, auto
 from typing import Protocol
 
 import msgspec
@@ -28,7 +27,9 @@ from tbfast.engine.mqtt.effects import (
     Refused,
     SessionOpened,
 )
-from tbfast.engine.mqtt.topics import FILTERS, Route, route
+from tbfast.engine.mqtt.requests import Requests
+from tbfast.engine.mqtt.settings import Settings, State
+from tbfast.engine.mqtt.topics import Family, Route, Target, route
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials
@@ -48,44 +49,8 @@ class Sink(Protocol):
     def awaiting(self, slot: int) -> int: ...
     def active_ms(self, slot: int) -> int: ...
     def append_json(self, device: int, data: bytes) -> tuple[int, int]: ...
+    def append_attributes(self, device: int, data: bytes) -> tuple[int, int]: ...
     def note(self, slot: int, ack_type: int, packet_id: int) -> None: ...
-
-
-class Settings:
-    """What the configuration says about sessions; shared by all of them."""
-
-    __slots__ = (
-        "close_timeout_ms",
-        "connect_timeout_ms",
-        "idle_timeout_ms",
-        "keep_alive_factor",
-        "max_remaining",
-    )
-
-    def __init__(
-        self,
-        *,
-        max_remaining: int = limits.MQTT_MAX_REMAINING_BYTES,
-        close_timeout_ms: int = limits.MQTT_CLOSE_TIMEOUT_MS,
-        connect_timeout_ms: int = limits.MQTT_CONNECT_TIMEOUT_MS,
-        idle_timeout_ms: int = limits.MQTT_IDLE_TIMEOUT_MS,
-        keep_alive_factor: float = 0.0,
-    ) -> None:
-        self.max_remaining = max_remaining
-        self.close_timeout_ms = close_timeout_ms
-        self.connect_timeout_ms = connect_timeout_ms
-        self.idle_timeout_ms = idle_timeout_ms
-        self.keep_alive_factor = keep_alive_factor
-
-
-class State(Enum):
-    """See the module's table."""
-
-    NEW = auto()
-    AUTHENTICATING = auto()
-    OPEN = auto()
-    CLOSING = auto()
-    CLOSED = auto()
 
 
 # A v3 CONNACK code for each v5 reason we refuse with (MQTT spec 1.6).
@@ -97,7 +62,7 @@ _V3_CONNACK = {
 _NOT_AUTHORIZED_V3 = 5
 
 
-class MqttSession:
+class MqttSession(Requests):
     """The engine of one connection in `slot` of the sink.
 
     All times are monotonic milliseconds.  `new_client_id` supplies random client identifiers for
@@ -110,7 +75,6 @@ class MqttSession:
         "_deadline",
         "_early",
         "_early_bytes",
-        "_effects",
         "_keep_alive_ms",
         "_last_ms",
         "_new_client_id",
@@ -119,15 +83,11 @@ class MqttSession:
         "_peer_max_packet",
         "_problem_information",
         "_qos2",
-        "_settings",
         "_sink",
-        "_subscriptions",
         "_unframed",
         "_why",
         "credentials",
         "slot",
-        "state",
-        "version",
     )
 
     def __init__(
@@ -138,16 +98,13 @@ class MqttSession:
         new_client_id: Callable[[], str],
         now: int,
     ) -> None:
+        super().__init__(settings)
         self.slot = slot
-        self.state = State.NEW
-        self.version = 0
         self.credentials: StoredCredentials | None = None
         self._sink = sink
-        self._settings = settings
         self._new_client_id = new_client_id
         self._partial = b""
         self._out: list[bytes] = []
-        self._effects: list[Effect] = []
         self._early: list[bytes] | None = None
         self._early_bytes = 0
         self._unframed = False  # the early queue ends in what cannot be a packet
@@ -157,7 +114,6 @@ class MqttSession:
         self._keep_alive_ms = 0
         self._aliases: dict[int, str] | None = None
         self._qos2: bytearray | None = None
-        self._subscriptions: set[str] | None = None
         self._peer_max_packet = 0
         self._problem_information = True
         self._why: tuple[Code, str] | None = None
@@ -181,6 +137,8 @@ class MqttSession:
 
     def deadline(self) -> int:
         """When `timeout` wants to be called; 0 = never."""
+        if self._downlink is not None and (overdue := self._downlink.deadline()):
+            return min(self._deadline, overdue)
         return self._deadline
 
     # --- input -------------------------------------------------------------------------------
@@ -259,6 +217,8 @@ class MqttSession:
             self._refused("timeout", "no accepted CONNECT in time")
             self._abort()
         elif self.state is State.OPEN:
+            if self._downlink is not None:
+                self._downlink.expire(now)
             last = max(self._last_ms, self._sink.active_ms(self.slot))
             self._deadline = last + self._idle_ms()
             if self._deadline <= now:
@@ -285,6 +245,7 @@ class MqttSession:
         properties = packet.properties
         if properties is not None:
             self._peer_max_packet = properties.maximum_packet_size or 0
+            self._peer_window = properties.receive_maximum or limits.MQTT_DOWNLINK_WINDOW
             self._problem_information = properties.request_problem_information != 0
         if packet.client_id == "provision" or packet.username == "provision":
             self._refused("auth", "provisioning over MQTT is not served by this version")
@@ -370,19 +331,31 @@ class MqttSession:
             # Stored before; PUBREC again, after whatever group still holds it.
             self._sink.note(self.slot, PUBREC, packet.packet_id or 0)
             return
-        where = route(topic)
-        if where is Route.TELEMETRY:
-            self._post_telemetry(packet, now)
-        elif where is Route.TELEMETRY_PROTOBUF:
+        target = route(topic)
+        _ROUTES[target.route](self, packet, target, now)
+
+    def _on_telemetry(self, packet: m.Publish, target: Target, now: int) -> None:
+        if target.family is Family.V2_PROTOBUF:
             self._reject(packet, "the device profile has no Protobuf schema", now)
-        elif where is Route.GATEWAY:
-            self._refused("topic", "gateway topic from a device that is not a gateway")
-        elif where is Route.UNSUPPORTED:
-            self._refused("topic", "this part of the device API is not served by this version")
-            self._answer(packet, Code.TOPIC_NAME_INVALID, "not served by this version")
         else:
-            self._refused("topic", "unknown topic")
-            self._answer(packet, Code.TOPIC_NAME_INVALID, "unknown topic")
+            self._post(packet, self._sink.append_json, now)
+
+    def _on_attributes(self, packet: m.Publish, target: Target, now: int) -> None:
+        if target.family is Family.V2_PROTOBUF:
+            self._reject(packet, "the device profile has no Protobuf schema", now)
+        else:
+            self._post(packet, self._sink.append_attributes, now)
+
+    def _on_gateway(self, packet: m.Publish, target: Target, now: int) -> None:
+        self._refused("topic", "gateway topic from a device that is not a gateway")
+
+    def _on_unsupported(self, packet: m.Publish, target: Target, now: int) -> None:
+        self._refused("topic", "this part of the device API is not served by this version")
+        self._answer(packet, Code.TOPIC_NAME_INVALID, "not served by this version")
+
+    def _on_unknown(self, packet: m.Publish, target: Target, now: int) -> None:
+        self._refused("topic", "unknown topic")
+        self._answer(packet, Code.TOPIC_NAME_INVALID, "unknown topic")
 
     def _resolve_alias(self, packet: m.Publish) -> str | None:
         """The packet's topic, through its alias if it has one; None = an alias that is not set."""
@@ -404,10 +377,13 @@ class MqttSession:
         seen = self._qos2
         return seen is not None and bool(seen[packet_id >> 3] & (1 << (packet_id & 7)))
 
-    def _post_telemetry(self, packet: m.Publish, now: int) -> None:
+    def _post(
+        self, packet: m.Publish, append: Callable[[int, bytes], tuple[int, int]], now: int
+    ) -> None:
+        """Rows into the open batch; the answer is owed once they are durable."""
         assert self.credentials is not None
         try:
-            self._sink.append_json(self.credentials.device, packet.payload)
+            append(self.credentials.device, packet.payload)
         except PeerError as error:
             self._reject(packet, str(error), now)
             return
@@ -445,6 +421,14 @@ class MqttSession:
             )
         )
 
+    def _acknowledge(self, packet: m.Publish) -> None:
+        """ACK(0): what the message asked for is under way, or done."""
+        if packet.qos == 1:
+            self._send(m.Puback(packet_id=packet.packet_id or 0))
+        elif packet.qos == 2:
+            self._remember(packet.packet_id or 0)
+            self._send(m.Pubrec(packet_id=packet.packet_id or 0))
+
     def _on_pubrel(self, packet: m.Pubrel, now: int) -> None:
         known = self._is_repeat(packet.packet_id)
         if known:
@@ -463,40 +447,7 @@ class MqttSession:
         if not self._sink.awaiting(self.slot):
             self.drained(now)
 
-    # --- SUBSCRIBE, UNSUBSCRIBE, the rest ----------------------------------------------------
-
-    def _on_subscribe(self, packet: m.Subscribe, now: int) -> None:
-        codes: list[int] = []
-        for index, wanted in enumerate(packet.subscriptions):
-            codes.append(self._subscribe_one(index, wanted))
-        self._send(m.Suback(packet_id=packet.packet_id, reason_codes=tuple(codes)))
-
-    def _subscribe_one(self, index: int, wanted: m.Subscription) -> int:
-        held = self._subscriptions
-        full = held is not None and len(held) >= limits.MQTT_SUBSCRIPTIONS
-        if index >= limits.MQTT_FILTERS_PER_SUBSCRIBE or (
-            full and held is not None and wanted.filter not in held
-        ):
-            return Code.QUOTA_EXCEEDED if self.version == 5 else 0x80
-        if wanted.filter not in FILTERS:
-            return Code.TOPIC_FILTER_INVALID if self.version == 5 else 0x80
-        if held is None:
-            held = self._subscriptions = set()
-        held.add(wanted.filter)
-        return min(wanted.qos, 1)
-
-    def _on_unsubscribe(self, packet: m.Unsubscribe, now: int) -> None:
-        held = self._subscriptions or set()
-        codes = []
-        for wanted in packet.filters:
-            codes.append(0 if wanted in held else int(Code.NO_SUBSCRIPTION_EXISTED))
-            held.discard(wanted)
-        self._send(
-            m.Unsuback(
-                packet_id=packet.packet_id,
-                reason_codes=tuple(codes) if self.version == 5 else (),
-            )
-        )
+    # --- PINGREQ, DISCONNECT -----------------------------------------------------------------
 
     def _on_pingreq(self, packet: m.Pingreq, now: int) -> None:
         self._send(m.Pingresp())
@@ -557,7 +508,7 @@ class MqttSession:
         self._connect = None
         self._aliases = None
         self._qos2 = None
-        self._subscriptions = None
+        self._downlink = None
 
     # --- small things ------------------------------------------------------------------------
 
@@ -567,14 +518,14 @@ class MqttSession:
     def _reason(self, text: str) -> m.Properties | None:
         return m.Properties(reason_string=text) if self._problem_information else None
 
-    def _send(self, packet: m.Packet) -> None:
+    def _send(self, packet: m.Packet) -> bool:
+        """False: larger than the client takes, and dropped (MQTT 5 3.1.2.11.4)."""
         data = codec.encode(packet, self.version)
         if self._peer_max_packet and len(data) > self._peer_max_packet:
-            if getattr(packet, "properties", None) is None:
-                return  # larger than the client takes: dropped (MQTT 5 3.1.2.11.4)
-            self._send(_bare(packet))
-            return
+            bare = getattr(packet, "properties", None) is None
+            return False if bare else self._send(_bare(packet))
         self._out.append(data)
+        return True
 
 
 def _bare(packet: m.Packet) -> m.Packet:
@@ -598,11 +549,23 @@ _HANDLERS: dict[type, Callable[..., None]] = {
     m.Pingreq: MqttSession._on_pingreq,
     m.Disconnect: MqttSession._on_disconnect,
     m.Connack: MqttSession._ignore,
-    m.Puback: MqttSession._ignore,
+    m.Puback: MqttSession._on_puback,
     m.Pubrec: MqttSession._ignore,
     m.Pubcomp: MqttSession._ignore,
     m.Suback: MqttSession._ignore,
     m.Unsuback: MqttSession._ignore,
     m.Pingresp: MqttSession._ignore,
     m.Auth: MqttSession._ignore,
+}
+
+_ROUTES: dict[Route, Callable[[MqttSession, m.Publish, Target, int], None]] = {
+    Route.TELEMETRY: MqttSession._on_telemetry,
+    Route.ATTRIBUTES: MqttSession._on_attributes,
+    Route.ATTRIBUTES_REQUEST: MqttSession._on_request,
+    Route.RPC_REQUEST: MqttSession._on_request,
+    Route.RPC_ANSWER: MqttSession._on_rpc_answer,
+    Route.CLAIM: MqttSession._on_claim,
+    Route.GATEWAY: MqttSession._on_gateway,
+    Route.UNSUPPORTED: MqttSession._on_unsupported,
+    Route.UNKNOWN: MqttSession._on_unknown,
 }

@@ -1,6 +1,8 @@
 """Which topic means what (MQTT spec 2.1) and which filters a device may subscribe (2.4)."""
 
+import re
 from enum import Enum, auto
+from typing import Final, NamedTuple
 
 from tbfast import limits
 
@@ -9,35 +11,93 @@ class Route(Enum):
     """What a PUBLISH of a normal device session is about."""
 
     TELEMETRY = auto()
-    TELEMETRY_PROTOBUF = auto()  # refused while the profile has no schema (2.2)
+    ATTRIBUTES = auto()
+    ATTRIBUTES_REQUEST = auto()
+    RPC_ANSWER = auto()
+    RPC_REQUEST = auto()
+    CLAIM = auto()
     GATEWAY = auto()
     UNSUPPORTED = auto()  # a topic of the device API that this version does not serve
     UNKNOWN = auto()
 
 
-TELEMETRY = frozenset({"v1/devices/me/telemetry", "v2/t", "v2/t/j"})
-_UNSUPPORTED_EXACT = frozenset(
-    {"v1/devices/me/attributes", "v1/devices/me/claim", "v2/a", "v2/a/j", "v2/a/p"}
-)
-_UNSUPPORTED_PREFIXES = (
-    "v1/devices/me/attributes/request/",
-    "v1/devices/me/rpc/",
-    "v2/a/req/",
-    "v2/r/",
-    "v2/fw/request/",
-    "v2/sw/request/",
-)
+class Family(Enum):
+    """Naming scheme of topics; answers come in that of the request (2.3)."""
 
-FILTERS = frozenset(
-    {
-        "v1/devices/me/attributes",
-        "v2/a",
-        "v2/a/j",
-        "v2/a/p",
-        "v1/devices/me/rpc/request/+",
-        "v2/r/req/+",
-        "v2/r/req/j/+",
-        "v2/r/req/p/+",
+    V1 = "v1"
+    V2 = "v2"
+    V2_JSON = "v2/j"
+    V2_PROTOBUF = "v2/p"
+
+
+class Target(NamedTuple):
+    """Route of a topic; `request` is the number at its end, as text."""
+
+    route: Route
+    family: Family = Family.V1
+    request: str = ""
+
+
+TELEMETRY: Final = frozenset({"v1/devices/me/telemetry", "v2/t", "v2/t/j"})
+
+_EXACT: Final = {
+    "v1/devices/me/telemetry": Target(Route.TELEMETRY),
+    "v2/t": Target(Route.TELEMETRY, Family.V2),
+    "v2/t/j": Target(Route.TELEMETRY, Family.V2_JSON),
+    "v2/t/p": Target(Route.TELEMETRY, Family.V2_PROTOBUF),
+    "v1/devices/me/attributes": Target(Route.ATTRIBUTES),
+    "v2/a": Target(Route.ATTRIBUTES, Family.V2),
+    "v2/a/j": Target(Route.ATTRIBUTES, Family.V2_JSON),
+    "v2/a/p": Target(Route.ATTRIBUTES, Family.V2_PROTOBUF),
+    "v1/devices/me/claim": Target(Route.CLAIM),
+}
+
+# The longer prefix of a family comes first.
+_PREFIXES: Final = (
+    ("v1/devices/me/attributes/request/", Route.ATTRIBUTES_REQUEST, Family.V1),
+    ("v1/devices/me/rpc/response/", Route.RPC_ANSWER, Family.V1),
+    ("v1/devices/me/rpc/request/", Route.RPC_REQUEST, Family.V1),
+    ("v2/r/res/j/", Route.RPC_ANSWER, Family.V2_JSON),
+    ("v2/r/res/p/", Route.RPC_ANSWER, Family.V2_PROTOBUF),
+    ("v2/r/res/", Route.RPC_ANSWER, Family.V2),
+    ("v2/r/req/j/", Route.RPC_REQUEST, Family.V2_JSON),
+    ("v2/r/req/p/", Route.RPC_REQUEST, Family.V2_PROTOBUF),
+    ("v2/r/req/", Route.RPC_REQUEST, Family.V2),
+    ("v2/a/req/j/", Route.ATTRIBUTES_REQUEST, Family.V2_JSON),
+    ("v2/a/req/p/", Route.ATTRIBUTES_REQUEST, Family.V2_PROTOBUF),
+    ("v2/a/req/", Route.ATTRIBUTES_REQUEST, Family.V2),
+)
+_PACKAGE_PREFIXES: Final = ("v2/fw/request/", "v2/sw/request/")
+
+# Subscriptions that register the device for something, and the family it then comes in.
+PUSHES: Final = {
+    "v1/devices/me/attributes": Family.V1,
+    "v2/a": Family.V2,
+    "v2/a/j": Family.V2_JSON,
+    "v2/a/p": Family.V2_PROTOBUF,
+}
+CALLS: Final = {
+    "v1/devices/me/rpc/request/+": Family.V1,
+    "v2/r/req/+": Family.V2,
+    "v2/r/req/j/+": Family.V2_JSON,
+    "v2/r/req/p/+": Family.V2_PROTOBUF,
+}
+
+_REPLY_TOPICS: Final = {
+    (Route.ATTRIBUTES_REQUEST, Family.V1): "v1/devices/me/attributes/response/",
+    (Route.ATTRIBUTES_REQUEST, Family.V2): "v2/a/res/",
+    (Route.ATTRIBUTES_REQUEST, Family.V2_JSON): "v2/a/res/j/",
+    (Route.RPC_REQUEST, Family.V1): "v1/devices/me/rpc/response/",
+    (Route.RPC_REQUEST, Family.V2): "v2/r/res/",
+    (Route.RPC_REQUEST, Family.V2_JSON): "v2/r/res/j/",
+}
+_PUSH_TOPICS: Final = {family: topic for topic, family in PUSHES.items()}
+_CALL_TOPICS: Final = {family: topic[:-1] for topic, family in CALLS.items()}
+
+FILTERS: Final = (
+    frozenset(PUSHES)
+    | frozenset(CALLS)
+    | {
         "v1/devices/me/attributes/response/+",
         "v2/a/res/+",
         "v2/a/res/j/+",
@@ -56,17 +116,53 @@ FILTERS = frozenset(
     }
 )
 
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,32}")
 
-def route(topic: str) -> Route:
+
+def route(topic: str) -> Target:
     """First hit wins, in ThingsBoard's order."""
     if topic.startswith("v1/gateway"):
-        return Route.GATEWAY
-    if topic in TELEMETRY:
-        return Route.TELEMETRY
-    if topic == "v2/t/p":
-        return Route.TELEMETRY_PROTOBUF
+        return Target(Route.GATEWAY)
+    if (target := _EXACT.get(topic)) is not None:
+        return target
     if len(topic) > limits.MQTT_TOPIC_BYTES or topic.count("/") >= limits.MQTT_TOPIC_LEVELS:
-        return Route.UNKNOWN
-    if topic in _UNSUPPORTED_EXACT or topic.startswith(_UNSUPPORTED_PREFIXES):
-        return Route.UNSUPPORTED
-    return Route.UNKNOWN
+        return Target(Route.UNKNOWN)
+    for prefix, kind, family in _PREFIXES:
+        if topic.startswith(prefix):
+            return Target(kind, family, topic[len(prefix) :])
+    if topic.startswith(_PACKAGE_PREFIXES):
+        return Target(Route.UNSUPPORTED)
+    return Target(Route.UNKNOWN)
+
+
+def request_id(text: str) -> int | None:
+    """The number at the end of a topic: signed 32-bit decimal; None if it is none (2.1)."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if -(1 << 31) <= number < 1 << 31 else None
+
+
+def reply_topic(route: Route, family: Family, request: int) -> str:
+    """Where the answer to a request goes (2.3)."""
+    return f"{_REPLY_TOPICS[route, family]}{request}"
+
+
+def push_topic(family: Family) -> str:
+    """Where changes of shared attributes go (2.3)."""
+    return _PUSH_TOPICS[family]
+
+
+def call_topic(family: Family, request: int) -> str:
+    """Where a call of the server goes (2.3)."""
+    return f"{_CALL_TOPICS[family]}{request}"
+
+
+def matches(filter: str, topic: str) -> bool:
+    """Whether a subscription covers a topic; of the filters granted only `+` is a wildcard."""
+    if "+" not in filter:
+        return filter == topic
+    wanted, levels = filter.split("/"), topic.split("/")
+    return len(wanted) == len(levels) and all(
+        w in ("+", level) for w, level in zip(wanted, levels, strict=True)
+    )

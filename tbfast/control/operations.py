@@ -1,0 +1,75 @@
+"""What devices ask of the controller: each operation to the service that carries it out."""
+
+import asyncio
+import time
+from typing import Final
+
+from tbfast.control.attributes import AttributeService
+from tbfast.control.rpc import RpcService
+from tbfast.control.sessions import Sessions
+from tbfast.errors import StoreError
+from tbfast.model.operations import (
+    AnswerRpc,
+    AwaitAttributes,
+    AwaitRpc,
+    CallServer,
+    Claim,
+    Done,
+    Notice,
+    Operation,
+    ReadAttributes,
+    Refusal,
+    Reply,
+    Result,
+    Told,
+)
+
+CALL_TIMEOUT_S: Final = 60.0  # transport.client_side_rpc.timeout of ThingsBoard
+
+
+class DeviceOperations:
+    """All methods belong to one event loop; cancelling one gives its waiting up."""
+
+    def __init__(self, attributes: AttributeService, rpc: RpcService, sessions: Sessions) -> None:
+        self._attributes = attributes
+        self._rpc = rpc
+        self._sessions = sessions
+
+    async def carry_out(self, device: int, operation: Operation) -> Result:
+        """The result; Refusal instead of an error that the device must hear of."""
+        try:
+            match operation:
+                case ReadAttributes():
+                    return self._attributes.for_device(device, operation)
+                case CallServer():
+                    return await self._call(operation)
+                case AnswerRpc(request, body):
+                    self._rpc.answered(device, request, body)
+                    return Done()
+                case Claim():
+                    return Refusal("unserved", "claiming is not served by this version")
+                case AwaitAttributes():
+                    return Told(await self._next(device, calls=False))
+                case AwaitRpc():
+                    return Told(await self._next(device, calls=True))
+        except StoreError as error:
+            return Refusal("unavailable", str(error))
+
+    async def _call(self, operation: CallServer) -> Result:
+        if operation.method == "getCurrentTime":
+            return Reply(b"%d" % (time.time_ns() // 1_000_000))
+        await asyncio.sleep(CALL_TIMEOUT_S)
+        return Refusal("timeout", "timeout")
+
+    async def _next(self, device: int, *, calls: bool) -> Notice:
+        told: asyncio.Future[Notice] = asyncio.get_running_loop().create_future()
+
+        def tell(notice: Notice) -> None:
+            if not told.done():
+                told.set_result(notice)
+
+        stop = self._sessions.poll(device, calls, tell)
+        try:
+            return await told
+        finally:
+            stop()

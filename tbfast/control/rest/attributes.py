@@ -1,0 +1,104 @@
+"""Attributes over REST (REST spec 7)."""
+
+from typing import Final, cast
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tbfast.control.attributes import AttributeService
+from tbfast.control.registry import Registry
+from tbfast.control.rest import params
+from tbfast.control.rest.errors import bad_request
+from tbfast.errors import PeerError
+from tbfast.ops.payload import typed_members
+from tbfast.store.attributes import SCOPES, Attribute, Scope
+
+_PREFIX: Final = "/api/plugins/telemetry"
+_DEVICE: Final = _PREFIX + "/DEVICE/{id}"
+_WRITABLE: Final = ("SHARED_SCOPE", "SERVER_SCOPE")
+
+
+class AttributeRoutes:
+    """Endpoints on top of the attribute service."""
+
+    def __init__(
+        self, registry: Registry, attributes: AttributeService, *, type_cast: bool = True
+    ) -> None:
+        self._registry = registry
+        self._attributes = attributes
+        self._type_cast = type_cast
+
+    def routes(self) -> list[Route]:
+        """Paths in the order they must be tried."""
+        return [
+            Route(_DEVICE + "/keys/attributes", self.keys, methods=["GET"]),
+            Route(_DEVICE + "/keys/attributes/{scope}", self.keys, methods=["GET"]),
+            Route(_DEVICE + "/values/attributes", self.values, methods=["GET"]),
+            Route(_DEVICE + "/values/attributes/{scope}", self.values, methods=["GET"]),
+            Route(_DEVICE + "/attributes/{scope}", self.save, methods=["POST"]),
+            Route(_DEVICE + "/{scope}", self.save, methods=["POST"]),
+            Route(_DEVICE + "/{scope}", self.delete, methods=["DELETE"]),
+            Route(_PREFIX + "/{id}/{scope}", self.save, methods=["POST"]),
+            Route(_PREFIX + "/{id}/{scope}", self.delete, methods=["DELETE"]),
+        ]
+
+    async def keys(self, request: Request) -> Response:
+        """GET keys/attributes[/{scope}]: names of the attributes."""
+        found = await self._read(request, None)
+        names = list(dict.fromkeys(attribute.name for attribute in found))
+        return _json(msgspec.json.encode(names))
+
+    async def values(self, request: Request) -> Response:
+        """GET values/attributes[/{scope}]: [{"lastUpdateTs","key","value"}, ...], values typed."""
+        found = await self._read(request, params.keys(request))
+        rows = (
+            b'{"lastUpdateTs":%d,"key":%b,"value":%b}'
+            % (a.ts_ms, msgspec.json.encode(a.name), a.text)
+            for a in found
+        )
+        return _json(b"[%b]" % b",".join(rows))
+
+    async def save(self, request: Request) -> Response:
+        """POST {scope}: a JSON object of attributes; shared ones are pushed to the device."""
+        number, scope = await self._number(request), _scope(request)
+        if scope not in _WRITABLE:
+            raise bad_request(f"Invalid scope: {scope}; devices write CLIENT_SCOPE themselves")
+        try:
+            values = typed_members(await params.raw_body(request), type_cast=self._type_cast)
+        except PeerError as error:
+            raise bad_request(f"Request is not a JSON object: {error}") from error
+        if not values:
+            raise bad_request("No attributes data found in request body!")
+        await self._attributes.save(number, scope, values)
+        return Response()
+
+    async def delete(self, request: Request) -> Response:
+        """DELETE {scope}?keys=a,b: in every scope; names that do not exist are no error."""
+        number, scope = await self._number(request), _scope(request)
+        keys = params.keys(request)
+        if not keys:
+            raise bad_request("No keys specified!")
+        await self._attributes.delete(number, scope, tuple(keys))
+        return Response()
+
+    async def _read(self, request: Request, names: list[str] | None) -> list[Attribute]:
+        number = await self._number(request)
+        scopes = (_scope(request),) if "scope" in request.path_params else SCOPES
+        return await self._attributes.read(number, scopes, names)
+
+    async def _number(self, request: Request) -> int:
+        device = await self._registry.device(params.entity_id(request.path_params["id"]))
+        return device.number
+
+
+def _scope(request: Request) -> Scope:
+    scope = request.path_params["scope"]
+    if scope not in SCOPES:
+        raise bad_request(f"Invalid scope: {scope[:32]}; it must be one of {', '.join(SCOPES)}")
+    return cast(Scope, scope)
+
+
+def _json(text: bytes) -> Response:
+    return Response(text, media_type="application/json")

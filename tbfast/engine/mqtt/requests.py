@@ -1,0 +1,276 @@
+"""What a device asks for and is told beside its rows: attributes, calls, claims, subscriptions.
+
+The part of a session that needs the controller.  Requests become Ask effects; their results, and
+what the controller says unasked, become PUBLISHes or acknowledgements (MQTT spec 2.3 - 2.5, 4, 5).
+"""
+
+from abc import ABC, abstractmethod
+from typing import Final
+
+import msgspec
+
+from tbfast import limits
+from tbfast.engine.mqtt.downlink import Downlink
+from tbfast.engine.mqtt.effects import AckOf, Ask, Delivered, Effect, Listen, ReplyTo
+from tbfast.engine.mqtt.settings import Settings, State
+from tbfast.engine.mqtt.topics import (
+    CALLS,
+    FILTERS,
+    PUSHES,
+    Family,
+    Route,
+    Target,
+    call_topic,
+    push_topic,
+    reply_topic,
+    request_id,
+)
+from tbfast.errors import PeerError
+from tbfast.model import mqtt as m
+from tbfast.model.mqtt import ReasonCode as Code
+from tbfast.model.operations import (
+    AnswerRpc,
+    Attributes,
+    CallServer,
+    Delivery,
+    Done,
+    Notice,
+    Refusal,
+    Reply,
+    Result,
+    RpcRequest,
+)
+from tbfast.ops import attributes as attributes_ops
+from tbfast.ops import claim as claim_ops
+from tbfast.ops import rpc as rpc_ops
+
+SESSION_LIMITS: Final = "getSessionLimits"
+_UNLIMITED: Final = {"messages": None, "telemetryMessages": None, "telemetryDataPoints": None}
+
+
+class Requests(ABC):
+    """Base of MqttSession, which sends, answers and closes."""
+
+    __slots__ = (
+        "_asking",
+        "_downlink",
+        "_effects",
+        "_peer_window",
+        "_settings",
+        "state",
+        "version",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self.state = State.NEW
+        self.version = 0
+        self._settings = settings
+        self._effects: list[Effect] = []
+        self._downlink: Downlink | None = None
+        self._asking = 0  # requests that wait for the controller
+        self._peer_window = limits.MQTT_DOWNLINK_WINDOW
+
+    # --- what the session does ---------------------------------------------------------------
+
+    @abstractmethod
+    def _send(self, packet: m.Packet) -> bool:
+        """False: larger than the client takes, and dropped."""
+
+    @abstractmethod
+    def _acknowledge(self, packet: m.Publish) -> None:
+        """ACK(0)."""
+
+    @abstractmethod
+    def _answer(self, packet: m.Publish, code: Code, why: str) -> None:
+        """ACK(code)."""
+
+    @abstractmethod
+    def _reject(self, packet: m.Publish, why: str, now: int) -> None:
+        """REJECT."""
+
+    @abstractmethod
+    def _close(self, code: Code, reason: str, now: int) -> None:
+        """CLOSE(code)."""
+
+    @abstractmethod
+    def _refused(self, reason: str, detail: str) -> None:
+        """One counter and one log line."""
+
+    # --- requests ----------------------------------------------------------------------------
+
+    def _on_request(self, packet: m.Publish, target: Target, now: int) -> None:
+        """Attributes wanted, or a call of the server: PUBACK first, then the reply (4.2, 5.2)."""
+        request = request_id(target.request)
+        if target.family is Family.V2_PROTOBUF or request is None:
+            why = "no request id" if request is None else "Protobuf is not served by this version"
+            self._reject(packet, why, now)
+            return
+        wants = target.route is Route.ATTRIBUTES_REQUEST
+        try:
+            parse = attributes_ops.request if wants else rpc_ops.call
+            operation = parse(packet.payload)
+        except PeerError as error:
+            self._reject(packet, str(error), now)
+            return
+        limits_of = isinstance(operation, CallServer) and operation.method == SESSION_LIMITS
+        if limits_of and target.family is Family.V1:
+            self._acknowledge(packet)
+            topic = reply_topic(target.route, target.family, request)
+            self._publish(topic, self._session_limits(), now)
+            return
+        if not self._may_ask(packet, now):
+            return
+        self._acknowledge(packet)
+        if wants and request < 0:
+            return  # as ThingsBoard: no reply
+        self._ask(Ask(operation, ReplyTo(target.route, target.family, request)))
+
+    def _session_limits(self) -> bytes:
+        """Answered here, at once: real clients send nothing else before (clients spec, rule 1)."""
+        return msgspec.json.encode(
+            {
+                "maxPayloadSize": self._settings.max_remaining,
+                "maxInflightMessages": limits.MQTT_REQUESTS,
+                "rateLimits": _UNLIMITED,
+            }
+        )
+
+    def _on_rpc_answer(self, packet: m.Publish, target: Target, now: int) -> None:
+        request = request_id(target.request)
+        if target.family is Family.V2_PROTOBUF or request is None:
+            why = "no request id" if request is None else "the profile has no Protobuf schema"
+            self._reject(packet, why, now)
+        elif self._may_ask(packet, now):
+            self._ask(Ask(AnswerRpc(request, bytes(packet.payload)), AckOf(packet)))
+
+    def _on_claim(self, packet: m.Publish, target: Target, now: int) -> None:
+        try:
+            operation = claim_ops.request(packet.payload)
+        except PeerError as error:
+            self._reject(packet, str(error), now)
+            return
+        if self._may_ask(packet, now):
+            self._ask(Ask(operation, AckOf(packet)))
+
+    def _may_ask(self, packet: m.Publish, now: int) -> bool:
+        """Whether one more request may wait; else the session is told, or closed (v3)."""
+        if self._asking < limits.MQTT_REQUESTS:
+            return True
+        why = f"more than {limits.MQTT_REQUESTS} requests wait for an answer"
+        self._refused("limit", why)
+        if self.version == 5 and packet.qos > 0:
+            self._answer(packet, Code.QUOTA_EXCEEDED, why)
+        else:
+            self._close(Code.QUOTA_EXCEEDED, why, now)
+        return False
+
+    def _ask(self, effect: Ask) -> None:
+        self._asking += 1
+        self._effects.append(effect)
+
+    def answered(self, asked: Ask, result: Result, now: int) -> None:
+        """The host's answer to Ask."""
+        self._asking -= 1
+        if self.state is not State.OPEN:
+            return
+        match asked.then, result:
+            case AckOf(packet), Done():
+                self._acknowledge(packet)
+            case AckOf(packet), Refusal(_, message):
+                self._refused("unavailable", message)
+                if self.version == 5 and packet.qos > 0:
+                    self._answer(packet, Code.IMPLEMENTATION_SPECIFIC_ERROR, message)
+                else:  # a v3 client takes any PUBACK, and silence, as success
+                    self._close(Code.SERVER_UNAVAILABLE, message, now)
+            case ReplyTo(to, family, request), Attributes():
+                self._publish(reply_topic(to, family, request), result.to_json(), now)
+            case ReplyTo(to, family, request), Reply(body):
+                self._publish(reply_topic(to, family, request), body, now)
+            case ReplyTo(to, family, request), Refusal(_, message):
+                self._refused("unavailable", message)
+                if to is Route.RPC_REQUEST:
+                    body = msgspec.json.encode({"error": message})
+                    self._publish(reply_topic(to, family, request), body, now)
+
+    def notify(self, notice: Notice, push: int, now: int) -> None:
+        """Something the device is told unasked; what becomes of a push is an effect."""
+        downlink = self._downlink
+        is_call = isinstance(notice, RpcRequest)
+        family = None
+        if downlink is not None and self.state is State.OPEN:
+            family = downlink.calls if is_call else downlink.attributes
+        if family is None or family is Family.V2_PROTOBUF:
+            self._outcome(push, "dropped")
+        elif isinstance(notice, RpcRequest):
+            self._publish(call_topic(family, notice.id), notice.to_json(), now, push)
+        else:
+            self._publish(push_topic(family), notice.to_json(), now, push)
+
+    def _publish(self, topic: str, payload: bytes, now: int, push: int = 0) -> None:
+        self._down().publish(topic, payload, now, push)
+
+    def _down(self) -> Downlink:
+        if self._downlink is None:
+            self._downlink = Downlink(
+                self._send_publish,
+                self._outcome,
+                window=self._peer_window,
+                ack_timeout_ms=self._settings.ack_timeout_ms,
+            )
+        return self._downlink
+
+    def _send_publish(self, packet: m.Publish) -> bool:
+        sent = self._send(packet)
+        if not sent:
+            self._refused("too_big", "a message is larger than the device's Maximum Packet Size")
+        return sent
+
+    def _outcome(self, push: int, state: Delivery) -> None:
+        if push:
+            self._effects.append(Delivered(push, state))
+
+    def _on_puback(self, packet: m.Puback, now: int) -> None:
+        if self._downlink is not None:
+            self._downlink.acknowledged(packet.packet_id, now)
+
+    @property
+    def listens(self) -> tuple[bool, bool]:
+        """Whether the session is subscribed to (shared attributes, calls of the server)."""
+        down = self._downlink
+        return (False, False) if down is None else (
+            down.attributes is not None, down.calls is not None
+        )  # fmt: skip
+
+    # --- SUBSCRIBE, UNSUBSCRIBE --------------------------------------------------------------
+
+    def _on_subscribe(self, packet: m.Subscribe, now: int) -> None:
+        codes = [self._subscribe_one(i, wanted) for i, wanted in enumerate(packet.subscriptions)]
+        self._send(m.Suback(packet_id=packet.packet_id, reason_codes=tuple(codes)))
+        granted = [w.filter for w, c in zip(packet.subscriptions, codes, strict=True) if c < 0x80]
+        if any(f in PUSHES or f in CALLS for f in granted):
+            self._effects.append(Listen(*self.listens, any(f in CALLS for f in granted)))
+
+    def _subscribe_one(self, index: int, wanted: m.Subscription) -> int:
+        held = self._down().filters
+        full = len(held) >= limits.MQTT_SUBSCRIPTIONS and wanted.filter not in held
+        if index >= limits.MQTT_FILTERS_PER_SUBSCRIBE or full:
+            return Code.QUOTA_EXCEEDED if self.version == 5 else 0x80
+        if wanted.filter not in FILTERS:
+            return Code.TOPIC_FILTER_INVALID if self.version == 5 else 0x80
+        qos = min(wanted.qos, 1)
+        self._down().subscribe(wanted.filter, qos)
+        return qos
+
+    def _on_unsubscribe(self, packet: m.Unsubscribe, now: int) -> None:
+        before, codes = self.listens, []
+        for wanted in packet.filters:
+            held = self._downlink is not None and self._downlink.unsubscribe(wanted)
+            codes.append(0 if held else int(Code.NO_SUBSCRIPTION_EXISTED))
+        self._send(
+            m.Unsuback(
+                packet_id=packet.packet_id,
+                reason_codes=tuple(codes) if self.version == 5 else (),
+            )
+        )
+        if self.listens != before:
+            self._effects.append(Listen(*self.listens, False))

@@ -1,0 +1,146 @@
+"""What devices ask of the node beside storing rows, and what the node tells them unasked.
+
+One vocabulary for every protocol: an MQTT PUBLISH, an HTTP request and a CoAP request of the same
+thing become the same operation.  Bodies are JSON text as `bytes`, compact and strict.
+"""
+
+from typing import ClassVar, Literal
+
+import msgspec
+
+Keys = tuple[str, ...]
+
+
+class ReadAttributes(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """Client and shared attributes of the device; () = every one, None = none of that scope.
+
+    Answered by Attributes.
+    """
+
+    again: ClassVar[bool] = True
+    client: Keys | None = ()
+    shared: Keys | None = ()
+
+
+class CallServer(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """A device calls a method of the server (MQTT spec 5.2).  Answered by Reply."""
+
+    again: ClassVar[bool] = False
+    method: str
+    params: bytes = b"null"
+
+
+class AnswerRpc(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """A device answers a call of the server; the body is its text as it came.
+
+    Answered by Done, also for an id that nobody waits for.
+    """
+
+    again: ClassVar[bool] = True
+    id: int
+    body: bytes
+
+
+class Claim(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """A device may be claimed with this secret; duration_ms <= 0 = the default (MQTT spec 6.1).
+
+    Answered by Done, which does not say whether claiming is possible.
+    """
+
+    again: ClassVar[bool] = True
+    secret: str = ""
+    duration_ms: int = 0
+
+
+class AwaitAttributes(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """The next change of shared attributes, once (HTTP spec 3.4).  Answered by Told."""
+
+    again: ClassVar[bool] = True
+
+
+class AwaitRpc(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """The next call of the server, once (HTTP spec 3.5).  Answered by Told."""
+
+    again: ClassVar[bool] = True
+
+
+Operation = ReadAttributes | CallServer | AnswerRpc | Claim | AwaitAttributes | AwaitRpc
+
+RefusalReason = Literal["unavailable", "timeout", "limit", "unserved"]
+
+
+class Attributes(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """JSON objects of the attributes found; b"" = none of that scope."""
+
+    client: bytes = b""
+    shared: bytes = b""
+
+    def to_json(self) -> bytes:
+        """The answer of every protocol: a scope without attributes is omitted (MQTT spec 4.2)."""
+        scopes = ((b'"client":', self.client), (b'"shared":', self.shared))
+        return b"{%b}" % b",".join(name + body for name, body in scopes if body)
+
+
+class Reply(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """What the server's method returned."""
+
+    body: bytes
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, tag=3):
+    """It is done, and durable where it has to be."""
+
+
+class Refusal(msgspec.Struct, array_like=True, frozen=True, tag=4):
+    """It is not done.  unavailable: trying later may work; the message is our own words."""
+
+    reason: RefusalReason
+    message: str = ""
+
+
+class AttributesUpdated(msgspec.Struct, array_like=True, frozen=True, tag=11):
+    """Shared attributes were saved: the JSON object of that save."""
+
+    body: bytes
+
+    def to_json(self) -> bytes:
+        """As a device receives it (MQTT spec 4.3)."""
+        return self.body
+
+
+class AttributesDeleted(msgspec.Struct, array_like=True, frozen=True, tag=12):
+    """Shared attributes were deleted: the names that were asked for."""
+
+    keys: Keys
+
+    def to_json(self) -> bytes:
+        """As a device receives it (MQTT spec 4.3)."""
+        return msgspec.json.encode({"deleted": self.keys})
+
+
+class RpcRequest(msgspec.Struct, array_like=True, frozen=True, tag=13):
+    """The server calls a method of the device; ids count up per device from 0."""
+
+    id: int
+    method: str
+    params: bytes = b"null"
+
+    def to_json(self, *, with_id: bool = False) -> bytes:
+        """As a device receives it; the id is in the body where the protocol has no other place."""
+        head = b'"id":%d,' % self.id if with_id else b""
+        method = msgspec.json.encode(self.method)
+        return b'{%b"method":%b,"params":%b}' % (head, method, self.params)
+
+
+Notice = AttributesUpdated | AttributesDeleted | RpcRequest
+
+
+class Told(msgspec.Struct, array_like=True, frozen=True, tag=5):
+    """What a waiting request was waiting for."""
+
+    notice: Notice
+
+
+Result = Attributes | Reply | Done | Refusal | Told
+
+Delivery = Literal["sent", "acknowledged", "timeout", "dropped"]

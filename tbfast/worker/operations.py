@@ -1,0 +1,152 @@
+"""Operations of devices that only the controller can carry out: asked, answered, given up on.
+
+An operation waits for the link if it is down, at most its time; one that was under way when the
+link broke is asked again if asking twice does no harm.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from tbfast import limits
+from tbfast.link import messages as msg
+from tbfast.link.channel import Channel
+from tbfast.model.operations import Delivery, Notice, Operation, ReadAttributes, Refusal, Result
+from tbfast.obs.log import get_logger
+from tbfast.store.journal import Position
+
+log = get_logger("tbfast.operations")
+
+ANSWER_S: Final = 10.0  # longest wait for the controller (TB_QUEUE_TRANSPORT_MAX_REQUEST_TIMEOUT)
+
+_BUSY: Final = Refusal("limit", "too many requests of this node wait for an answer")
+_AWAY: Final = Refusal("unavailable", "the node cannot answer now; try again")
+
+
+class Sessions(Protocol):
+    """Sessions that are told things: tbfast.net.mqtt.MqttPort."""
+
+    def notified(
+        self, device: int, slot: int, generation: int, notice: Notice, push: int
+    ) -> None: ...
+
+
+class _Asked:
+    __slots__ = ("device", "done", "expires", "operation", "position", "sent")
+
+    def __init__(
+        self,
+        device: int,
+        operation: Operation,
+        position: Position,
+        done: Callable[[Result], None],
+        expires: float,
+    ) -> None:
+        self.device = device
+        self.operation = operation
+        self.position = position
+        self.done = done
+        self.expires = expires
+        self.sent = False
+
+
+class Operations:
+    """One worker's end of the operations; all calls on the loop's thread.
+
+    position: of the newest row that was accepted, committed or not.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, position: Callable[[], Position]) -> None:
+        self._loop = loop
+        self._position = position
+        self._channel: Channel | None = None
+        self._asked: dict[int, _Asked] = {}  # bounded: OPERATIONS_PENDING
+        self._request = 0
+        self.sessions: Sessions | None = None
+
+    def ask(
+        self,
+        device: int,
+        operation: Operation,
+        done: Callable[[Result], None],
+        *,
+        timeout_s: float = ANSWER_S,
+    ) -> int:
+        """Calls `done` once with the result, never before this returns; the number is for `drop`.
+
+        A device that reads its attributes sees what it wrote before.
+        """
+        self._request += 1
+        request = self._request
+        if len(self._asked) >= limits.OPERATIONS_PENDING:
+            log.limited("operations", logging.WARNING, _BUSY.message)
+            self._loop.call_soon(done, _BUSY)
+            return request
+        reads = isinstance(operation, ReadAttributes)
+        position = self._position() if reads else Position(0, 0)
+        asked = _Asked(device, operation, position, done, self._loop.time() + timeout_s)
+        self._asked[request] = asked
+        self._send(request, asked)
+        return request
+
+    def drop(self, request: int) -> None:
+        """Nobody waits for it any more: `done` will not be called."""
+        asked = self._asked.pop(request, None)
+        if asked is not None and asked.sent and self._channel is not None:
+            self._channel.send(msg.Drop(request))
+
+    def listen(
+        self, device: int, slot: int, generation: int, attributes: bool, rpc: bool, pending: bool
+    ) -> None:
+        """What a session is subscribed to; Hello repeats it after the link was down."""
+        if self._channel is not None:
+            self._channel.send(msg.Listen(device, slot, generation, attributes, rpc, pending))
+
+    def delivered(self, push: int, state: Delivery) -> None:
+        """What became of a push."""
+        if push and self._channel is not None:
+            self._channel.send(msg.Delivered(push, state))
+
+    def expire(self) -> None:
+        """Gives up on what nobody answered; called a few times a second."""
+        now = self._loop.time()
+        for request in [r for r, a in self._asked.items() if a.expires <= now]:
+            asked = self._asked[request]
+            self.drop(request)
+            asked.done(_AWAY if self._channel is None else Refusal("timeout", "no answer in time"))
+
+    # --- the link ----------------------------------------------------------------------------
+
+    def linked(self, channel: Channel) -> None:
+        """The controller is there and knows the sessions."""
+        self._channel = channel
+        for request, asked in self._asked.items():
+            self._send(request, asked)
+
+    def unlinked(self) -> None:
+        """The controller went away."""
+        self._channel = None
+        for request, asked in list(self._asked.items()):
+            if asked.sent and not asked.operation.again:
+                del self._asked[request]
+                asked.done(_AWAY)
+            asked.sent = False
+
+    def answered(self, answer: msg.Answer) -> None:
+        """The controller's answer."""
+        asked = self._asked.pop(answer.request, None)
+        if asked is not None:
+            asked.done(answer.result)
+
+    def notify(self, message: msg.Notify) -> None:
+        """The controller has something for a session."""
+        if self.sessions is not None:
+            self.sessions.notified(
+                message.device, message.slot, message.generation, message.notice, message.push
+            )
+
+    def _send(self, request: int, asked: _Asked) -> None:
+        if self._channel is not None:
+            asked.sent = True
+            self._channel.send(msg.Ask(request, asked.device, asked.operation, *asked.position))

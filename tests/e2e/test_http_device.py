@@ -1,0 +1,257 @@
+"""The HTTP device API on real sockets, with curl (HTTP spec 2, 3, 4)."""
+
+import contextlib
+import http.client
+import json
+import shutil
+import subprocess
+import threading
+from typing import Any
+
+import pytest
+
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+
+
+def curl(server: Server, path: str, *words: str) -> tuple[int, str]:
+    """Status and body of one request; words: --request METHOD, --data TEXT.
+
+    By curl where it is installed, else by Python's own client.
+    """
+    if shutil.which("curl") is None:
+        return _without_curl(server, path, dict(zip(words[::2], words[1::2], strict=True)))
+    url = f"http://127.0.0.1:{server.http_port}{path}"
+    done = subprocess.run(
+        ["curl", "--silent", "--max-time", "20", "--write-out", "\n%{http_code}", *words, url],
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    body, _, status = done.stdout.rpartition("\n")
+    return int(status), body
+
+
+def _without_curl(server: Server, path: str, words: dict[str, str]) -> tuple[int, str]:
+    data = words.get("--data")
+    method = words.get("--request", "GET" if data is None else "POST")
+    with connection(server) as peer:
+        peer.request(method, path, data)
+        answer = peer.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def post(server: Server, path: str, body: str) -> tuple[int, str]:
+    # What curl sends for --data: a form's content type, which changes nothing.
+    return curl(server, path, "--data", body)
+
+
+def connection(server: Server) -> contextlib.closing[http.client.HTTPConnection]:
+    return contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20))
+
+
+# --- telemetry and attributes ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "stored"),
+    [
+        ('{"n":25,"ok":true}', [25]),
+        ('{"ts":5,"values":{"n":26}}', [26]),
+        ('[{"ts":1,"values":{"n":1}},{"n":2}]', [1, 2]),
+        ("{n:7}", [7]),
+        ("{}", []),
+        ("[]", []),
+        ('{"n":null}', []),
+    ],
+)
+def test_telemetry_is_stored_when_200_arrives(
+    server: Server, token: str, body: str, stored: list[int]
+) -> None:
+    assert post(server, f"/api/v1/{token}/telemetry", body) == (200, "")
+    assert server.values(token, "n") == stored
+
+
+@pytest.mark.parametrize("body", ["[", "5", "null", '"x"', '[{"n":1},5]', '{"ts":"x","values":{}}'])
+def test_bad_telemetry_is_refused_whole(server: Server, token: str, body: str) -> None:
+    status, text = post(server, f"/api/v1/{token}/telemetry", body)
+    assert status == 400
+    assert text
+    assert server.values(token, "n") == []
+
+
+def test_attributes_are_read_back_at_once(server: Server, token: str) -> None:
+    path = f"/api/v1/{token}/attributes"
+    assert curl(server, path) == (200, "{}")
+    assert post(server, path, '{"fw":"v1","n":5}') == (200, "")
+    assert json.loads(curl(server, path + "?clientKeys=fw,absent")[1]) == {"client": {"fw": "v1"}}
+    server.save_attributes(token, "SHARED_SCOPE", {"limit": 3, "other": 4})
+    everything = {"client": {"fw": "v1", "n": 5}, "shared": {"limit": 3, "other": 4}}
+    assert json.loads(curl(server, path)[1]) == everything
+    assert json.loads(curl(server, path + "?sharedKeys=limit&sharedKeys=other")[1]) == {
+        "shared": {"limit": 3, "other": 4}
+    }
+    assert post(server, path, "[1]")[0] == 400
+
+
+def test_what_needs_a_device_or_a_body(server: Server, token: str) -> None:
+    assert post(server, "/api/v1/no-such-token/telemetry", "[") == (401, "")
+    assert curl(server, f"/api/v1/{token}/telemetry", "--request", "POST")[0] == 400
+    assert curl(server, f"/api/v1/{token}/rpc/1", "--request", "POST")[0] == 400
+    status, text = curl(server, f"/api/v1/{token}/telemetry", "--request", "PUT", "--data", "{}")
+    assert (status, json.loads(text)["errorCode"]) == (405, 31)
+    assert curl(server, f"/api/v1/{token}/nothing")[0] == 404
+    assert curl(server, f"/api/v1/{token}//telemetry", "--data", "{}")[0] == 400
+    assert curl(server, f"/api/v1/{token}%00/telemetry", "--data", "{}")[0] == 400
+
+
+def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: Server, token: str) -> None:
+    with connection(server) as peer:
+        peer.putrequest("POST", f"/api/v1/{token}/rpc/1")
+        peer.putheader("Content-Length", "65537")
+        peer.endheaders()
+        answer = peer.getresponse()
+        assert answer.status == 413
+        assert isinstance(json.loads(answer.read()), str)
+
+
+def test_head_options_and_cross_origin(server: Server, token: str) -> None:
+    with connection(server) as peer:
+        peer.request("HEAD", f"/api/v1/{token}/attributes")
+        answer = peer.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        assert answer.getheader("Content-Length") == "2"
+        peer.request(
+            "OPTIONS",
+            f"/api/v1/{token}/telemetry",
+            headers={"Origin": "http://a", "Access-Control-Request-Method": "POST"},
+        )
+        answer = peer.getresponse()
+        answer.read()
+        assert answer.getheader("Allow") == "POST, OPTIONS"
+        assert answer.getheader("Access-Control-Allow-Origin") == "http://a"
+        assert answer.getheader("Access-Control-Allow-Methods") == "POST"
+
+
+def test_pipelined_requests_are_answered_in_order(server: Server, token: str) -> None:
+    with connection(server) as peer:
+        peer.connect()
+        bodies = [json.dumps({"ts": n, "values": {"n": n}}) for n in range(1, 10)]
+        requests = "".join(
+            f"POST /api/v1/{token}/telemetry HTTP/1.1\r\nHost: a\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}"
+            for body in bodies
+        )
+        read = f"GET /api/v1/{token}/attributes HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        peer.sock.sendall((requests + read).encode())
+        answer = b""
+        while more := peer.sock.recv(65_536):
+            answer += more
+    assert answer.count(b"HTTP/1.1 200") == 10
+    assert answer.endswith(b"{}")
+    assert server.values(token, "n") == list(range(1, 10))
+
+
+# --- waiting ---------------------------------------------------------------------------------
+
+
+def in_background(work: Any) -> tuple[threading.Thread, list[Any]]:
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    return thread, results
+
+
+def test_a_poll_without_news_ends_in_408(server: Server, token: str) -> None:
+    for what in ("attributes/updates", "rpc"):
+        assert curl(server, f"/api/v1/{token}/{what}?timeout=100") == (408, "")
+        assert curl(server, f"/api/v1/{token}/{what}?timeout=-1") == (408, "")
+        assert curl(server, f"/api/v1/{token}/{what}?timeout=x")[0] == 400
+
+
+def test_a_poll_gets_the_next_change_of_shared_attributes(server: Server, token: str) -> None:
+    def polled(change: Any) -> Any:
+        path = f"/api/v1/{token}/attributes/updates?timeout=15000"
+        thread, results = in_background(lambda: curl(server, path))
+        while thread.is_alive():
+            change()
+            thread.join(0.2)
+        status, body = results[0]
+        assert status == 200
+        return json.loads(body)
+
+    saved = polled(lambda: server.save_attributes(token, "SHARED_SCOPE", {"a": [1, {"b": None}]}))
+    assert saved == {"a": [1, {}]}
+    deleted = polled(lambda: server.delete_attributes(token, "SHARED_SCOPE", "a", "b"))
+    assert deleted == {"deleted": ["a", "b"]}
+
+
+def test_a_call_reaches_a_poll_and_its_answer_the_caller(server: Server, token: str) -> None:
+    caller, answers = in_background(lambda: server.call(token, "twoway", "setGpio", {"pin": 7}))
+    status, body = curl(server, f"/api/v1/{token}/rpc?timeout=15000")
+    assert status == 200
+    assert json.loads(body) == {"id": 0, "method": "setGpio", "params": {"pin": 7}}
+    assert post(server, f"/api/v1/{token}/rpc/0", '{"done":true}') == (200, "")
+    caller.join(20)
+    assert answers == [(200, {"done": True})]
+    assert post(server, f"/api/v1/{token}/rpc/0", "again") == (200, "")  # nobody waits for it
+    assert post(server, f"/api/v1/{token}/rpc/99999999999", "5")[0] == 400
+
+
+def test_a_device_calls_the_server(server: Server, token: str) -> None:
+    path = f"/api/v1/{token}/rpc"
+    status, body = post(server, path, '{"method":"getCurrentTime","params":{}}')
+    assert status == 200
+    assert int(body) > 1_700_000_000_000
+    assert post(server, path, '{"method":"getCurrentTime"}')[0] == 400
+    assert post(server, path, '{"params":{}}')[0] == 400
+
+
+def test_a_poll_ends_when_the_device_is_removed(server: Server) -> None:
+    server.add_device("poller", "poller-token")
+    poll, results = in_background(
+        lambda: curl(server, "/api/v1/poller-token/attributes/updates?timeout=15000")
+    )
+    server.remove_device("poller")
+    poll.join(20)
+    # A removal that overtakes the request finds nobody waiting yet.
+    assert results[0] in [(403, "Device was deleted!"), (401, "")]
+
+
+def test_more_polls_of_a_device_than_the_bound_are_refused(server: Server, token: str) -> None:
+    path = f"/api/v1/{token}/rpc?timeout=3000"
+    polls = [in_background(lambda: curl(server, path)) for _ in range(9)]
+    for thread, _ in polls:
+        thread.join(20)
+    assert sorted(results[0][0] for _, results in polls) == [408] * 8 + [429]
+
+
+@pytest.mark.parametrize("path", ["claim", "firmware?title=a&version=1", "software"])
+def test_what_is_not_served_says_so(server: Server, token: str, path: str) -> None:
+    words = ("--data", "{}") if path == "claim" else ()
+    status, body = curl(server, f"/api/v1/{token}/{path}", *words)
+    assert status == 501
+    assert "not served" in json.loads(body)["message"]
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+
+def test_known_devices_are_served_while_the_controller_is_away(own_server: Server) -> None:
+    own_server.add_device("d", "known")
+    assert post(own_server, "/api/v1/known/telemetry", '{"n":1}') == (200, "")
+    with own_server.paused("controller"):
+        assert post(own_server, "/api/v1/known/telemetry", '{"n":2}') == (200, "")
+        assert post(own_server, "/api/v1/known/attributes", '{"a":2}') == (200, "")
+    wait_until(lambda: own_server.values("d", "n") == [1, 2])
+    assert own_server.attributes("d", "CLIENT_SCOPE") == {"a": 2}
+
+
+def test_what_was_answered_survives_kill_9(own_server: Server) -> None:
+    own_server.add_device("d", "t")
+    with connection(own_server) as peer:
+        for n in range(1, 51):
+            peer.request("POST", "/api/v1/t/telemetry", json.dumps({"ts": n, "values": {"n": n}}))
+            answer = peer.getresponse()
+            answer.read()
+            assert answer.status == 200
+    own_server.kill9("worker-0")
+    wait_until(lambda: own_server.values("d", "n") == list(range(1, 51)))
