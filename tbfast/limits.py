@@ -57,6 +57,7 @@ TOMBSTONES_PER_DEVICE: Final = 1_024  # deleted ranges of rows still stored; mor
 
 # Disk (promises 6)
 DISK_RESERVE_BYTES: Final = 67_108_864  # kept for deletes and shutdown; at most 5 % of the disk
+DISK_HEADROOM_BYTES: Final = 50_331_648  # beside the reserve, for flushes; at most 25 %
 DISK_LOW_BYTES: Final = 1_073_741_824  # or 10 % of the disk: with less left the oldest windows go
 DISK_ALARM_PERCENT: Final = 90  # of the budget or of the file system
 DISK_CHECK_MS: Final = 1_000  # between two measurements; one window at most is dropped for each

@@ -35,17 +35,26 @@ class Room(NamedTuple):
     @property
     def low(self) -> int:
         """Less available than this is too little: the oldest windows go, the alarm is on."""
-        return max(2 * self.reserve, min(self.size // 10, limits.DISK_LOW_BYTES))
+        least = self.reserve + self._headroom * 3 // 2
+        return max(least, min(self.size // 10, limits.DISK_LOW_BYTES))
 
     @property
     def full(self) -> bool:
         """Whether telemetry has to be refused."""
-        return self.available < self.reserve + self.reserve // 4
+        return self.available < self.reserve + self._headroom
 
     @property
     def roomy(self) -> bool:
         """Whether telemetry can be accepted again; between `full` and this nothing changes."""
-        return self.available >= self.reserve + self.reserve // 2
+        return self.available >= self.reserve + self._headroom * 5 // 4
+
+    @property
+    def _headroom(self) -> int:
+        """A write buffer must still fit when telemetry stops.
+
+        RocksDB that fails to flush one goes on only when a whole one is free again.
+        """
+        return min(limits.DISK_HEADROOM_BYTES, self.size // 4) if self.reserve else 0
 
 
 class Space:

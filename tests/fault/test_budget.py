@@ -84,7 +84,8 @@ def test_a_disk_filled_by_our_own_rows_goes_on(tmp_path: Path) -> None:
         kept = _kept(node)
         assert kept == _newest(len(kept))
         assert len(kept) > MESSAGES // 20
-        print(len(kept), used_bytes(node.data_dir))
         assert node.stop() == 0
         node.start()
-        assert _kept(node) == kept
+        kept = _kept(node)  # older ones may have gone meanwhile
+        assert kept == _newest(len(kept))
+        assert len(kept) > MESSAGES // 20

@@ -12,6 +12,8 @@ from tbfast.store.space import Space, used_bytes
 MB = 1 << 20
 SIZE = 2000 * MB
 RESERVE = 64 * MB
+FULL = RESERVE + 48 * MB
+ROOMY = RESERVE + 60 * MB
 
 
 class FakeDisk:
@@ -46,12 +48,12 @@ def test_the_reserve_is_taken_given_up_and_taken_again(disk: FakeDisk) -> None:
     space = Space(disk.layout, RESERVE)
     assert space.settle().held == RESERVE
     assert space.settle().held == RESERVE
-    disk.others = SIZE - RESERVE - 10 * MB
+    disk.others = SIZE - FULL + 1
     room = space.settle()
-    assert (space.full, room.held, room.available) == (True, 0, RESERVE + 10 * MB)
-    disk.others = SIZE - RESERVE - 20 * MB
+    assert (space.full, room.held, room.available) == (True, 0, FULL - 1)
+    disk.others = SIZE - ROOMY + 1
     assert (space.settle().held, space.full) == (0, True)  # not clearly room yet
-    disk.others = SIZE - 2 * RESERVE
+    disk.others = SIZE - ROOMY
     assert (space.settle().held, space.full) == (RESERVE, False)
 
 
@@ -59,7 +61,7 @@ def test_telemetry_never_gets_the_reserve(disk: FakeDisk) -> None:
     controller, worker = Space(disk.layout, RESERVE), Space(disk.layout, RESERVE)
     controller.settle()
     worker.look()
-    disk.others = SIZE - RESERVE * 5 // 4 - MB
+    disk.others = SIZE - FULL - MB
     assert worker.admits(MB)
     assert not worker.admits(MB + 1)
     disk.others += MB + 1
@@ -67,7 +69,7 @@ def test_telemetry_never_gets_the_reserve(disk: FakeDisk) -> None:
     assert not worker.admits(1)
     worker.look()
     assert not worker.admits(1)
-    disk.others -= RESERVE // 4 + MB
+    disk.others = SIZE - ROOMY
     assert not worker.admits(1)  # until the next look
     worker.look()
     assert worker.admits(1)
@@ -87,7 +89,7 @@ def test_what_is_left_is_kept_for_the_next_start(disk: FakeDisk) -> None:
 
 @pytest.mark.parametrize(
     ("size", "reserve", "low"),
-    [(SIZE, RESERVE, 200 * MB), (64 * MB, 64 * MB // 20, 6 * MB), (1 << 40, RESERVE, 1 << 30)],
+    [(SIZE, RESERVE, 200 * MB), (64 * MB, 64 * MB // 20, 27 * MB), (1 << 40, RESERVE, 1 << 30)],
 )
 def test_reserve_and_low_water_follow_the_size(
     disk: FakeDisk, size: int, reserve: int, low: int
