@@ -284,8 +284,7 @@ class _Connection(asyncio.Protocol):
         try:
             handler.begin(exchange)
         except Exception as error:  # noqa: BLE001  # one request's failure is not the worker's
-            log.limited("http_handler", 40, "request failed", error=repr(error), exc_info=error)
-            exchange.answer(error_response(500, "Internal error"))
+            self._failed(exchange, error)
         finally:
             self._beginning = False
         if self._exchange is not None:
@@ -294,12 +293,18 @@ class _Connection(asyncio.Protocol):
                 self._phase = "body"
                 self._arm(limits.HTTP_STREAM_TIMEOUT_MS)
 
+    def _failed(self, exchange: Exchange, error: Exception) -> None:
+        log.limited("http_handler", 40, "request failed", error=repr(error), exc_info=error)
+        exchange.answer(error_response(500, "Internal error"))
+
     def _begin_plain(self, fast: FastPath, token: str, body: bytes) -> None:
         exchange = self._exchange = Exchange(self, None, time.monotonic_ns())
         self._phase = "idle"
         self._beginning = True
         try:
             fast.telemetry(exchange, token, body)
+        except Exception as error:  # noqa: BLE001  # as in _begin
+            self._failed(exchange, error)
         finally:
             self._beginning = False
         if exchange.open:
@@ -316,7 +321,8 @@ class _Connection(asyncio.Protocol):
     def answered(self, exchange: Exchange, response: Response) -> None:
         """The whole answer of the current exchange."""
         request = exchange.request
-        keep_alive = not self._port.stopping
+        # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
+        keep_alive = not self._port.stopping and response.status != 400
         if request is None and response is OK and keep_alive:
             self.write(_OK_BYTES)
         else:

@@ -325,7 +325,8 @@ def test_long_history_as_strings(api: Api) -> None:
     "query",
     [
         {"limit": 0}, {"limit": "x"}, {"orderBy": "UP"}, {"useStrictDataTypes": "perhaps"},
-        {"agg": "AVG", "interval": 1000}, {"startTs": "x"}, {"endTs": 1 << 63},
+        {"agg": "MEDIAN"}, {"agg": "AVG", "interval": 1000, "endTs": 10**7}, {"startTs": "x"},
+        {"agg": "AVG", "intervalType": "DECADE"}, {"endTs": 1 << 63},
     ],
 )  # fmt: skip
 def test_bad_history(shared: Api, query: dict[str, object]) -> None:

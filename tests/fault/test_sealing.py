@@ -20,6 +20,7 @@ from tests.support.audit import audit, audit_stopped
 from tests.support.faulty_disk import FaultShim, SmallDisk, small_disk
 from tests.support.ledger import Device, Record, running_load
 from tests.support.node import Node, running_node
+from tests.support.server import Server
 from tests.support.waiting import wait_until
 
 OFTEN = {"TBFAST_SERIES__HEAD_BYTES": "1048576", "TBFAST_SERIES__SEAL_INTERVAL_MS": "1000"}
@@ -116,7 +117,7 @@ def linked(node: Node) -> list[str]:
     return [line["after"] for line in node.log_lines() if line["event"] == "worker linked"]
 
 
-def metric(node: Node, name: str) -> float:
+def metric(node: Node | Server, name: str) -> float:
     """A metric without labels."""
     url = f"http://127.0.0.1:{node.http_port}/metrics"
     with urllib.request.urlopen(url, timeout=5) as answer:

@@ -129,9 +129,9 @@ class SeriesModel(RuleBasedStateMachine):
 
     @rule(delete=st.none() | DELETES, late=st.none() | MESSAGES)
     def seal(self, delete: Delete | None, late: Message | None) -> None:
-        held = self.storage.tail.head.points
+        held = self.storage.sealer._due
         record = self.runner.run(self._sealed(delete, late))
-        assert (record is not None) == bool(held)
+        assert (record is not None) == held
         if record is not None:
             assert record.points == sum(map(len, self.layers[None].values()))
             self._recorded(record.window)
@@ -141,7 +141,7 @@ class SeriesModel(RuleBasedStateMachine):
     def trim(self) -> None:
         self.storage.trim()
 
-    @precondition(lambda self: self.storage.tail.head.points)
+    @precondition(lambda self: self.storage.sealer._due)
     @rule(step=CRASHES, delete=st.none() | DELETES, late=st.none() | MESSAGES)
     def crash_in_a_run(
         self, step: tuple[str, int, bool], delete: Delete | None, late: Message | None
@@ -233,7 +233,7 @@ class SeriesModel(RuleBasedStateMachine):
     @rule(sealing=st.booleans())
     def restart(self, sealing: bool) -> None:
         if sealing:
-            held = self.storage.tail.head.points
+            held = self.storage.sealer._due
             self.runner.run(self.storage.sealer.finish())
             if held:
                 self._recorded(self.storage.store.runs[-1].window)
