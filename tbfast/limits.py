@@ -91,7 +91,6 @@ HTTP_DEVICE_BODY_BYTES: Final = 1_048_576  # of other device calls; likewise
 HTTP_CHUNK_LINE_BYTES: Final = 256  # chunk size with its extensions
 HTTP_HEAD_TIMEOUT_MS: Final = 10_000  # first byte (first request: accept) to complete head
 HTTP_BODY_TIMEOUT_MS: Final = 30_000  # end of head to end of body, progress does not extend it
-HTTP_STREAM_TIMEOUT_MS: Final = 300_000  # the same for a body that is passed on as it comes
 HTTP_POLL_TIMEOUT_MS: Final = 60_000  # wait of a long poll that names none, as ThingsBoard
 HTTP_POLL_TIMEOUT_MAX_MS: Final = 300_000  # longest wait of one, whatever it names
 HTTP_POLLS_PER_DEVICE: Final = 8  # waiting at once; more are answered 429

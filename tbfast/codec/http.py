@@ -60,15 +60,8 @@ class Head(NamedTuple):
         return next((value for key, value in self.headers if key == name), None)
 
 
-class Admission(NamedTuple):
-    """How the body of a request is taken: bytes at most, whole or piece by piece."""
-
-    max_body: int
-    streamed: bool = False
-
-
 class Request(NamedTuple):
-    """One complete request, or the head of a streamed one."""
+    """One complete request."""
 
     head: Head
     body: bytes
@@ -105,18 +98,16 @@ class RequestReader:
     """Bytes in, requests out, one at a time.
 
     max_body: bytes of a body; a longer one is refused when its length is known (H5).
-    admit(head) decides by request instead, if given; it may raise HttpError.
+    admit(head) gives that number by request instead, if given; it may raise HttpError.
     """
 
     def __init__(
         self,
         max_body: int = limits.HTTP_BODY_BYTES,
-        admit: Callable[[Head], Admission] | None = None,
+        admit: Callable[[Head], int] | None = None,
     ) -> None:
         self._admit = admit
         self._max_body = max_body
-        self._taken = 0  # bytes of the body handed out as pieces
-        self._streamed = False
         self._buffer = bytearray()
         self._searched = 0  # bytes of the buffer known to hold no end of head or line
         self._head: Head | None = None
@@ -154,11 +145,6 @@ class RequestReader:
         return self._head
 
     @property
-    def streaming(self) -> bool:
-        """Whether the body of the last request comes in pieces, and has not ended."""
-        return self._streamed
-
-    @property
     def idle(self) -> bool:
         """Whether nothing of a request is here."""
         return self._head is None and not self._buffer and not self._failed
@@ -171,7 +157,6 @@ class RequestReader:
             head is not None
             and head.version == "1.1"
             and not self._body
-            and not self._taken
             and not self._buffer
             and (head.header(b"expect") or b"").lower() == b"100-continue"
         )
@@ -184,61 +169,25 @@ class RequestReader:
     def next_request(self) -> Request | None:
         """The next complete request, or None if more bytes are needed.
 
-        A streamed one comes without its body, which `next_piece` gives.  Raises HttpError; after it
-        every call returns None.
+        Raises HttpError; after it every call returns None.
         """
-        if self._failed or self._streamed:
+        if self._failed:
             return None
         try:
             if self._head is None and not self._read_head():
                 return None
-            if not self.streaming and not self._read_body():
+            if not (self._read_chunks() if self._chunked else self._read_plain()):
                 return None
         except HttpError:
-            self._fail()
+            self._failed = True
+            self._buffer.clear()
             raise
         head = self._head
         assert head is not None
-        if self.streaming:
-            return Request(head, b"")
         request = Request(head, bytes(self._body))
         self._head = None
         self._body.clear()
         return request
-
-    def next_piece(self) -> tuple[bytes, bool]:
-        """What has come of a streamed body, without its framing, and whether that is its end.
-
-        Raises HttpError; after it there is nothing more.
-        """
-        if not self._streamed:
-            return b"", True
-        try:
-            ended = self._read_body()
-        except HttpError:
-            self._fail()
-            raise
-        piece = bytes(self._body)
-        self._taken += len(piece)
-        self._body.clear()
-        if ended:
-            self._streamed = False
-            self._head = None
-        return piece, ended
-
-    def leftover(self) -> bytes:
-        """What follows an Upgrade; nothing is parsed any more."""
-        rest = bytes(self._buffer)
-        self._fail()
-        return rest
-
-    def _fail(self) -> None:
-        self._failed = True
-        self._streamed = False
-        self._buffer.clear()
-
-    def _read_body(self) -> bool:
-        return self._read_chunks() if self._chunked else self._read_plain()
 
     # --- head --------------------------------------------------------------------------------
 
@@ -282,9 +231,8 @@ class RequestReader:
         self._trailers = False
         self._trailer_bytes = 0
         self._chunk_lines = 0
-        self._taken = 0
         if self._admit is not None:
-            self._max_body, self._streamed = self._admit(head)
+            self._max_body = self._admit(head)
         if encoding is not None:
             if head.version != "1.1" or encoding.strip().lower() != b"chunked":
                 raise HttpError(400, "this transfer encoding is not supported")
@@ -333,7 +281,7 @@ class RequestReader:
                     offset += len(line) + 2
                     size = _chunk_size(line)
                     self._check_overhead(len(line) + 4)
-                    self._check_size(self._taken + len(self._body) + size)
+                    self._check_size(len(self._body) + size)
                     self._trailers = size == 0
                     self._left = size + 2 if size else 0  # the CRLF after the data
                 else:
@@ -374,7 +322,7 @@ class RequestReader:
     def _check_overhead(self, size: int) -> None:
         """Bounds chunk lines by the data they carry: one-byte chunks pass, extensions do not."""
         self._chunk_lines += size
-        if self._chunk_lines > 16 * (self._taken + len(self._body)) + 16_384:
+        if self._chunk_lines > 16 * len(self._body) + 16_384:
             raise HttpError(400, "chunk lines outweigh the data", "too_big")
 
 

@@ -9,15 +9,15 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Literal, Protocol, cast
 
 from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.http import plain_post
 from tbfast._ext.metrics import Slot
-from tbfast.codec.http import CONTINUE, Admission, Head, HttpError, RequestReader, Response
-from tbfast.net.http_exchange import RETRY, Companion, Exchange, Handler, error_response
+from tbfast.codec.http import CONTINUE, Head, HttpError, RequestReader, Response
+from tbfast.net.http_exchange import RETRY, Exchange, Handler, error_response
 from tbfast.obs.http import HealthPages
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
@@ -43,9 +43,9 @@ class _Pages:
     def __init__(self, node: NodeMetrics) -> None:
         self._pages = HealthPages(node)
 
-    def admit(self, head: Head) -> Admission | None:
+    def admit(self, head: Head) -> int | None:
         known = head.path in (b"/healthz", b"/readyz", b"/metrics")
-        return Admission(limits.HTTP_BODY_BYTES) if known else None
+        return limits.HTTP_BODY_BYTES if known else None
 
     def begin(self, exchange: Exchange) -> None:
         assert exchange.request is not None
@@ -62,8 +62,8 @@ class _Pages:
 class _Nobody:
     """Every other path."""
 
-    def admit(self, head: Head) -> Admission | None:
-        return Admission(limits.HTTP_BODY_BYTES)
+    def admit(self, head: Head) -> int | None:
+        return limits.HTTP_BODY_BYTES
 
     def begin(self, exchange: Exchange) -> None:
         exchange.answer(error_response(404, "Not found"))
@@ -139,12 +139,12 @@ class HttpPort:
             self.slot.add(words.REFUSED_HTTP + words.REASON_LIMIT)
             max(self._connections, key=lambda connection: connection.body_bytes).refuse_body()
 
-    def admit(self, head: Head) -> tuple[Handler, Admission]:
-        """Whose request it is, and how its body is taken."""
+    def admit(self, head: Head) -> tuple[Handler, int]:
+        """Whose request it is, and how many bytes its body may have."""
         for handler in self._handlers:
-            admission = handler.admit(head)
-            if admission is not None:
-                return handler, admission
+            max_body = handler.admit(head)
+            if max_body is not None:
+                return handler, max_body
         raise AssertionError("the last handler takes every path")
 
 
@@ -158,13 +158,10 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None  # the one that is being answered
         self._handler: Handler | None = None  # of the request that is being read
-        self._receive: Callable[[bytes], None] | None = None  # after an Upgrade
-        self.companion: Companion | None = None
         self.body_bytes = 0  # as last told to the port
         self._peer = "-"
         self._scheduled = False
         self._beginning = False  # an answer that comes at once must not recurse
-        self._held = False  # a handler cannot take more of the body now
         self._read_paused = False
         self._write_paused = False
         self._closing = False
@@ -199,9 +196,6 @@ class _Connection(asyncio.Protocol):
         self._port.slot.add(words.RECEIVED_BYTES_HTTP, len(data))
         if self._closing:
             return  # lingering: the peer may not have seen the answer yet
-        if self._receive is not None:
-            self._receive(data)
-            return
         fast = self._port.fast
         if (
             fast is not None
@@ -214,26 +208,16 @@ class _Connection(asyncio.Protocol):
             self._begin_plain(fast, *plain)
             return
         self._reader.feed(data)
-        if self._exchange is not None and self._reader.in_body:
-            self._exchange.on_body()
-            self._hold()
-        else:
-            self._advance()
+        self._advance()
 
     def eof_received(self) -> bool:
         # A peer may end its side after its requests and still wait for the answers.
         self._eof = True
-        if self._receive is not None:
-            return False
-        if self._exchange is not None and self._reader.in_body:
-            return False  # its body will never be complete
         return self._exchange is not None or self._scheduled or self._write_paused
 
     def pause_writing(self) -> None:
         self._write_paused = True
         self._arm(limits.WRITE_TIMEOUT_MS)
-        if self._exchange is not None:
-            self._exchange.on_pause(True)
 
     def resume_writing(self) -> None:
         self._write_paused = False
@@ -241,7 +225,6 @@ class _Connection(asyncio.Protocol):
             self._arm(limits.HTTP_LINGER_MS)
         elif self._exchange is not None:
             self._disarm()
-            self._exchange.on_pause(False)
         else:
             self._phase = "idle" if self._phase == "waiting" else self._phase
             self._advance()
@@ -273,10 +256,10 @@ class _Connection(asyncio.Protocol):
             self._loop.call_soon(self._advance)
             self._hold()
 
-    def _admit(self, head: Head) -> Admission:
+    def _admit(self, head: Head) -> int:
         self._continued = False
-        self._handler, admission = self._port.admit(head)
-        return admission
+        self._handler, max_body = self._port.admit(head)
+        return max_body
 
     def _begin(self, exchange: Exchange, handler: Handler) -> None:
         self._exchange = exchange
@@ -289,9 +272,6 @@ class _Connection(asyncio.Protocol):
             self._beginning = False
         if self._exchange is not None:
             self._disarm()
-            if self._reader.in_body:  # streamed
-                self._phase = "body"
-                self._arm(limits.HTTP_STREAM_TIMEOUT_MS)
 
     def _failed(self, exchange: Exchange, error: Exception) -> None:
         log.limited("http_handler", 40, "request failed", error=repr(error), exc_info=error)
@@ -314,72 +294,34 @@ class _Connection(asyncio.Protocol):
 
     # --- what exchanges do --------------------------------------------------------------------
 
-    def peer(self) -> str:
-        """Address and port of the peer."""
-        return self._peer
-
     def answered(self, exchange: Exchange, response: Response) -> None:
         """The whole answer of the current exchange."""
         request = exchange.request
         # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
         keep_alive = not self._port.stopping and response.status != 400
         if request is None and response is OK and keep_alive:
-            self.write(_OK_BYTES)
+            self._write(_OK_BYTES)
         else:
             head = request.head if request is not None else None
             keep_alive = keep_alive and (head is None or head.keep_alive)
             if exchange.headers:
                 response = response._replace(headers=(*response.headers, *exchange.headers))
-            self.write(response.encode(head, keep_alive=keep_alive))
-        self.ended(keep_alive=keep_alive)
+            self._write(response.encode(head, keep_alive=keep_alive))
+        self._exchange = None
+        if not keep_alive:
+            self._linger()
+        elif not self._beginning:
+            self._advance()
 
-    def write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         """Sends bytes."""
         if self._transport is not None:
             self._port.slot.add(words.SENT_BYTES_HTTP, len(data))
             self._transport.write(data)
 
-    def ended(self, *, keep_alive: bool) -> None:
-        """The current exchange is over: the next request, or the end of the connection."""
-        self._exchange = None
-        self._held = False
-        if not keep_alive or self._reader.in_body or self._port.stopping:
-            self._linger()
-        elif not self._beginning:
-            self._advance()
-
-    def read_piece(self) -> tuple[bytes, bool]:
-        """What has come of a streamed body, and whether that is its end."""
-        try:
-            piece, ended = self._reader.next_piece()
-        except HttpError as error:
-            self._refuse(error)
-            return b"", False
-        if ended:
-            self._disarm()
-            self._phase = "idle"
-        elif self._reader.wants_continue and not self._continued:
-            self._continued = True
-            self.write(CONTINUE)
-        self._hold()
-        return piece, ended
-
-    def splice(self, receive: Callable[[bytes], None]) -> bytes:
-        """The connection is no longer HTTP: what comes goes to `receive`; returns what has come."""
-        self._disarm()
-        self._receive = receive
-        return self._reader.leftover()
-
-    def pause(self, on: bool) -> None:
-        """The handler cannot take more of the body now; what comes waits in the kernel."""
-        self._held = on
-        self._hold()
-
     def stop(self) -> None:
         """Ends after the answer that is owed; at once if none is."""
-        if self._receive is not None:
-            self.abort()
-        elif self._exchange is None and not self._closing:
+        if self._exchange is None and not self._closing:
             self._linger()
 
     def _count_body(self, nbytes: int) -> None:
@@ -397,9 +339,6 @@ class _Connection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.gone()
-        if self.companion is not None:
-            self.companion.close()
-            self.companion = None
 
     def _refuse(self, error: HttpError) -> None:
         reason = getattr(words, f"REASON_{error.reason.upper()}")
@@ -411,8 +350,7 @@ class _Connection(asyncio.Protocol):
         if error.reason == "wrong_port":
             self.abort()  # TLS or MQTT: the peer could not read an answer
             return
-        if self._exchange is None or not self._exchange.begun:
-            self.write(self._refusal(error).encode(None, keep_alive=False))
+        self._write(self._refusal(error).encode(None, keep_alive=False))
         self._drop()
         self._linger()
 
@@ -438,7 +376,7 @@ class _Connection(asyncio.Protocol):
             self._count_body(self._reader.held)
             if self._reader.wants_continue and not self._continued:
                 self._continued = True
-                self.write(CONTINUE)
+                self._write(CONTINUE)
         elif self._reader.in_head:
             if self._phase in ("idle", "waiting"):
                 self._phase = "head"
@@ -451,7 +389,7 @@ class _Connection(asyncio.Protocol):
         """Bytes must wait: past the bound they wait in the kernel."""
         if self._closing or self._transport is None:
             return
-        full = self._held or self._reader.buffered > limits.HTTP_HEAD_BYTES
+        full = self._reader.buffered > limits.HTTP_HEAD_BYTES
         if full and not self._read_paused:
             self._read_paused = True
             self._transport.pause_reading()

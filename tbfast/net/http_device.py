@@ -15,7 +15,7 @@ from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
-from tbfast.codec.http import Admission, Head, HttpError, Response
+from tbfast.codec.http import Head, HttpError, Response
 from tbfast.errors import PeerError, StoreError, StoreFull
 from tbfast.model.auth import StoredCredentials
 from tbfast.model.operations import (
@@ -138,12 +138,12 @@ class DeviceApi:
 
     # --- requests ----------------------------------------------------------------------------
 
-    def admit(self, head: Head) -> Admission | None:
+    def admit(self, head: Head) -> int | None:
         """As Handler.admit."""
         path = head.path
         if not path.startswith(ROOT):
             return None
-        return Admission(self._settings.payloads.of(path))
+        return self._settings.payloads.of(path)
 
     def begin(self, exchange: Exchange) -> None:
         """As Handler.begin."""

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from tbfast.codec.http import Admission, Head, Request, Response
+from tbfast.codec.http import Head, Request, Response
 
 _ERROR_CODES: Final = {
     400: 31, 401: 10, 403: 20, 404: 32, 405: 31, 413: 31, 429: 33,
@@ -30,61 +30,27 @@ def _ignored() -> None:
     """Nobody wants to know."""
 
 
-def _ignored_flag(paused: bool) -> None:
-    """Nobody wants to know."""
-
-
-class Companion(Protocol):
-    """What a handler keeps for the later requests of a connection."""
-
-    def close(self) -> None: ...
-
-
 class Carrier(Protocol):
     """The connection of an exchange: tbfast.net.http._Connection."""
 
-    companion: Companion | None
-
-    def peer(self) -> str: ...
     def answered(self, exchange: "Exchange", response: Response) -> None: ...
-    def read_piece(self) -> tuple[bytes, bool]: ...
-    def write(self, data: bytes) -> None: ...
-    def ended(self, *, keep_alive: bool) -> None: ...
-    def splice(self, receive: Callable[[bytes], None]) -> bytes: ...
-    def pause(self, on: bool) -> None: ...
-    def abort(self) -> None: ...
 
 
 class Exchange:
     """A request is answered once; what comes later, or after the peer has gone, is ignored.
 
     request: None for one on the fast path, whose head says nothing unusual.
-    on_gone() is called if the peer goes before the answer; on_body() when more of a streamed body
-    has come; on_pause(True) when the peer takes the answer too slowly, on_pause(False) after.
+    on_gone() is called if the peer goes before the answer.
     """
 
-    __slots__ = (
-        "_carrier",
-        "begun",
-        "connection",
-        "headers",
-        "on_body",
-        "on_gone",
-        "on_pause",
-        "read_ns",
-        "request",
-    )
+    __slots__ = ("_carrier", "headers", "on_gone", "read_ns", "request")
 
     def __init__(self, carrier: Carrier, request: Request | None, read_ns: int) -> None:
         self._carrier: Carrier | None = carrier
-        self.connection = carrier
         self.request = request
         self.read_ns = read_ns  # monotonic
-        self.begun = False  # parts of the answer are on their way
         self.headers: tuple[tuple[str, str], ...] = ()  # added to a whole answer
         self.on_gone: Callable[[], None] = _ignored
-        self.on_body: Callable[[], None] = _ignored
-        self.on_pause: Callable[[bool], None] = _ignored_flag
 
     @property
     def open(self) -> bool:
@@ -103,26 +69,12 @@ class Exchange:
             self._carrier = None
             self.on_gone()
 
-    # --- answers in pieces -------------------------------------------------------------------
-
-    def write(self, data: bytes) -> None:
-        """A part of the answer, head included, as it goes out."""
-        if self._carrier is not None:
-            self.begun = True
-            self._carrier.write(data)
-
-    def end(self, *, keep_alive: bool) -> None:
-        """The answer written in parts is complete."""
-        carrier, self._carrier = self._carrier, None
-        if carrier is not None:
-            carrier.ended(keep_alive=keep_alive)
-
 
 class Handler(Protocol):
     """Serves some of the paths."""
 
-    def admit(self, head: Head) -> Admission | None:
-        """How the body is taken; None = the path is another handler's.  May raise HttpError."""
+    def admit(self, head: Head) -> int | None:
+        """Bytes the body may have; None = the path is another handler's."""
 
     def begin(self, exchange: Exchange) -> None:
         """Answers, now or later."""

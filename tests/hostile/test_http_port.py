@@ -13,7 +13,7 @@ import pytest
 
 from tbfast import limits
 from tbfast._ext import metrics as words
-from tbfast.codec.http import Admission, Response
+from tbfast.codec.http import Response
 from tests.support.http_server import read_all, serve
 from tests.support.waiting import wait_until
 
@@ -271,7 +271,7 @@ class Echo:
         self.order: list[bytes] = []
 
     def admit(self, head):
-        return Admission(1_000) if head.path.startswith((b"/slow", b"/fails")) else None
+        return 1_000 if head.path.startswith((b"/slow", b"/fails")) else None
 
     def begin(self, exchange):
         if exchange.request.head.path == b"/fails":
