@@ -107,6 +107,6 @@ def _query(args: argparse.Namespace) -> RangeQuery:
 def _interval(text: str) -> dict[str, object]:
     if text in ("week", "week_iso", "month", "quarter"):
         return {"interval_type": text.upper()}
-    if text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 63:
+    if text.isascii() and text.isdecimal() and len(text) < 20 and 0 < int(text) < 1 << 63:
         return {"interval_ms": int(text)}
     raise UsageError("--interval must be a number of ms above 0, week, week_iso, month or quarter")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import msgspec
 
 from tbfast.control.sessions import Sessions
-from tbfast.errors import StoreFull, StoreStall
+from tbfast.errors import StoreError
 from tbfast.model.device import Change
 from tbfast.model.operations import (
     Attributes,
@@ -81,7 +81,7 @@ class AttributeService:
         Numbers are never used again: what a crash or a full disk leaves of it is seen by nobody.
         """
         if change.kind == "device" and change.op == "deleted" and change.number:
-            with contextlib.suppress(StoreFull, StoreStall):
+            with contextlib.suppress(StoreError):
                 self._store.delete_device(change.number)
 
     def applied(self, journal: int, position: tuple[int, int], rows: Rows) -> None:
@@ -89,7 +89,7 @@ class AttributeService:
         if position <= self._store.cursor(journal):
             return  # a replay after a crash
         self._backlog.append((journal, position, rows))
-        with contextlib.suppress(StoreFull, StoreStall):
+        with contextlib.suppress(StoreError):  # sealing finds the same, and nothing is trimmed
             self._write_backlog()
         if self._listeners:
             for device in dict.fromkeys(row[0] for row in rows):

@@ -272,10 +272,12 @@ class LinkServer:
 
 
 def _changed_message(change: Change) -> msg.Changed:
-    closes = change.kind == "credentials" or (change.kind == "device" and change.op == "deleted")
+    removed = change.kind == "device" and change.op == "deleted"
+    closes = change.kind == "credentials" or removed
     return msg.Changed(
         change.revision,
         change.stale_credentials(),
         [change.number] if closes and change.number else [],
-        "the device was removed" if change.op == "deleted" else "the credentials changed",
+        "the device was removed" if removed else "the credentials changed",
+        removed,
     )

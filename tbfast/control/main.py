@@ -301,9 +301,9 @@ class _Controller:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _serve(self) -> None:
-        """Watches the registry until it is time to stop."""
+        """Watches registry and attributes until it is time to stop."""
         while not self._stop.is_set():
-            failed = self._registry.failed
+            failed = self._registry.failed or self._attribute_store.failed
             if failed is not None:
                 self._fail(StoreError(str(failed)))
             with contextlib.suppress(TimeoutError):

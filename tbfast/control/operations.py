@@ -1,7 +1,6 @@
 """What devices ask of the controller: each operation to the service that carries it out."""
 
 import asyncio
-import time
 from typing import Final
 
 from tbfast.control.attributes import AttributeService
@@ -19,7 +18,6 @@ from tbfast.model.operations import (
     Operation,
     ReadAttributes,
     Refusal,
-    Reply,
     Result,
     Told,
 )
@@ -42,7 +40,9 @@ class DeviceOperations:
                 case ReadAttributes():
                     return self._attributes.for_device(device, operation)
                 case CallServer():
-                    return await self._call(operation)
+                    # Nobody can be asked yet: as ThingsBoard's default rule chain.
+                    await asyncio.sleep(CALL_TIMEOUT_S)
+                    return Refusal("timeout", "timeout")
                 case AnswerRpc(request, body):
                     self._rpc.answered(device, request, body)
                     return Done()
@@ -54,12 +54,6 @@ class DeviceOperations:
                     return Told(await self._next(device, calls=True))
         except StoreError as error:
             return Refusal("unavailable", str(error))
-
-    async def _call(self, operation: CallServer) -> Result:
-        if operation.method == "getCurrentTime":
-            return Reply(b"%d" % (time.time_ns() // 1_000_000))
-        await asyncio.sleep(CALL_TIMEOUT_S)
-        return Refusal("timeout", "timeout")
 
     async def _next(self, device: int, *, calls: bool) -> Notice:
         told: asyncio.Future[Notice] = asyncio.get_running_loop().create_future()

@@ -23,6 +23,7 @@ log = get_logger("tbfast.tail")
 LIVE_QUEUE_BYTES = 1 << 20  # per subscriber; beyond it the subscription is ended
 _WHERE = struct.Struct("<IIQ")  # journal, epoch, sequence: block header, offset 8
 _DEFS_BYTES = struct.Struct("<I")
+_TELEMETRY, _ATTRIBUTES = 0, 1  # kinds of records
 
 Cursor = tuple[int, int]
 DeletedRange = tuple[bytes | None, int, int]  # key (None = all), first and last ms
@@ -214,8 +215,8 @@ class TailService:
                 position,
                 [
                     (device, name, ts, text)
-                    for device, kind, ts, name, _, text in rows(block, names)
-                    if kind and (self._registered is None or self._registered(device))
+                    for device, _, ts, name, _, text in rows(block, names, kind=_ATTRIBUTES)
+                    if self._registered is None or self._registered(device)
                 ],
             )
         if self._live:
@@ -312,8 +313,7 @@ class TailService:
                 b'{"device":%d,"ts":%d,"key":%b,"value":%b}\n'
                 % (device, ts, msgspec.json.encode(name), text),
             )
-            for device, kind, ts, name, _, text in rows(block, names, wanted)
-            if kind == 0
+            for device, _, ts, name, _, text in rows(block, names, wanted, _TELEMETRY)
         ]
         for subscription in list(self._live):
             mine = b"".join(

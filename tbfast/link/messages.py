@@ -93,6 +93,7 @@ class Changed(msgspec.Struct, array_like=True, tag=8, frozen=True):
     credentials_ids: list[str]
     closed_devices: list[int]
     reason: str
+    removed: bool = False  # those devices exist no more
 
 
 class SessionOpened(msgspec.Struct, array_like=True, tag=9, frozen=True):

@@ -34,10 +34,10 @@ from tbfast.model.operations import (
 from tbfast.net.http import OK
 from tbfast.net.http_exchange import RETRY, Exchange, error_response
 from tbfast.net.http_routes import ROOT, PayloadLimits, Target, integer, parameters, target
+from tbfast.net.worker import Commits, Operations
 from tbfast.ops import attributes as attributes_ops
 from tbfast.ops import claim as claim_ops
 from tbfast.ops import rpc as rpc_ops
-from tbfast.ops.payload import members
 
 _ANSWER_S: Final = 10.0  # longest wait for an answer of the controller
 _INT32: Final = range(-(1 << 31), 1 << 31)
@@ -47,13 +47,6 @@ _DELETED: Final = Response(403, b"Device was deleted!", "text/plain;charset=UTF-
 _REFUSALS: Final = {"unavailable": 503, "timeout": 408, "limit": 429, "unserved": 501}
 
 Accepted = Callable[[StoredCredentials], None]
-
-
-class Commits(Protocol):
-    """The commit path: tbfast.worker.commit.Committer."""
-
-    def turn_ended(self) -> None: ...
-    def commit(self) -> None: ...
 
 
 class Directory(Protocol):
@@ -66,20 +59,6 @@ class Directory(Protocol):
         done: Callable[[StoredCredentials | None], None],
         unavailable: Callable[[], None],
     ) -> None: ...
-
-
-class Operations(Protocol):
-    """What devices ask of the controller: tbfast.worker.operations.Operations."""
-
-    def ask(
-        self,
-        device: int,
-        operation: Operation,
-        done: Callable[[Result], None],
-        *,
-        timeout_s: float = ...,
-    ) -> int: ...
-    def drop(self, request: int) -> None: ...
 
 
 class Settings:
@@ -342,9 +321,7 @@ class DeviceApi:
         body = _body(exchange)
         if not body:
             raise HttpError(400, "Required request body is missing", "payload")
-        call = rpc_ops.call(body)
-        if "params" not in members(body):
-            raise PeerError("the request has no params", code=0x99)
+        call = rpc_ops.call(body, params_required=True)
         self._check_bound(device, limits.HTTP_CALLS_PER_DEVICE, polls=False)
         self._ask(exchange, device, call, self._settings.request_timeout_ms / 1000)
 
@@ -414,11 +391,11 @@ class DeviceApi:
         self._forget(waiting)
         waiting.exchange.answer(_response(result))
 
-    def close_device(self, device: int) -> None:
+    def close_device(self, device: int, *, removed: bool) -> None:
         """The device was removed or its credentials changed: nothing of it waits any more."""
         for waiting in list(self._waiting.get(device, ())):
             self._give_up(waiting)
-            waiting.exchange.answer(_DELETED)
+            waiting.exchange.answer(_DELETED if removed else _UNAUTHORIZED)
 
     def stop(self) -> None:
         """Graceful stop: nobody waits for the controller any more."""

@@ -29,8 +29,10 @@ from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.errors import StoreError
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode
-from tbfast.model.operations import CallServer, Delivery, Notice, Operation, Result
+from tbfast.model.operations import CallServer, Delivery, Notice, Result
+from tbfast.net import worker
 from tbfast.net.strangers import Strangers
+from tbfast.net.worker import Commits
 from tbfast.obs.log import get_logger
 
 log = get_logger("tbfast.mqtt")
@@ -38,13 +40,6 @@ log = get_logger("tbfast.mqtt")
 SWEEP_INTERVAL_S = 0.25
 REPLY_S = 10.0  # longest wait for an answer of the controller
 CALL_S = 65.0  # the same for a call of the server, which the controller gives up after 60 s
-
-
-class Commits(Protocol):
-    """The commit path: tbfast.worker.commit.Committer."""
-
-    def turn_ended(self) -> None: ...
-    def commit(self) -> None: ...
 
 
 class Directory(Protocol):
@@ -60,18 +55,9 @@ class Directory(Protocol):
     def session_closed(self, device: int, slot: int, generation: int) -> None: ...
 
 
-class Operations(Protocol):
-    """What devices ask of the controller: tbfast.worker.operations.Operations."""
+class Operations(worker.Operations, Protocol):
+    """And what sessions say to it."""
 
-    def ask(
-        self,
-        device: int,
-        operation: Operation,
-        done: Callable[[Result], None],
-        *,
-        timeout_s: float = ...,
-    ) -> int: ...
-    def drop(self, request: int) -> None: ...
     def listen(
         self, device: int, slot: int, generation: int, attributes: bool, rpc: bool, pending: bool
     ) -> None: ...

@@ -7,15 +7,16 @@ JSON text of the value.
 """
 
 import asyncio
+import contextlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
 
-from tbfast.errors import StoreError
+from tbfast.errors import StoreError, StoreFull, StoreStall
 from tbfast.store import rocks
 
 Scope = Literal["CLIENT_SCOPE", "SHARED_SCOPE", "SERVER_SCOPE"]
@@ -59,6 +60,8 @@ class AttributeStore:
         self._options.no_slowdown = True
         self._thread = ThreadPoolExecutor(1, "attribute-sync")
         self._synced: asyncio.Future[None] | None = None  # of the sync that begins next
+        self._syncs: set[asyncio.Task[None]] = set()
+        self.failed: StoreError | None = None  # nothing is promised until it is opened again
 
     def _check_format(self) -> None:
         with rocks.translated(self._path):
@@ -147,7 +150,9 @@ class AttributeStore:
         """Returns when everything written before the call is on disk; callers share one sync."""
         if self._synced is None:
             self._synced = asyncio.get_running_loop().create_future()
-            asyncio.get_running_loop().create_task(self._sync())
+            task = asyncio.get_running_loop().create_task(self._sync())
+            self._syncs.add(task)
+            task.add_done_callback(self._syncs.discard)
         await asyncio.shield(self._synced)
 
     async def _sync(self) -> None:
@@ -164,7 +169,7 @@ class AttributeStore:
 
     def flush(self) -> None:
         """Everything written is on disk on return; may be called from any thread."""
-        with rocks.translated(self._path):
+        with self._watched():
             self._db.flush_wal(True)
 
     def close(self) -> None:
@@ -173,8 +178,22 @@ class AttributeStore:
         self._release()
 
     def _write(self, batch: WriteBatch) -> None:
-        with rocks.translated(self._path):
+        with self._watched():
             self._db.write(batch, self._options)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Space may come back; after any other error what the disk holds is unknown."""
+        if self.failed is not None:
+            raise self.failed
+        try:
+            with rocks.translated(self._path):
+                yield
+        except (StoreFull, StoreStall):
+            raise
+        except StoreError as error:
+            self.failed = error
+            raise
 
     def _release(self) -> None:
         # The database stays locked until its handles are gone, hence the deleting.

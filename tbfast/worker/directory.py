@@ -43,7 +43,7 @@ class Sessions(Protocol):
 class Polls(Protocol):
     """Requests of devices that wait without a session: tbfast.net.http_device.DeviceApi."""
 
-    def close_device(self, device: int) -> None: ...
+    def close_device(self, device: int, *, removed: bool) -> None: ...
 
 
 class _Pending:
@@ -282,7 +282,7 @@ class Directory:
             if self.sessions is not None:
                 self.sessions.close_device(device, change.reason)
             if self.polls is not None:
-                self.polls.close_device(device)
+                self.polls.close_device(device, removed=change.removed)
 
 
 def _accept_token(token: str, lookup: Lookup) -> StoredCredentials | None:

@@ -6,14 +6,24 @@ link broke is asked again if asking twice does no harm.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from tbfast import limits
 from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
-from tbfast.model.operations import Delivery, Notice, Operation, ReadAttributes, Refusal, Result
+from tbfast.model.operations import (
+    CallServer,
+    Delivery,
+    Notice,
+    Operation,
+    ReadAttributes,
+    Refusal,
+    Result,
+)
 from tbfast.obs.log import get_logger
+from tbfast.ops.rpc import built_in
 from tbfast.store.journal import Position
 
 log = get_logger("tbfast.operations")
@@ -79,6 +89,11 @@ class Operations:
         """
         self._request += 1
         request = self._request
+        if isinstance(operation, CallServer):
+            reply = built_in(operation, time.time_ns() // 1_000_000)
+            if reply is not None:
+                self._loop.call_soon(done, reply)
+                return request
         if len(self._asked) >= limits.OPERATIONS_PENDING:
             log.limited("operations", logging.WARNING, _BUSY.message)
             self._loop.call_soon(done, _BUSY)

@@ -205,15 +205,29 @@ def test_a_device_calls_the_server(server: Server, token: str) -> None:
     assert post(server, path, '{"params":{}}')[0] == 400
 
 
-def test_a_poll_ends_when_the_device_is_removed(server: Server) -> None:
-    server.add_device("poller", "poller-token")
-    poll, results = in_background(
-        lambda: curl(server, "/api/v1/poller-token/attributes/updates?timeout=15000")
-    )
-    server.remove_device("poller")
-    poll.join(20)
-    # A removal that overtakes the request finds nobody waiting yet.
-    assert results[0] in [(403, "Device was deleted!"), (401, "")]
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [("removed", (403, "Device was deleted!")), ("given another token", (401, ""))],
+)
+def test_polls_end_with_what_lets_them_in(
+    server: Server, change: str, answer: tuple[int, str]
+) -> None:
+    token = f"poller {change}".replace(" ", "-")
+    server.add_device(change, token)
+    path = f"/api/v1/{token}/attributes/updates"
+    polls = [in_background(lambda: curl(server, path + "?timeout=15000")) for _ in range(8)]
+    # One more than the bound is refused: then all of them wait.
+    wait_until(lambda: curl(server, path + "?timeout=50")[0] == 429)
+    if change == "removed":
+        server.remove_device(change)
+    else:
+        device = server.device_id(change)
+        _, credentials = server.rest("GET", f"/api/device/{device}/credentials")
+        changed = {**credentials, "credentialsId": "another-token"}
+        assert server.rest("POST", "/api/device/credentials", changed)[0] == 200
+    for thread, results in polls:
+        thread.join(20)
+        assert results == [answer]
 
 
 def test_more_polls_of_a_device_than_the_bound_are_refused(server: Server, token: str) -> None:
@@ -232,6 +246,29 @@ def test_what_is_not_served_says_so(server: Server, token: str, path: str) -> No
     assert "not served" in json.loads(body)["message"]
 
 
+# --- reading it back -------------------------------------------------------------------------
+
+
+def test_telemetry_is_aggregated_over_rest_and_on_the_command_line(
+    own_server: Server,
+) -> None:
+    own_server.add_device("d", "t")
+    points = [{"ts": n * 1000, "values": {"n": n, "w": n / 4}} for n in range(10)]
+    assert post(own_server, "/api/v1/t/telemetry", json.dumps(points)) == (200, "")
+    expected = {
+        "n": [{"ts": 2500, "value": 2.0}, {"ts": 7500, "value": 7.0}],
+        "w": [{"ts": 2500, "value": 0.5}, {"ts": 7500, "value": 1.75}],
+    }
+    device = own_server.device_id("d")
+    path = f"/api/plugins/telemetry/DEVICE/{device}/values/timeseries"
+    bounds = "startTs=0&endTs=10000&agg=AVG&interval=5000&useStrictDataTypes=true"
+    assert own_server.rest("GET", f"{path}?{bounds}") == (200, expected)
+    words = ["query", "d", "--agg", "avg", "--interval", "5000", "--start", "0", "--end", "10000"]
+    assert json.loads(own_server.cli(*words, "--json")) == expected
+    assert own_server.stop() == 0
+    assert json.loads(own_server.cli(*words, "--json")) == expected  # sealed, by nobody running
+
+
 # --- faults ----------------------------------------------------------------------------------
 
 
@@ -243,6 +280,16 @@ def test_known_devices_are_served_while_the_controller_is_away(own_server: Serve
         assert post(own_server, "/api/v1/known/attributes", '{"a":2}') == (200, "")
     wait_until(lambda: own_server.values("d", "n") == [1, 2])
     assert own_server.attributes("d", "CLIENT_SCOPE") == {"a": 2}
+
+
+def test_the_time_is_told_while_the_controller_is_away(own_server: Server) -> None:
+    own_server.add_device("d", "known")
+    post(own_server, "/api/v1/known/telemetry", "{}")
+    with own_server.paused("controller"):
+        body = '{"method":"getCurrentTime","params":null}'
+        status, text = post(own_server, "/api/v1/known/rpc", body)
+    assert status == 200
+    assert int(text) > 1_700_000_000_000
 
 
 def test_what_was_answered_survives_kill_9(own_server: Server) -> None:

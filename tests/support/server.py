@@ -144,9 +144,13 @@ class Server:
 
     # --- attributes and calls ----------------------------------------------------------------
 
-    def _telemetry_path(self, device: str) -> str:
+    def device_id(self, name: str) -> str:
+        """UUID of a device."""
         with self._target() as target:
-            return f"/api/plugins/telemetry/DEVICE/{target.find(device).id}"
+            return target.find(name).id
+
+    def _telemetry_path(self, device: str) -> str:
+        return f"/api/plugins/telemetry/DEVICE/{self.device_id(device)}"
 
     def save_attributes(self, device: str, scope: str, values: dict[str, Any]) -> None:
         """Saves attributes over REST."""
@@ -165,8 +169,7 @@ class Server:
 
     def call(self, device: str, mode: str, method: str, params: Any) -> tuple[int, Any]:
         """Calls a method of a device over REST."""
-        with self._target() as target:
-            path = f"/api/rpc/{mode}/{target.find(device).id}"
+        path = f"/api/rpc/{mode}/{self.device_id(device)}"
         return self.rest("POST", path, {"method": method, "params": params})
 
     def pids(self) -> dict[str, int]:

@@ -162,11 +162,12 @@ cdef bytes point_text(const tbf_point *point):
     return text.to_bytes()
 
 
-def rows(const uint8_t[::1] data not None, keys, devices=None):
+def rows(const uint8_t[::1] data not None, keys, devices=None, int kind=-1):
     """Rows of a block in arrival order: [(device, kind, ts_ms, name, type name, JSON text), ...].
 
     keys: {number: name bytes} of the block's epoch, updated with the block's own definitions.
-    devices: numbers to keep, None = all.  Dead points are left out.
+    devices: numbers to keep, None = all.  kind: of records to keep, 0 telemetry, 1 client
+    attributes, -1 = both; others cost no Python object.  Dead points are left out.
     """
     cdef tbf_block block
     cdef tbf_record record
@@ -182,6 +183,8 @@ def rows(const uint8_t[::1] data not None, keys, devices=None):
         number += 1
     out = []
     while (status := tbf_next_record(&block.rows, block.base_ms, &record)) == TBF_OK:
+        if kind >= 0 and <int>record.kind != kind:
+            continue
         if devices is not None and record.device not in devices:
             continue
         while (status := tbf_next_point(&record.points, &point)) == TBF_OK:

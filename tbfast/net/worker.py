@@ -1,0 +1,27 @@
+"""What every listener needs of the worker it runs in."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tbfast.model.operations import Operation, Result
+
+
+class Commits(Protocol):
+    """The commit path: tbfast.worker.commit.Committer."""
+
+    def turn_ended(self) -> None: ...
+    def commit(self) -> None: ...
+
+
+class Operations(Protocol):
+    """What devices ask of the controller: tbfast.worker.operations.Operations."""
+
+    def ask(
+        self,
+        device: int,
+        operation: Operation,
+        done: Callable[[Result], None],
+        *,
+        timeout_s: float = ...,
+    ) -> int: ...
+    def drop(self, request: int) -> None: ...
