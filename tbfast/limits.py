@@ -72,7 +72,7 @@ LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 
 # Device operations that the controller carries out
 OPERATIONS_PENDING: Final = 20_000  # per worker, not answered yet; more are refused
-RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are answered 429
+RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are answered 503
 RPC_PENDING: Final = 100_000  # the same for the whole node
 
 # Logs
