@@ -11,11 +11,12 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from tbfast import limits
 from tbfast.control.registry import Registry
 from tbfast.control.rest import params
+from tbfast.control.rest.callers import visible_device
+from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import bad_request
 from tbfast.control.services import SeriesReader
 from tbfast.errors import PeerError
@@ -43,12 +44,12 @@ class TelemetryRoutes:
         self._registry = registry
         self._series = series
 
-    def routes(self) -> list[Route]:
+    def endpoints(self) -> list[Endpoint]:
         """Paths below /api/plugins/telemetry."""
         return [
-            Route(_PREFIX + "/keys/timeseries", self.keys, methods=["GET"]),
-            Route(_PREFIX + "/values/timeseries", self.values, methods=["GET"]),
-            Route(_PREFIX + "/values/timeseries/history", self.history, methods=["GET"]),
+            Endpoint("GET", _PREFIX + "/keys/timeseries", self.keys, "user"),
+            Endpoint("GET", _PREFIX + "/values/timeseries", self.values, "user"),
+            Endpoint("GET", _PREFIX + "/values/timeseries/history", self.history, "user"),
         ]
 
     async def keys(self, request: Request) -> Response:
@@ -82,7 +83,7 @@ class TelemetryRoutes:
         return _json(text if strict else await _as_strings(text))
 
     async def _number(self, request: Request) -> int:
-        device = await self._registry.device(params.entity_id(request.path_params["id"]))
+        device = await visible_device(request, self._registry)
         return device.number
 
 
