@@ -28,6 +28,13 @@ class SeriesReader(Protocol):
         """Names of the device's keys."""
 
 
+class SeriesWriter(Protocol):
+    """Storing telemetry in a device's name."""
+
+    async def save(self, device: int, payload: bytes) -> int:
+        """Points of a telemetry payload, durable on return; PeerError if it is refused."""
+
+
 class SeriesDeletes(Protocol):
     """Deleting stored telemetry; returns when it is on disk."""
 
@@ -106,6 +113,7 @@ class Services:
 
     registry: Registry
     series: SeriesReader
+    writer: SeriesWriter
     attributes: AttributeService
     rpc: RpcService
     live: LiveFeed

@@ -42,6 +42,12 @@ class MemorySeries:
     def put(self, device: int, key: str, ts: int, value: str) -> None:
         self.points.setdefault(device, {}).setdefault(key, {})[ts] = value
 
+    async def save(self, device: int, payload: bytes) -> int:
+        record = msgspec.json.decode(payload)
+        for key, value in record["values"].items():
+            self.put(device, key, record["ts"], msgspec.json.encode(value).decode())
+        return len(record["values"])
+
     async def range(self, device: int, query: RangeQuery) -> bytes:
         if query.aggregates:
             bucket_bounds(query)
@@ -203,6 +209,7 @@ class RunningApp:
                 live=self.feed,
                 node=FixedNode(),
                 deletes=self.series,
+                writer=self.series,
             )
         )
         config = uvicorn.Config(

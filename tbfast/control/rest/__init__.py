@@ -33,7 +33,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
     """All of them, in the order in which paths must be tried."""
     return [
         *DeviceRoutes(services.registry).endpoints(),
-        *TelemetryRoutes(services.registry, services.series).endpoints(),
+        *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),
         *RpcRoutes(services.registry, services.rpc).endpoints(),
         *SeriesDeleteRoutes(services.registry, services.deletes).endpoints(),
