@@ -31,6 +31,8 @@ from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
 from tbfast.control.tail import Cursor, TailService
 from tbfast.control.writer import TelemetryWriter
+from tbfast.control.ws.protocol import SETTINGS
+from tbfast.control.ws.watches import Watches
 from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
@@ -230,6 +232,10 @@ class _Controller:
         )
         self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
+        self._watches = Watches()
+        self._tail.listen(self._watches)
+        self._attributes.subscribe(self._watches.attributes_changed)
+        self._deletes.subscribe(self._watches.deleted)
         self._registry.subscribe(self._deletes.registry_changed)
         self._registry.subscribe(self._attributes.registry_changed)
         for number in self._layout.journal_numbers():
@@ -302,6 +308,7 @@ class _Controller:
             live=self._tail,
             node=_Status(self._config, self._run, self._metrics),
             deletes=self._deletes,
+            watches=self._watches,
         )
         return _ApiServer(
             uvicorn.Config(
@@ -311,6 +318,7 @@ class _Controller:
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=int(STOP_S),
+                **SETTINGS,
             )
         )
 

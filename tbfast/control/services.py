@@ -9,6 +9,7 @@ import msgspec
 from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
+from tbfast.control.ws.watches import Watches
 from tbfast.model.ranges import RangeQuery
 
 
@@ -119,3 +120,4 @@ class Services:
     live: LiveFeed
     node: NodeStatus
     deletes: SeriesDeletes
+    watches: Watches

@@ -15,6 +15,7 @@ from tbfast.control.rest import build_app
 from tbfast.control.rpc import RpcService
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
+from tbfast.control.ws.watches import Watches
 from tbfast.errors import ResourceError
 from tbfast.model.ranges import RangeQuery, bucket_bounds
 from tbfast.store.attributes import AttributeStore
@@ -210,6 +211,7 @@ class RunningApp:
                 node=FixedNode(),
                 deletes=self.series,
                 writer=self.series,
+                watches=Watches(),
             )
         )
         config = uvicorn.Config(

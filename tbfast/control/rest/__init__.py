@@ -16,6 +16,7 @@ from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
 from tbfast.control.services import Services
+from tbfast.control.ws.endpoint import WebSocketRoutes
 
 
 def build_app(services: Services, gate: Gate | None = None) -> Starlette:
@@ -23,8 +24,12 @@ def build_app(services: Services, gate: Gate | None = None) -> Starlette:
 
     gate: who lets callers in; None = whoever can open the socket owns the data directory.
     """
+    gate = gate or OwnersGate()
     return Starlette(
-        routes=routes(_endpoints(services), gate or OwnersGate()),
+        routes=[
+            *routes(_endpoints(services), gate),
+            *WebSocketRoutes(services, services.watches, gate).routes(),
+        ],
         exception_handlers=HANDLERS,
     )
 
