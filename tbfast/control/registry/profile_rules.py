@@ -79,7 +79,12 @@ def _filled(draft: ProfileDraft) -> dict[str, Any]:
                 f"profileData.{part}.type is {made['type']!r}, but the profile's is {type_!r}"
             )
         data[part] = made
-    data["provisionConfiguration"].setdefault("provisionDeviceSecret", None)
+    provision = data["provisionConfiguration"]
+    provision.setdefault("provisionDeviceSecret", None)
+    try:
+        msgspec.convert(provision["type"], ProvisionType)
+    except msgspec.ValidationError as error:
+        raise InvalidEntity(f"profileData.provisionConfiguration.type: {error}") from error
     return data
 
 
