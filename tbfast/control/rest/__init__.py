@@ -17,6 +17,7 @@ from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
 from tbfast.control.services import Services
+from tbfast.control.ws.endpoint import WebSocketRoutes
 
 
 def build_app(services: Services, gate: Gate | None = None) -> Starlette:
@@ -24,8 +25,12 @@ def build_app(services: Services, gate: Gate | None = None) -> Starlette:
 
     gate: who lets callers in; None = whoever can open the socket owns the data directory.
     """
+    gate = gate or OwnersGate()
     return Starlette(
-        routes=routes(_endpoints(services), gate or OwnersGate()),
+        routes=[
+            *routes(_endpoints(services), gate),
+            *WebSocketRoutes(services, services.watches, gate).routes(),
+        ],
         exception_handlers=HANDLERS,
     )
 
@@ -35,7 +40,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
     return [
         *DeviceRoutes(services.registry).endpoints(),
         *ProfileRoutes(services.registry).endpoints(),
-        *TelemetryRoutes(services.registry, services.series).endpoints(),
+        *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),
         *RpcRoutes(services.registry, services.rpc).endpoints(),
         *SeriesDeleteRoutes(services.registry, services.deletes).endpoints(),

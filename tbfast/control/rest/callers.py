@@ -10,6 +10,7 @@ from tbfast.control.rest import params
 from tbfast.control.rest.errors import PERMISSION_DENIED, RestError
 from tbfast.model.device import Device
 
+Scheme = Literal["Bearer", "ApiKey"]
 Authority = Literal["SYS_ADMIN", "TENANT_ADMIN", "CUSTOMER_USER"]
 
 # Who may call an endpoint: nobody is asked; any account (a customer's user sees only that
@@ -56,12 +57,19 @@ class Gate(Protocol):
     async def caller(self, request: HTTPConnection) -> Caller:
         """The caller; RestError 401 for one that shows nothing valid."""
 
+    async def by_secret(self, scheme: Scheme, secret: str) -> Caller:
+        """The same for what came in another place than a header."""
+
 
 class OwnersGate:
     """The socket in the data directory: only its owner can open it."""
 
     async def caller(self, request: HTTPConnection) -> Caller:
         """The owner, whatever the request says."""
+        return OWNER
+
+    async def by_secret(self, scheme: Scheme, secret: str) -> Caller:
+        """The owner."""
         return OWNER
 
 

@@ -15,6 +15,7 @@ from tbfast.errors import Conflict, NotFound, ResourceError, StoreError, StoreSt
 
 GENERAL: Final = 2
 AUTHENTICATION: Final = 10
+TOKEN_EXPIRED: Final = 11
 PERMISSION_DENIED: Final = 20
 BAD_REQUEST: Final = 31
 ITEM_NOT_FOUND: Final = 32
