@@ -149,6 +149,7 @@ class _Controller:
         sealing = loop.create_task(self._sealer.run())
         sealing.add_done_callback(self._task_ended)
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
+        tidying = loop.create_task(self._registry.relations.sweep())
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
         api = self._api()
@@ -166,6 +167,7 @@ class _Controller:
         await self._links.close()
         await self._writer.finish()
         sweeping.cancel()
+        tidying.cancel()
         await self._deletes.close()
         watching.cancel()
         await asyncio.wait([watching])  # not in the middle of a drop
