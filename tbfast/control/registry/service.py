@@ -11,6 +11,7 @@ from tbfast.control.registry.customers import Customers
 from tbfast.control.registry.devices import Devices
 from tbfast.control.registry.listing import DevicePage, DeviceQuery, device_page
 from tbfast.control.registry.relations import Relations
+from tbfast.control.registry.resources import Resources
 from tbfast.control.rules import random_token
 from tbfast.errors import Conflict, NotFound, TbfastError
 from tbfast.model.device import Change
@@ -40,6 +41,7 @@ class Registry(Devices):
         super().__init__(store, now_ms=now_ms, new_token=new_token)
         self.customers = Customers(store, self.references, now_ms)
         self.relations = Relations(store, self.references)
+        self.resources = Resources(store, now_ms)
 
     @classmethod
     async def open(cls, path: Path) -> "Registry":

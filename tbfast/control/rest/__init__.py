@@ -16,8 +16,10 @@ from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.profiles import ProfileRoutes
 from tbfast.control.rest.relations import RelationRoutes
+from tbfast.control.rest.resources import ResourceRoutes
 from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
+from tbfast.control.rest.system import SystemRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
 from tbfast.control.services import Services
 from tbfast.control.ws.endpoint import WebSocketRoutes
@@ -46,6 +48,8 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *DeviceRoutes(services.registry, lists).endpoints(),
         *CustomerRoutes(services.registry).endpoints(),
         *RelationRoutes(services.registry).endpoints(),
+        *ResourceRoutes(services.registry).endpoints(),
+        *SystemRoutes(services.registry).endpoints(),
         *ProfileRoutes(services.registry).endpoints(),
         *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),
