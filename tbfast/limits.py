@@ -117,6 +117,8 @@ REGISTRY_PROFILE_DEPTH: Final = 64  # its nesting
 REGISTRY_PROFILE_CACHE: Final = 1_024  # profiles kept decoded; the oldest is forgotten
 REGISTRY_CREDENTIALS_CHARS: Final = 65_536  # longest credentialsValue
 REGISTRY_UNIQUE_NAMES: Final = 10_000  # names tried for nameConflictPolicy=UNIQUIFY
+REGISTRY_RESOURCE_BYTES: Final = 1_048_576  # one LwM2M object definition file
+REGISTRY_RESOURCES: Final = 2_000  # such files; more are refused
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched
 REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` says

@@ -85,6 +85,15 @@ class AttributeService:
             saved = [Attribute(name, now_ms, text) for name, text in named.items()]
             self._changed(device, "SERVER_SCOPE", saved, ())
 
+    def stored(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
+        """As `read`, of one scope and without waiting for what journals still hold."""
+        return self._store.read(device, scope, names)
+
+    def active(self, device: int) -> bool:
+        """The server's attribute of that name (REST spec 3)."""
+        found = self._store.read(device, "SERVER_SCOPE", ("active",))
+        return bool(found) and found[0].text == b"true"
+
     def for_device(self, device: int, request: ReadAttributes) -> Attributes:
         """What a device asked for (MQTT spec 4.2)."""
         return Attributes(

@@ -152,6 +152,7 @@ class _Controller:
         state = loop.create_task(self._activity.run())
         state.add_done_callback(self._task_ended)
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
+        tidying = loop.create_task(self._registry.relations.sweep())
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
         api = self._api()
@@ -172,6 +173,7 @@ class _Controller:
         state.cancel()
         await self._activity.finish()
         sweeping.cancel()
+        tidying.cancel()
         await self._deletes.close()
         watching.cancel()
         await asyncio.wait([watching])  # not in the middle of a drop

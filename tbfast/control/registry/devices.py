@@ -5,6 +5,7 @@ changing either is a single compare-and-set. The entity holds an index key for e
 at (profile, customer, packages): who points at something is known without reading devices.
 """
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
@@ -115,6 +116,17 @@ class Devices:
         """Every device, in id order; the loop runs on meanwhile."""
         async for entity in self.store.entities("device"):
             yield self._record(entity).device
+
+    async def devices_of(self, owner_id: str) -> AsyncIterator[Device]:
+        """Devices that point at a profile, customer or package, in id order."""
+        after = ""
+        while ids := self.device_ids_of(owner_id, after, limits.REST_SCAN_ROWS):
+            for device_id in ids:
+                entity = self.store.peek("device", device_id)
+                if entity is not None:
+                    yield self._record(entity).device
+            after = ids[-1]
+            await asyncio.sleep(0)
 
     async def lookup_credentials(
         self, credentials_id: str
