@@ -92,6 +92,8 @@ class _Waiting:
 class DeviceApi:
     """Everything below /api/v1/ on one worker; all calls on the loop's thread."""
 
+    streamed = False
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

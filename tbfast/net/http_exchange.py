@@ -30,10 +30,25 @@ def _ignored() -> None:
     """Nobody wants to know."""
 
 
+class Link(Protocol):
+    """What a handler keeps for the connection's next request."""
+
+    def abandon(self) -> None:
+        """The connection has ended."""
+
+
 class Carrier(Protocol):
     """The connection of an exchange: tbfast.net.http._Connection."""
 
+    peer: str
+    link: "Link | None"
+
     def answered(self, exchange: "Exchange", response: Response) -> None: ...
+    def send(self, data: bytes) -> None: ...
+    def finished(self, *, keep_alive: bool) -> None: ...
+    def broke_off(self) -> None: ...
+    def body_wanted(self) -> None: ...
+    def splice(self) -> None: ...
 
 
 class Exchange:
@@ -71,7 +86,12 @@ class Exchange:
 
 
 class Handler(Protocol):
-    """Serves some of the paths."""
+    """Serves some of the paths.
+
+    streamed: its exchanges are tbfast.net.http_stream.Stream, begun when the head is complete.
+    """
+
+    streamed: bool
 
     def admit(self, head: Head) -> int | None:
         """Bytes the body may have; None = the path is another handler's."""
