@@ -224,8 +224,10 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         # A peer may end its side after its requests and still wait for the answers.
         self._eof = True
-        if self._stream is not None and (self._stream.spliced or self._reader.in_body):
-            return False
+        if self._stream is not None:
+            if self._stream.spliced:
+                return False
+            self.body_wanted()
         return self._exchange is not None or self._scheduled or self._write_paused
 
     def pause_writing(self) -> None:
@@ -368,7 +370,9 @@ class _Connection(asyncio.Protocol):
             return
         if stream is not self._stream:
             return
-        if more:
+        if more and self._eof:
+            self.abort()  # the rest of the body will not come
+        elif more:
             self._read(on=True)
             self._arm(stream.patience_ms(now_s))
         else:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -111,10 +110,7 @@ def asgi_front(path: Path) -> Iterator[None]:
 
 
 class Scripted:
-    """Accepts connections and runs `script(connection, number)` for each, in a thread of its own.
-
-    received: what each connection read with `read_until`, in order of arrival.
-    """
+    """Accepts connections and runs `script(peer)` for each, in a thread of its own."""
 
     def __init__(self, path: Path, script: Callable[["Peer"], None]) -> None:
         self._script = script
@@ -165,17 +161,19 @@ class Peer:
     def __init__(self, sock: socket.socket, number: int) -> None:
         self._sock = sock
         self.number = number
-        self.received = b""
+        self.received = bytearray()
         self.broken = False
         self.ended = threading.Event()
         sock.settimeout(20)
 
     def read_until(self, mark: bytes) -> bytes:
-        """Everything read so far on this connection, once it ends with that."""
+        """What came since the last such call, once it ends with that."""
         while not self.received.endswith(mark):
             if not self.read():
                 raise ConnectionError("ended early")
-        return self.received
+        found = bytes(self.received)
+        self.received.clear()
+        return found
 
     def read(self, size: int = 65_536) -> bytes:
         """One read; nothing at the end."""
@@ -183,7 +181,7 @@ class Peer:
         self.received += data
         return data
 
-    def read_all(self) -> bytes:
+    def read_all(self) -> bytearray:
         """Everything up to the end."""
         while self.read():
             pass
@@ -216,9 +214,3 @@ def ok(body: bytes = b"", *headers: bytes) -> bytes:
     """An answer of known length."""
     lines = [b"HTTP/1.1 200 OK", b"content-length: %d" % len(body), *headers, b"", b""]
     return b"\r\n".join(lines) + body
-
-
-def wait_for(event: threading.Event, what: str, timeout_s: float = 20.0) -> None:
-    """Waits for what another thread does."""
-    started = time.monotonic()
-    assert event.wait(timeout_s), f"{what} not within {time.monotonic() - started:.0f} s"
