@@ -19,7 +19,7 @@ from tbfast.codec.http_body import HttpError as HttpError
 
 _LETTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _PHRASES: Final = {int(status): status.phrase for status in HTTPStatus}
-_SCHEMES: Final = (b"http://", b"https://")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)")
 
 
 class Head(NamedTuple):
@@ -35,20 +35,17 @@ class Head(NamedTuple):
     def path(self) -> bytes:
         """The target's path, still percent-encoded; a named host is ignored (H12)."""
         target = self.target
-        for scheme in _SCHEMES:
-            if target.startswith(scheme):
-                slash = target.find(b"/", len(scheme))
-                target = b"/" if slash < 0 else target[slash:]
-                break
+        if not target.startswith(b"/") and (absolute := _ABSOLUTE.match(target)):
+            target = target[absolute.end() :]
+            if not target.startswith(b"/"):
+                return b"/"
         return target.partition(b"?")[0]
 
     @property
     def authority(self) -> bytes | None:
         """The host an absolute target names, None for another form (RFC 9112 3.2.2)."""
-        _, mark, rest = self.target.partition(b"://")
-        if self.target.startswith(b"/") or not mark:
-            return None
-        return re.split(rb"[/?]", rest, maxsplit=1)[0]
+        absolute = None if self.target.startswith(b"/") else _ABSOLUTE.match(self.target)
+        return None if absolute is None else absolute[1]
 
     @property
     def query(self) -> bytes:

@@ -88,14 +88,14 @@ class HttpPort:
         handlers: Sequence[Handler] = (),
         *,
         fast: FastPath | None = None,
-        max_connections: int = limits.HTTP_CONNECTIONS,
+        max_connections: int | None = None,
     ) -> None:
         self._handlers: tuple[Handler, ...] = (_Pages(node), *handlers, _Nobody())
         self.fast = fast
         self.slot = Slot() if slot is None else slot
         self.stopping = False
         self._body_bytes = 0  # held by all connections
-        self._max_connections = max_connections
+        self._max_connections = max_connections or limits.HTTP_CONNECTIONS
         self._server: asyncio.Server | None = None
         self._connections: dict[_Connection, None] = {}  # oldest first
 
