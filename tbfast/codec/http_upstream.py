@@ -5,7 +5,6 @@ exactly one framing, so that two parsers cannot disagree about where a request e
 """
 
 import re
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from tbfast import limits
@@ -30,7 +29,8 @@ _CLAIMS: Final = frozenset(
         b"x-forwarded-proto", b"x-real-ip",
     )
 )  # fmt: skip
-_DROPPED: Final = _HOP | _CLAIMS | {b"expect", b"host", b"http2-settings"}
+_SPECIAL: Final = _HOP | _CLAIMS | {b"expect", b"host", b"http2-settings"}
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _HEAD: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\r\n\0]*))?\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*)\r\n"
@@ -44,69 +44,82 @@ def chunk(part: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(part), part) if part else b""
 
 
-def wants_websocket(head: Head) -> bool:
-    """Whether a request asks for the one protocol that may follow an upgrade (RFC 6455 4.1)."""
-    upgrade = head.header(b"upgrade")
-    return (
-        upgrade is not None
-        and upgrade.lower() == b"websocket"
-        and head.method == "GET"
-        and head.version == "1.1"
-        and head.header(b"transfer-encoding") is None
-        and (head.header(b"content-length") or b"0") == b"0"
-        and b"upgrade" in _named(head.headers)
-    )
+class Forwarded(NamedTuple):
+    """A request as the controller gets it."""
+
+    head: bytes
+    has_body: bool
+    chunked: bool
+    websocket: bool  # the one protocol that may follow an upgrade (RFC 6455 4.1)
 
 
-def request_head(head: Head, peer: str) -> bytes:
-    """The head of a request as the controller gets it; peer: address of who sent it.
+def forward(head: Head, peer: str) -> Forwarded:
+    """The head written anew; peer: address of who sent it.
 
     Raises HttpError (400, 404) for a target that is no path of this node.
     """
-    authority, host = head.authority, head.header(b"host")
-    if authority is not None and host is not None and authority.lower() != host.lower():
-        raise HttpError(400, "the target names another host than the Host header")
     path, query = head.path, head.query
     if not path.startswith(b"/"):
         raise HttpError(404, "Not found", "topic")
-    target = path + b"?" + query if query else path
-    lines = [
-        b"%b %b HTTP/1.1" % (head.method.encode(), target),
-        b"host: " + (host or b"localhost"),
-        b"%b: %b" % (PEER, peer.encode()),
-    ]
-    named = _named(head.headers)
-    lines += [
-        b"%b: %b" % pair
-        for pair in head.headers
-        if pair[0] not in _DROPPED and pair[0] not in named
-    ]
-    length = head.header(b"content-length")
-    if head.header(b"transfer-encoding") is not None:
+    lines = [b"%b: %b" % (PEER, peer.encode())]
+    special: dict[bytes, bytes] = {}
+    for name, value in head.headers:
+        if name not in _SPECIAL:
+            lines.append(b"%b: %b" % (name, value))
+        elif name == b"connection" and name in special:
+            special[name] += b"," + value
+        else:
+            special[name] = value
+    host = special.get(b"host", b"localhost")
+    authority = head.authority
+    if authority is not None and authority.lower() != host.lower():
+        raise HttpError(400, "the target names another host than the Host header")
+    named = _named(special.get(b"connection", b""))
+    if named:
+        lines = lines[:1] + [line for line in lines[1:] if line.partition(b":")[0] not in named]
+    chunked = b"transfer-encoding" in special
+    length = int(special.get(b"content-length", b"0"))
+    if chunked:
         lines.append(b"transfer-encoding: chunked")
-    elif length is not None:
-        lines.append(b"content-length: %d" % int(length))
-    if wants_websocket(head):
+    elif b"content-length" in special:
+        lines.append(b"content-length: %d" % length)
+    has_body = chunked or length > 0
+    websocket = (
+        not has_body
+        and head.method == "GET"
+        and head.version == "1.1"
+        and special.get(b"upgrade", b"").lower() == b"websocket"
+        and b"upgrade" in named
+    )
+    if websocket:
         lines.append(b"connection: upgrade\r\nupgrade: websocket")
-    elif head.expects_continue:
+    elif b"expect" in special and head.expects_continue:
         lines.append(b"expect: 100-continue")
-    return b"\r\n".join((*lines, b"", b""))
+    start = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (
+        head.method.encode(),
+        path,
+        b"?" + query if query else b"",
+        host,
+    )
+    return Forwarded(start + b"\r\n".join((*lines, b"", b"")), has_body, chunked, websocket)
 
 
-def _named(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+_USUAL: Final = frozenset((b"", b"close", b"keep-alive", b"Keep-Alive"))
+
+
+def _named(connection: bytes) -> frozenset[bytes]:
     """Headers that Connection names: they are of this connection only."""
-    values = [value for name, value in headers if name == b"connection"]
-    if not values:
+    if connection in _USUAL:
         return frozenset()
-    return frozenset(word.strip().lower() for word in b",".join(values).split(b","))
+    return frozenset([word.strip().lower() for word in connection.split(b",")])
 
 
 class AnswerHead(NamedTuple):
-    """Status line and headers of an answer; names in lower case, order kept."""
+    """Status line and headers of an answer."""
 
     status: int
     reason: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
+    lines: tuple[bytes, ...]  # the headers that are passed on
     length: int | None  # of the body; None: chunked, or up to the close
     chunked: bool
     keep_alive: bool
@@ -118,27 +131,19 @@ class AnswerHead(NamedTuple):
 
     def encode(self, asked: Head, *, keep_alive: bool, chunked: bool) -> bytes:
         """The head for the peer; chunked: how a body of unknown length is framed for it."""
-        lines = [b"HTTP/1.1 %d %b" % (self.status, self.reason)]
-        named = _named(self.headers)
-        # Lengths are kept where they are no framing: of HEAD and 304 (RFC 9110 8.6).
-        has_length = self.status >= 200 and self.status != 204
-        lines += [
-            b"%b: %b" % pair
-            for pair in self.headers
-            if (has_length and pair[0] == b"content-length")
-            or (pair[0] not in _HOP and pair[0] not in named)
-        ]
+        end = b"\r\n"
         if chunked:
-            lines.append(b"transfer-encoding: chunked")
+            end = b"transfer-encoding: chunked\r\n\r\n"
         if self.status == 101:
-            lines.append(b"connection: upgrade\r\nupgrade: websocket")
+            end = b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
         elif self.interim:
             pass
         elif not keep_alive:
-            lines.append(b"connection: close")
+            end = b"connection: close\r\n" + end
         elif asked.version == "1.0":
-            lines.append(b"connection: keep-alive")
-        return b"\r\n".join((*lines, b"", b""))
+            end = b"connection: keep-alive\r\n" + end
+        start = b"HTTP/1.1 %d %b" % (self.status, self.reason)
+        return b"\r\n".join((start, *self.lines, end))
 
 
 class AnswerReader:
@@ -217,22 +222,41 @@ def _answer_head(data: bytes, method: str) -> AnswerHead:
     match = _HEAD.fullmatch(data)
     if match is None:
         raise HttpError(502, "an answer is malformed")
-    version, code, reason, lines = match.groups()
+    version, code, reason, headers = match.groups()
     status = int(code)
-    headers = tuple([(name.lower(), value) for name, value in _HEADER.findall(lines)])
-    encodings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
-    lengths = [value for name, value in headers if name == b"content-length"]
-    if encodings not in ([], [b"chunked"]) or len(lengths) + len(encodings) > 1:
+    lines: list[bytes] = []
+    encoding = length_text = None
+    connection = b""
+    for name, value in _HEADER.findall(headers):
+        name = name.lower()
+        if name not in _HOP:
+            lines.append(b"%b: %b" % (name, value))
+        elif name == b"content-length":
+            if length_text is not None or not _LENGTH.fullmatch(value):
+                raise HttpError(502, "the length of an answer is not a number")
+            length_text = value
+        elif name == b"transfer-encoding":
+            if encoding is not None or value.lower() != b"chunked":
+                raise HttpError(502, "the encoding of an answer is not known")
+            encoding = value
+        elif name == b"connection":
+            connection += b"," + value if connection else value
+    if encoding is not None and length_text is not None:
         raise HttpError(502, "the length of an answer is not clear")
-    if lengths and not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
-        raise HttpError(502, "the length of an answer is not a number")
+    named = _named(connection)
+    if named:
+        lines = [line for line in lines if line.partition(b":")[0] not in named]
+    if length_text is not None and status >= 200 and status != 204:
+        # Also where it is no framing: of HEAD and 304 (RFC 9110 8.6).
+        lines.append(b"content-length: " + length_text)
     bodiless = method == "HEAD" or status < 200 or status in (204, 304)
-    length = 0 if bodiless else int(lengths[0]) if lengths else None
-    chunked = bool(encodings) and not bodiless
-    named = _named(headers)
+    length = 0 if bodiless else None if length_text is None else int(length_text)
+    chunked = encoding is not None and not bodiless
+    persistent = connection.lower() == b"keep-alive" if version == b"0" else True
     keep_alive = (
-        (version == b"1" or b"keep-alive" in named)
+        persistent
+        and connection != b"close"
         and b"close" not in named
         and (chunked or length is not None)
     )
-    return AnswerHead(status, reason or b"", headers, length, chunked, keep_alive)
+    return AnswerHead(status, reason or b"", tuple(lines), length, chunked, keep_alive)

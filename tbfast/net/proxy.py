@@ -12,7 +12,7 @@ from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import Head, HttpError
-from tbfast.codec.http_upstream import request_head
+from tbfast.codec.http_upstream import Forwarded, forward
 from tbfast.net.http_exchange import RETRY, Exchange, error_response
 from tbfast.net.http_stream import Stream
 from tbfast.net.proxy_upstream import Upstream
@@ -48,19 +48,19 @@ class Proxy:
         assert exchange.request is not None
         asked = exchange.request.head
         try:
-            head = request_head(asked, exchange.peer)
+            request = forward(asked, exchange.peer)
         except HttpError as error:
             self._count(error.reason)
             exchange.answer(error_response(error.status, str(error)))
             return
         link = exchange.link
         if isinstance(link, Upstream) and self._idle.pop(link, None) is not None:
-            link.begin(exchange, asked, head)
+            link.begin(exchange, asked, request)
         elif len(self._open) >= limits.PROXY_CONNECTIONS and not self._evict():
             self._count("limit")
             self.unavailable(exchange)
         else:
-            self._connect(exchange, asked, head)
+            self._connect(exchange, asked, request)
 
     def stop(self) -> None:
         """Graceful stop: spliced connections end now, answers that never end in a moment."""
@@ -89,9 +89,9 @@ class Proxy:
         self._open.discard(upstream)
         self._idle.pop(upstream, None)
 
-    def again(self, exchange: Stream, asked: Head, head: bytes) -> None:
+    def again(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
         """A kept connection ended before it said anything: one more try on a new one."""
-        self._connect(exchange, asked, head)
+        self._connect(exchange, asked, request)
 
     def unavailable(self, exchange: Exchange) -> None:
         """Nobody has seen the request."""
@@ -99,16 +99,18 @@ class Proxy:
 
     # --- connections --------------------------------------------------------------------------
 
-    def _connect(self, exchange: Stream, asked: Head, head: bytes) -> None:
+    def _connect(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
         upstream = Upstream(self)
         self._open.add(upstream)
         exchange.link = upstream
         exchange.on_gone = upstream.end
-        task = self._loop.create_task(self._dial(upstream, exchange, asked, head))
+        task = self._loop.create_task(self._dial(upstream, exchange, asked, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _dial(self, upstream: Upstream, exchange: Stream, asked: Head, head: bytes) -> None:
+    async def _dial(
+        self, upstream: Upstream, exchange: Stream, asked: Head, request: Forwarded
+    ) -> None:
         try:
             await self._loop.create_unix_connection(lambda: upstream, self._path)
         except OSError:
@@ -116,7 +118,7 @@ class Proxy:
             self.unavailable(exchange)
             return
         if exchange.open:
-            upstream.begin(exchange, asked, head)
+            upstream.begin(exchange, asked, request)
         else:
             upstream.end()
 

@@ -9,8 +9,8 @@ from tbfast.codec.http_upstream import (
     LAST_CHUNK,
     AnswerHead,
     AnswerReader,
+    Forwarded,
     chunk,
-    wants_websocket,
 )
 from tbfast.net.http_exchange import error_response
 from tbfast.net.http_stream import Stream
@@ -26,7 +26,7 @@ class Owner(Protocol):
 
     def rested(self, upstream: "Upstream") -> None: ...
     def ended(self, upstream: "Upstream") -> None: ...
-    def again(self, exchange: Stream, asked: Head, head: bytes) -> None: ...
+    def again(self, exchange: Stream, asked: Head, request: Forwarded) -> None: ...
     def unavailable(self, exchange: Stream) -> None: ...
 
 
@@ -39,7 +39,7 @@ class Upstream(asyncio.Protocol):
         self._reader = AnswerReader()
         self._exchange: Stream | None = None
         self._asked: Head | None = None
-        self._head = b""  # as sent
+        self._request: Forwarded | None = None
         self._used = False  # for an exchange before this one
         self._body_sent = True
         self._chunked_up = False
@@ -50,18 +50,18 @@ class Upstream(asyncio.Protocol):
 
     # --- one exchange -------------------------------------------------------------------------
 
-    def begin(self, exchange: Stream, asked: Head, head: bytes) -> None:
+    def begin(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
         """Sends a request, whose body follows in parts; the connection is open and idle."""
         assert self._transport is not None
-        self._exchange, self._asked, self._head = exchange, asked, head
+        self._exchange, self._asked, self._request = exchange, asked, request
         self._answer = None
         self._reader.expect(asked.method)
-        self._chunked_up = asked.header(b"transfer-encoding") is not None
-        self._body_sent = not (self._chunked_up or int(asked.header(b"content-length") or 0))
+        self._chunked_up = request.chunked
+        self._body_sent = not request.has_body
         exchange.on_part = self._send_part
         exchange.on_flow = self._flow
         exchange.on_gone = self.end
-        self._transport.write(head)
+        self._transport.write(request.head)
         if not self._body_sent:
             exchange.want(True)
 
@@ -104,10 +104,11 @@ class Upstream(asyncio.Protocol):
 
     def _take_head(self, exchange: Stream, answer: AnswerHead) -> bytes:
         """The head for the client, if it is not sent here: an interim one or an upgrade's."""
-        asked = self._asked
+        asked, request = self._asked, self._request
         assert asked is not None
+        assert request is not None
         if answer.status == 101:
-            if not wants_websocket(asked):
+            if not request.websocket:
                 raise HttpError(502, "the controller upgrades what nobody asked for")
             self._answer = answer
             exchange.send(
@@ -174,8 +175,8 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._owner.ended(self)
-        exchange, asked = self._exchange, self._asked
-        if exchange is None or asked is None:
+        exchange, asked, request = self._exchange, self._asked, self._request
+        if exchange is None or asked is None or request is None:
             return
         if self.spliced:
             exchange.finish(keep_alive=False)
@@ -183,7 +184,7 @@ class Upstream(asyncio.Protocol):
             self._end_of_answer(exchange)
         elif self._used and asked.method in _SAFE and self._body_sent and not exchange.begun:
             self._exchange = None
-            self._owner.again(exchange, asked, self._head)
+            self._owner.again(exchange, asked, request)
         elif asked.method in _SAFE:
             self._owner.unavailable(exchange)
         else:

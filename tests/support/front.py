@@ -162,6 +162,7 @@ class Peer:
         self._sock = sock
         self.number = number
         self.received = bytearray()
+        self.log = bytearray()  # everything ever read
         self.broken = False
         self.ended = threading.Event()
         sock.settimeout(20)
@@ -179,6 +180,7 @@ class Peer:
         """One read; nothing at the end."""
         data = self._sock.recv(size)
         self.received += data
+        self.log += data
         return data
 
     def read_all(self) -> bytearray:
