@@ -35,7 +35,6 @@ _HEAD: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\r\n\0]*))?\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*)\r\n"
 )
-_HEADER: Final = re.compile(rb"([^:\r\n]+):[ \t]*([^\r\n]*?)[ \t]*\r\n")
 _ANY_LENGTH: Final = (1 << 63) - 1
 
 
@@ -227,11 +226,14 @@ def _answer_head(data: bytes, method: str) -> AnswerHead:
     lines: list[bytes] = []
     encoding = length_text = None
     connection = b""
-    for name, value in _HEADER.findall(headers):
+    for line in headers.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
         name = name.lower()
         if name not in _HOP:
-            lines.append(b"%b: %b" % (name, value))
-        elif name == b"content-length":
+            lines.append(line)
+            continue
+        value = value.strip(b" \t")
+        if name == b"content-length":
             if length_text is not None or not _LENGTH.fullmatch(value):
                 raise HttpError(502, "the length of an answer is not a number")
             length_text = value
@@ -245,7 +247,7 @@ def _answer_head(data: bytes, method: str) -> AnswerHead:
         raise HttpError(502, "the length of an answer is not clear")
     named = _named(connection)
     if named:
-        lines = [line for line in lines if line.partition(b":")[0] not in named]
+        lines = [line for line in lines if line.partition(b":")[0].lower() not in named]
     if length_text is not None and status >= 200 and status != 204:
         # Also where it is no framing: of HEAD and 304 (RFC 9110 8.6).
         lines.append(b"content-length: " + length_text)
