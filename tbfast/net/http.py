@@ -14,7 +14,6 @@ from typing import Final, Literal, Protocol, cast
 
 from tbfast import limits
 from tbfast._ext import metrics as words
-from tbfast._ext.http import plain_post
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import CONTINUE, Admission, Head, HttpError, RequestReader, Response
 from tbfast.net.http_exchange import RETRY, Exchange, Handler, Link, error_response
@@ -33,9 +32,7 @@ _OK_BYTES: Final = OK.encode(None, keep_alive=True)
 class FastPath(Protocol):
     """Who takes plain telemetry: tbfast.net.http_device.DeviceApi."""
 
-    max_plain: int  # bytes of a request, head included
-
-    def telemetry(self, exchange: Exchange, token: str, body: bytes) -> None: ...
+    def take(self, exchange: Exchange, data: bytes) -> bool: ...
 
 
 class _Pages:
@@ -163,6 +160,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None  # the one that is being answered
         self._stream: Stream | None = None  # the same, if it is one
+        self._plain = Exchange(None, None, 0)  # the same for requests on the fast path
         self.link: Link | None = None
         self.peer = "-"  # its address
         self._handler: Handler | None = None  # of the request that is being read
@@ -210,10 +208,12 @@ class _Connection(asyncio.Protocol):
             and self._exchange is None
             and not self._write_paused
             and self._reader.idle
-            and len(data) <= fast.max_plain
-            and (plain := plain_post(data)) is not None
+            and fast.take(self._plain, data)
         ):
-            self._begin_plain(fast, *plain)
+            self._exchange = self._plain
+            self._plain.owe(self)
+            self._phase = "idle"
+            self._disarm()
             return
         if self._stream is not None and self._stream.spliced:
             self._stream.on_part(data, False)
@@ -302,37 +302,28 @@ class _Connection(asyncio.Protocol):
         log.limited("http_handler", 40, "request failed", error=repr(error), exc_info=error)
         exchange.answer(error_response(500, "Internal error"))
 
-    def _begin_plain(self, fast: FastPath, token: str, body: bytes) -> None:
-        exchange = self._exchange = Exchange(self, None, time.monotonic_ns())
-        self._phase = "idle"
-        self._beginning = True
-        try:
-            fast.telemetry(exchange, token, body)
-        except Exception as error:  # noqa: BLE001  # as in _begin
-            self._failed(exchange, error)
-        finally:
-            self._beginning = False
-        if exchange.open:
-            self._disarm()
-        else:
-            self._advance()
-
     # --- what exchanges do --------------------------------------------------------------------
 
     def answered(self, exchange: Exchange, response: Response) -> None:
         """The whole answer of the current exchange."""
         request = exchange.request
+        if request is None and response is OK and not self._port.stopping:
+            self._write(_OK_BYTES)
+            self._exchange = None
+            if self._reader.idle and not (self._write_paused or self._eof):
+                self._phase = "waiting"
+                self._arm(limits.HTTP_IDLE_TIMEOUT_MS)
+            else:
+                self._advance()
+            return
         # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
         # Nor is it known after an answer that came before the whole request.
         keep_alive = not self._port.stopping and response.status != 400 and not self._reader.in_body
-        if request is None and response is OK and keep_alive:
-            self._write(_OK_BYTES)
-        else:
-            head = request.head if request is not None else None
-            keep_alive = keep_alive and (head is None or head.keep_alive)
-            if exchange.headers:
-                response = response._replace(headers=(*response.headers, *exchange.headers))
-            self._write(response.encode(head, keep_alive=keep_alive))
+        head = request.head if request is not None else None
+        keep_alive = keep_alive and (head is None or head.keep_alive)
+        if exchange.headers:
+            response = response._replace(headers=(*response.headers, *exchange.headers))
+        self._write(response.encode(head, keep_alive=keep_alive))
         self.finished(keep_alive=keep_alive)
 
     def finished(self, *, keep_alive: bool) -> None:

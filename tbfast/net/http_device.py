@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from tbfast import limits
 from tbfast._ext import metrics as words
+from tbfast._ext.http import take_post
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import Head, HttpError, Response
@@ -115,7 +116,7 @@ class DeviceApi:
         self._held_bytes = 0
         self._waiting: dict[int, set[_Waiting]] = {}  # by device number
         self.commits: Commits | None = None
-        self.max_plain = settings.payloads.least
+        self._max_plain = settings.payloads.least
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -149,15 +150,19 @@ class DeviceApi:
         except HttpError as error:
             self._refuse(exchange, error)
 
-    def telemetry(self, exchange: Exchange, token: str, body: bytes) -> None:
-        """A telemetry POST whose head says nothing unusual."""
-        found = self._directory.token(token)
-        if found is not None and body:
-            self._store(exchange, found.device, body, attributes=False)
-        else:
-            self._accept(
-                token, exchange, lambda who: self._store_body(exchange, who.device, body, False)
-            )
+    def take(self, exchange: Exchange, data: bytes) -> bool:
+        """Whether the bytes are one plain telemetry POST, which is then answered with its commit.
+
+        Anything unusual is left for `begin`: heads, bodies, strangers, back-pressure.
+        """
+        if (
+            self._pressed
+            or len(data) > self._max_plain
+            or not take_post(self._ingest, self._directory.token, exchange, data)
+        ):
+            return False
+        self._rows_came()
+        return True
 
     def _accept(self, token: str, exchange: Exchange, accepted: Accepted) -> None:
         """Calls `accepted` if the token is a device's; answers 401 or 503 itself."""
@@ -192,7 +197,8 @@ class DeviceApi:
 
     def _refuse(self, exchange: Exchange, error: HttpError) -> None:
         self._count(error.reason)
-        exchange.answer(error_response(error.status, str(error)))
+        retry = RETRY if error.status == 429 else ()
+        exchange.answer(error_response(error.status, str(error), retry))
 
     def _refuse_payload(self, exchange: Exchange, error: PeerError) -> None:
         self._count("payload")
@@ -237,10 +243,14 @@ class DeviceApi:
             self._refuse_payload(exchange, error)
             return
         ingest.wait(exchange)
+        self._rows_came()
+
+    def _rows_came(self) -> None:
+        """The group is committed at the end of the turn, or sooner if it is large."""
         if not self._turn_scheduled:
             self._turn_scheduled = True
             self._loop.call_soon(self._end_turn)
-        if ingest.rows_bytes >= limits.BATCH_GROUP_BYTES and not self._pressed:
+        if self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES and not self._pressed:
             self._loop.call_soon(self._close_group)
 
     def _close_group(self) -> None:

@@ -54,14 +54,15 @@ class Carrier(Protocol):
 class Exchange:
     """A request is answered once; what comes later, or after the peer has gone, is ignored.
 
-    request: None for one on the fast path, whose head says nothing unusual.
+    request: None for one on the fast path, whose head says nothing unusual; its connection owes
+    it again for the next such request.
     on_gone() is called if the peer goes before the answer.
     """
 
     __slots__ = ("_carrier", "headers", "on_gone", "read_ns", "request")
 
-    def __init__(self, carrier: Carrier, request: Request | None, read_ns: int) -> None:
-        self._carrier: Carrier | None = carrier
+    def __init__(self, carrier: Carrier | None, request: Request | None, read_ns: int) -> None:
+        self._carrier = carrier
         self.request = request
         self.read_ns = read_ns  # monotonic
         self.headers: tuple[tuple[str, str], ...] = ()  # added to a whole answer
@@ -71,6 +72,10 @@ class Exchange:
     def open(self) -> bool:
         """Whether an answer is still owed, to somebody who is there."""
         return self._carrier is not None
+
+    def owe(self, carrier: Carrier) -> None:
+        """An answer is owed again."""
+        self._carrier = carrier
 
     def answer(self, response: Response) -> None:
         """The whole answer."""
