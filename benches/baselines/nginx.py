@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benches.http.wrk import family
 from tests.support.waiting import wait_until
 
 _CONFIG = """\
@@ -54,8 +55,8 @@ def version() -> str:
 
 
 @contextlib.contextmanager
-def nginx(front: Path | None = None) -> Iterator[tuple[int, int]]:
-    """One worker on a free port of 127.0.0.1: its master's process id and the port.
+def nginx(front: Path | None = None) -> Iterator[tuple[list[int], int]]:
+    """One worker on a free port of 127.0.0.1: its and its master's process ids, and the port.
 
     front: the Unix socket it passes every request on to, instead of answering it.
     """
@@ -78,7 +79,8 @@ def nginx(front: Path | None = None) -> Iterator[tuple[int, int]]:
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (hard, hard))
         try:
             wait_until(lambda: _accepts(process, port), what="nginx listens")
-            yield process.pid, port
+            wait_until(lambda: len(family(process.pid)) == 2, what="nginx has its worker")
+            yield family(process.pid), port
         finally:
             process.terminate()
             process.wait(_STOP_S)

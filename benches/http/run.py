@@ -23,7 +23,7 @@ import msgspec
 
 from benches.baselines.nginx import nginx
 from benches.baselines.nginx import version as nginx_version
-from benches.http.wrk import cpu_s, family, load
+from benches.http.wrk import cpu_s, load
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
@@ -44,6 +44,7 @@ class Subject:
     def measure(self, connections: int, seconds: float, method: str, body: str | None) -> Any:
         before = [cpu_s([pid]) for pid in self.pids]
         found: dict[str, Any] = dict(load(self.port, connections, seconds, method, self.path, body))
+        assert found["errors"] == 0, f"{self.name}: {found}"
         spent = [cpu_s([pid]) - was for pid, was in zip(self.pids, before, strict=True)]
         found["cpu_us"] = 1e6 * sum(spent) / found["requests"]
         found["first_cpu_us"] = 1e6 * spent[0] / found["requests"]
@@ -71,20 +72,20 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         pids = server.pids()
         mine = [pids["worker-0"], *(p for name, p in pids.items() if name != "worker-0")]
         telemetry = f"/api/v1/{token}/telemetry"
-        bare_pid, bare_port = stack.enter_context(nginx())
+        bare_pids, bare_port = stack.enter_context(nginx())
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="tbfast-bench-"))
         path = stack.enter_context(front(Path(directory)))
-        proxy_pid, proxy_port = stack.enter_context(nginx(path))
+        proxy_pids, proxy_port = stack.enter_context(nginx(path))
         os.symlink(path, server.data_dir / "front.new")
         os.replace(server.data_dir / "front.new", server.data_dir / "front.sock")
         scenarios = {
             "telemetry": ("POST", BODY, [
                 Subject("tbfast", server.http_port, mine, telemetry),
-                Subject("nginx", bare_port, family(bare_pid), telemetry),
+                Subject("nginx", bare_port, bare_pids, telemetry),
             ]),
             "proxy": ("GET", None, [
                 Subject("tbfast", server.http_port, mine, "/api/x"),
-                Subject("nginx", proxy_port, family(proxy_pid), "/api/x"),
+                Subject("nginx", proxy_port, proxy_pids, "/api/x"),
             ]),
         }  # fmt: skip
         rounds: dict[str, Any] = {}

@@ -52,6 +52,6 @@ def cpu_s(pids: list[int]) -> float:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children."""
+    """The children of a process, and itself."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, children)]
+    return [*map(int, children), pid]
