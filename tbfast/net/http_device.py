@@ -34,7 +34,7 @@ from tbfast.model.operations import (
 )
 from tbfast.net.http import OK
 from tbfast.net.http_exchange import RETRY, Exchange, error_response
-from tbfast.net.http_routes import ROOT, PayloadLimits, Target, integer, parameters, target
+from tbfast.net.http_routes import ROOT, PayloadLimits, Target, integer, parameters, target, utf8
 from tbfast.net.worker import Commits, Operations
 from tbfast.ops import attributes as attributes_ops
 from tbfast.ops import claim as claim_ops
@@ -426,7 +426,7 @@ _METHODS: Final = {
 
 def _body(exchange: Exchange) -> bytes:
     assert exchange.request is not None
-    return exchange.request.body
+    return utf8(exchange.request.head, exchange.request.body)
 
 
 def _query(exchange: Exchange) -> dict[str, str]:
