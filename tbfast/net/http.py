@@ -213,7 +213,7 @@ class _Connection(asyncio.Protocol):
             self._exchange = self._plain
             self._plain.owe(self)
             self._phase = "idle"
-            self._disarm()
+            self._deadline = _NEVER
             return
         if self._stream is not None and self._stream.spliced:
             self._stream.on_part(data, False)
@@ -310,11 +310,12 @@ class _Connection(asyncio.Protocol):
         if request is None and response is OK and not self._port.stopping:
             self._write(_OK_BYTES)
             self._exchange = None
-            if self._reader.idle and not (self._write_paused or self._eof):
-                self._phase = "waiting"
-                self._arm(limits.HTTP_IDLE_TIMEOUT_MS)
-            else:
+            if self._timer is None or self._write_paused or self._eof or not self._reader.idle:
                 self._advance()
+            else:
+                # As _wait; the timer was set before this request, so it is not later than this.
+                self._phase = "waiting"
+                self._deadline = self._loop.time() + limits.HTTP_IDLE_TIMEOUT_MS / 1000
             return
         # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
         # Nor is it known after an answer that came before the whole request.

@@ -161,7 +161,8 @@ class DeviceApi:
             or not take_post(self._ingest, self._directory.token, exchange, data)
         ):
             return False
-        self._rows_came()
+        if not self._turn_scheduled or self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES:
+            self._rows_came()
         return True
 
     def _accept(self, token: str, exchange: Exchange, accepted: Accepted) -> None:
