@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -524,3 +525,33 @@ def test_a_node_serves_devices_and_the_controller_on_one_connection(own_server: 
         response, _ = ask(client, "GET", "/api/plain/1")
         assert (response.status, response.getheader("Retry-After")) == (503, "1")
     assert own_server.values("mixed", "n") == [0, 1, 2]
+
+
+def test_a_node_that_stops_ends_upgraded_connections_and_endless_answers(own_server: Server):
+    def script(peer: Peer) -> None:
+        head = peer.read_until(b"\r\n\r\n")
+        endless = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n"
+        peer.send(SWITCH if b"upgrade: websocket" in head else endless)
+        peer.read_all()
+
+    address = ("127.0.0.1", own_server.http_port)
+    with scripted_front(_free(own_server.data_dir / "front.sock"), script) as front:
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(socket.create_connection(address)) for _ in range(2)]
+            for sock, request in zip(
+                peers, (UPGRADE, b"GET /api/tail HTTP/1.1\r\nHost: a\r\n\r\n"), strict=True
+            ):
+                sock.sendall(request)
+                assert sock.recv(1_000)
+            own_server.terminate()
+            for sock in peers:
+                sock.settimeout(15)  # a worker grants its connections 20 s
+                read_all(sock)
+            assert own_server.wait() == 0
+        assert all(peer.ended.wait(20) for peer in front.peers)
+
+
+def _free(path: Path) -> Path:
+    """The path of a socket, without the one that is there."""
+    path.unlink(missing_ok=True)
+    return path
