@@ -17,8 +17,8 @@ from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import CONTINUE, Admission, Head, HttpError, RequestReader, Response
 from tbfast.net.http_exchange import RETRY, Exchange, Handler, Link, error_response
+from tbfast.net.http_pages import Nobody, Pages
 from tbfast.net.http_stream import Stream
-from tbfast.obs.http import HealthPages
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 
@@ -33,42 +33,6 @@ class FastPath(Protocol):
     """Who takes plain telemetry: tbfast.net.http_device.DeviceApi."""
 
     def take(self, exchange: Exchange, data: bytes) -> bool: ...
-
-
-class _Pages:
-    """The pages of the node itself."""
-
-    streamed = False
-
-    def __init__(self, node: NodeMetrics) -> None:
-        self._pages = HealthPages(node)
-
-    def admit(self, head: Head) -> int | None:
-        known = head.path in (b"/healthz", b"/readyz", b"/metrics")
-        return limits.HTTP_BODY_BYTES if known else None
-
-    def begin(self, exchange: Exchange) -> None:
-        assert exchange.request is not None
-        head = exchange.request.head
-        page = self._pages.page(head.path, time.monotonic())
-        assert page is not None
-        if head.method not in ("GET", "HEAD"):
-            response = error_response(405, "Method not allowed", [("Allow", "GET, HEAD")])
-        else:
-            response = Response(page.status, page.body, page.content_type)
-        exchange.answer(response)
-
-
-class _Nobody:
-    """Every other path."""
-
-    streamed = False
-
-    def admit(self, head: Head) -> int | None:
-        return limits.HTTP_BODY_BYTES
-
-    def begin(self, exchange: Exchange) -> None:
-        exchange.answer(error_response(404, "Not found"))
 
 
 class HttpPort:
@@ -87,7 +51,7 @@ class HttpPort:
         fast: FastPath | None = None,
         max_connections: int | None = None,
     ) -> None:
-        self._handlers: tuple[Handler, ...] = (_Pages(node), *handlers, _Nobody())
+        self._handlers: tuple[Handler, ...] = (Pages(node), *handlers, Nobody())
         self.fast = fast
         self.slot = Slot() if slot is None else slot
         self.stopping = False

@@ -33,7 +33,7 @@ from tbfast.model.operations import (
     Told,
 )
 from tbfast.net.http import OK
-from tbfast.net.http_exchange import RETRY, Exchange, error_response
+from tbfast.net.http_exchange import RETRY, Exchange, cors, error_response
 from tbfast.net.http_routes import ROOT, PayloadLimits, Target, integer, parameters, target, utf8
 from tbfast.net.worker import Commits, Operations
 from tbfast.ops import attributes as attributes_ops
@@ -131,7 +131,7 @@ class DeviceApi:
         """As Handler.begin."""
         assert exchange.request is not None
         head = exchange.request.head
-        exchange.headers = _cors(head)
+        exchange.headers = cors(head)
         try:
             found = target(head.path)
             if found is None:
@@ -456,18 +456,6 @@ def _response(result: Result) -> Response:
                 return _TIMED_OUT
             retry = RETRY if reason in ("unavailable", "limit") else ()
             return error_response(_REFUSALS[reason], message, retry)
-
-
-def _cors(head: Head) -> tuple[tuple[str, str], ...]:
-    """Any origin may read: nothing is authorised by cookie or address (HTTP spec 1.1)."""
-    origin = head.header(b"origin")
-    if origin is None or not origin.isascii():
-        return ()
-    return (
-        ("Access-Control-Allow-Origin", origin.decode("ascii")),
-        ("Access-Control-Allow-Credentials", "true"),
-        ("Vary", "Origin"),
-    )
 
 
 def _preflight(head: Head) -> tuple[tuple[str, str], ...]:

@@ -26,6 +26,18 @@ def error_response(status: int, message: str, headers: Sequence[tuple[str, str]]
     return Response(status, msgspec.json.encode(body), "application/json", tuple(headers))
 
 
+def cors(head: Head) -> tuple[tuple[str, str], ...]:
+    """Any origin may read: nothing is authorised by cookie or address (HTTP spec 1.1)."""
+    origin = head.header(b"origin")
+    if origin is None or not origin.isascii():
+        return ()
+    return (
+        ("Access-Control-Allow-Origin", origin.decode("ascii")),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Vary", "Origin"),
+    )
+
+
 def _ignored() -> None:
     """Nobody wants to know."""
 

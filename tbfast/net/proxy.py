@@ -13,7 +13,7 @@ from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import Head, HttpError
 from tbfast.codec.http_upstream import Forwarded, forward
-from tbfast.net.http_exchange import RETRY, Exchange, error_response
+from tbfast.net.http_exchange import RETRY, Exchange, cors, error_response
 from tbfast.net.http_stream import Stream
 from tbfast.net.proxy_upstream import Upstream
 
@@ -47,6 +47,7 @@ class Proxy:
         assert isinstance(exchange, Stream)
         assert exchange.request is not None
         asked = exchange.request.head
+        exchange.headers = cors(asked)  # of answers that are not the controller's
         try:
             request = forward(asked, exchange.peer)
         except HttpError as error:

@@ -181,8 +181,9 @@ def test_without_the_controller_pages_stay(tmp_path):
         assert (response.status, response.getheader("Retry-After")) == (503, "1")
         assert json.loads(body)["errorCode"] == 2
         assert ask(client, "GET", "/healthz")[1] == b"ok\n"
-        response, _ = ask(client, "POST", "/api/x", b"x" * 1_000_000)
+        response, _ = ask(client, "POST", "/api/x", b"x" * 1_000_000, [("Origin", "http://o")])
         assert response.status == 503
+        assert response.getheader("Access-Control-Allow-Origin") == "http://o"
 
 
 def test_a_kept_connection_that_ended_is_replaced(tmp_path):
