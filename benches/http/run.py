@@ -108,6 +108,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.quick:
         args.rounds, args.duration = 1, 1.0
+    load_before = os.getloadavg()[0]
     rounds = measure(args)
     ratios = {}
     for key, servers in rounds.items():
@@ -132,6 +133,7 @@ def main() -> int:
             "kernel": platform.release(),
             "python": platform.python_version(),
             "nginx": nginx_version(),
+            "load_before": load_before,
             "date": time.strftime("%Y-%m-%d"),
         },
         "ratio_of_cpu": ratios,
