@@ -23,6 +23,7 @@ from tbfast.net.http import HttpPort
 from tbfast.net.http_device import DeviceApi
 from tbfast.net.http_device import Settings as DeviceSettings
 from tbfast.net.mqtt import MqttPort
+from tbfast.net.proxy import Proxy
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
@@ -152,10 +153,11 @@ class Worker:
         directory.sessions = operations.sessions = port
         directory.polls = devices
         port.commits = devices.commits = committer
+        proxy = Proxy(loop, str(self._layout.front), self._slot)
         http = HttpPort(
             self._node,
             self._slot,
-            [devices],
+            [devices, proxy],
             fast=devices,
             max_connections=http_connections,
         )
@@ -173,9 +175,11 @@ class Worker:
         if self._exit_code == 0:
             devices.stop()
             http.stop()
+            proxy.stop()
             await self._drain(port, http, committer)
         port.close()
         http.close()
+        proxy.close()
         beat.cancel()
         await link_task
         if self._reclaiming is not None:
