@@ -15,12 +15,13 @@ import uvloop
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
-from tbfast._ext.series import split_definitions
 from tbfast.config import Config
 from tbfast.control.attributes import AttributeService
 from tbfast.control.deletes import DeleteService
 from tbfast.control.disk import DiskWatch
+from tbfast.control.former import FormerJournals
 from tbfast.control.links import LinkServer
+from tbfast.control.merge import Merge
 from tbfast.control.operations import DeviceOperations
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
@@ -34,10 +35,8 @@ from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.attributes import AttributeStore
-from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
-from tbfast.store.series_reader import JournalFile, remove_journal
 from tbfast.store.space import Space
 
 log = get_logger("tbfast.controller")
@@ -142,6 +141,7 @@ class _Controller:
         except StoreError as error:
             log.error("cannot open a store", error=str(error))
             return EXIT_STORE
+        self._former.start()
         await self._links.listen(self._layout.link)
         sealing = loop.create_task(self._sealer.run())
         sealing.add_done_callback(self._task_ended)
@@ -161,6 +161,7 @@ class _Controller:
             watching.cancel()
             return EXIT_STORE
         await self._links.close()
+        await self._former.stop()
         sweeping.cancel()
         await self._deletes.close()
         watching.cancel()
@@ -202,12 +203,14 @@ class _Controller:
             registered=self._registry.has_number,
             on_attributes=self._attributes.applied,
         )
+        merge = Merge(self._tail.apply, range(self._run.workers))
         self._links = LinkServer(
             self._registry,
             self._tail,
             sessions,
             DeviceOperations(self._attributes, self._rpc, sessions),
             self._store.cursors,
+            merge,
         )
         self._sealer = SealService(
             self._tail,
@@ -221,46 +224,16 @@ class _Controller:
         )
         in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
         await in_thread(None, self._sealer.restore)
+        workers = self._run.workers
+        former = [number for number in self._layout.journal_numbers() if number >= workers]
+        self._former = FormerJournals(self._layout, self._tail, merge, former)
         self._series = NodeSeries(
-            self._tail, self._links, self._store, self._layout, self._run.workers
+            self._tail, self._links, self._store, self._layout, workers, self._former.left
         )
         self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
         self._registry.subscribe(self._deletes.registry_changed)
         self._registry.subscribe(self._attributes.registry_changed)
-        for number in self._layout.journal_numbers():
-            if number >= self._run.workers:
-                try:
-                    await in_thread(None, self._adopt, number)
-                except StoreError as error:
-                    log.error(
-                        "the journal of a former worker cannot be read: its rows are missing",
-                        journal=number,
-                        error=str(error),
-                    )
-
-    def _adopt(self, number: int) -> None:
-        """A journal that a smaller --workers left without a writer: its rows go to the head.
-
-        Once they are sealed, the next start finds nothing after the cursor and removes it.
-        """
-        path = self._layout.journal(number)
-        journal = JournalFile(path)
-        try:
-            after = Position(*self._tail.cursor(number))
-            for epoch, tables in journal.definitions().items():
-                for first, defs in tables:
-                    self._tail.define(number, epoch, first, split_definitions(defs))
-            blocks = 0
-            for _, block in journal.blocks(after):
-                self._tail.apply(block)
-                blocks += 1
-            epoch = journal.epoch()
-        finally:
-            journal.close()
-        log.info("journal of a former worker", journal=number, blocks=blocks)
-        if blocks == 0:
-            remove_journal(path, epoch)
 
     def _fail(self, error: StoreError) -> None:
         """A failed sync: nothing can be promised by this process any more."""

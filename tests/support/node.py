@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -59,7 +60,7 @@ class Node:
         self.http_port = 0
         self.log = log or data_dir.parent / f"{data_dir.name}.log"
         self._durability = durability
-        self._env = {"TBFAST_LOG__FORMAT": "json", **(env or {})}
+        self.env = {"TBFAST_LOG__FORMAT": "json", **(env or {})}
         self._wrapper = wrapper
         self._stderr = stderr
         self.process: subprocess.Popen[bytes] | None = None
@@ -87,7 +88,7 @@ class Node:
             self.process = subprocess.Popen(
                 self.command(),
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **self._env},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=self._stderr if self._stderr is not None else log,
@@ -197,6 +198,23 @@ class Node:
                             return pid
         return 0
 
+    def worker_of(self, sock: socket.socket) -> int:
+        """Number of the worker that a connection of ours has reached."""
+        ports = f":{sock.getpeername()[1]:04X} 0100007F:{sock.getsockname()[1]:04X} "
+
+        def found() -> int | None:
+            for number in range(self.workers):
+                pid = self.worker_pid(number)
+                for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines():
+                    if ports in line and f"socket:[{line.split()[9]}]" in _open_files(pid):
+                        return number
+            return None
+
+        wait_until(lambda: found() is not None, what="the connection is accepted")
+        number = found()
+        assert number is not None
+        return number
+
     def kill_worker(self, number: int, signal_number: int = signal.SIGKILL) -> int:
         """Sends the signal; returns the pid it went to."""
         wait_until(lambda: self.worker_pid(number), what=f"worker {number} runs")
@@ -251,6 +269,14 @@ class Node:
             timeout=60,
             check=False,
         )
+
+
+def _open_files(pid: int) -> set[str]:
+    files = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            files.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return files
 
 
 def _children(pid: int) -> list[int]:
