@@ -151,7 +151,7 @@ def test_a_former_workers_journal_is_sealed_and_removed(tmp_path: Path) -> None:
         assert node.stop() == 0
         audit_stopped(node, record)
         node.start()
-        assert not (journals / "1").exists()
+        wait_until(lambda: not (journals / "1").exists(), what="the empty journal is removed")
         assert audit(node, record) == load.acked
         assert node.stop() == 0
         # A journal of that number again: its rows are newer than all that were sealed.
