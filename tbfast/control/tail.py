@@ -96,6 +96,7 @@ class TailService:
         self._cursors: dict[int, Cursor] = {}
         self._clocks: dict[int, tuple[int, int]] = {}  # journal -> its last commit, what is added
         self._newest_ms = 0  # of all commits
+        self._step_ms = 0  # what the clock has been set back in all
         self._names: dict[tuple[int, int], dict[int, bytes]] = {}
         self._waiting: dict[int, list[tuple[Cursor, asyncio.Future[None]]]] = {}
         self._live: set[LiveSubscription] = set()
@@ -236,7 +237,10 @@ class TailService:
         """
         before_ms, ahead_ms = self._clocks.get(journal, (0, 0))
         if commit_ms < before_ms:
-            ahead_ms = self._newest_ms - commit_ms
+            # Every journal meets the same step: the first measures it.
+            if ahead_ms == self._step_ms:
+                self._step_ms = self._newest_ms - commit_ms
+            ahead_ms = self._step_ms
         self._clocks[journal] = commit_ms, ahead_ms
         self._newest_ms = max(self._newest_ms, commit_ms + ahead_ms)
         return ahead_ms
