@@ -38,6 +38,7 @@ from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.attributes import AttributeStore
+from tbfast.store.known import known_journal, remember_stores
 from tbfast.store.layout import NODE_JOURNAL, Layout
 from tbfast.store.series import SeriesStore
 from tbfast.store.space import Space
@@ -230,6 +231,7 @@ class _Controller:
         in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
         await in_thread(None, self._sealer.restore)
         self._writer = await in_thread(None, self._open_writer)
+        await in_thread(None, remember_stores, self._layout)
         workers = self._run.workers
         former = [
             number
@@ -252,6 +254,7 @@ class _Controller:
     def _open_writer(self) -> TelemetryWriter:
         return TelemetryWriter(
             self._layout.journal(NODE_JOURNAL),
+            known_journal(self._layout, NODE_JOURNAL),
             self._tail,
             self._space,
             on_broken=self._fail,

@@ -26,6 +26,7 @@ from tbfast.net.mqtt import MqttPort
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
+from tbfast.store.known import known_journal
 from tbfast.store.layout import Layout
 from tbfast.store.space import Space
 from tbfast.worker.answers import Answers
@@ -188,7 +189,11 @@ class Worker:
         """The journal, once the disk has room for it; None when told to stop before."""
         while not self._stop.is_set():
             try:
-                return Journal(self._layout.journal(self._number), self._number)
+                return Journal(
+                    self._layout.journal(self._number),
+                    self._number,
+                    known_journal(self._layout, self._number),
+                )
             except StoreFull as error:
                 log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())

@@ -61,7 +61,7 @@ class Node:
         self.log = log or data_dir.parent / f"{data_dir.name}.log"
         self._durability = durability
         self.env = {"TBFAST_LOG__FORMAT": "json", **(env or {})}
-        self._wrapper = wrapper
+        self.wrapper = wrapper
         self._stderr = stderr
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -69,7 +69,7 @@ class Node:
 
     def command(self) -> list[str]:
         return [
-            *self._wrapper,
+            *self.wrapper,
             sys.executable, "-m", "tbfast", "serve",
             "--data-dir", str(self.data_dir),
             "--workers", str(self.workers),
@@ -130,7 +130,8 @@ class Node:
         """kill -9 of every process at once; returns when they are gone."""
         assert self.process is not None
         group = self.process.pid
-        os.killpg(group, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(group, signal.SIGKILL)
         self.process.wait()
         self.process = None
         wait_until(lambda: not _group_lives(group), what="killed processes are gone")
