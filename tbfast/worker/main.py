@@ -99,6 +99,7 @@ class Worker:
         self._controller = metrics.slot("controller")
         self._layout = Layout(Path(config.data_dir))
         self._space = Space(self._layout, config.disk.reserve_bytes)
+        self._clock_steps = 0
         self._exit_code = 0
         self._reclaiming: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -166,7 +167,7 @@ class Worker:
         port.reactor.listen(self._sockets.mqtt.fileno())
         self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
         self._slot.put(words.HEALTH_LISTENING, 1)
-        beat = loop.create_task(self._heartbeat(journal, committer, directory, operations))
+        beat = loop.create_task(self._heartbeat(ingest, journal, committer, directory, operations))
         log.info("worker ready", worker=self._number, epoch=journal.epoch)
         await self._stop.wait()
         self._slot.put(words.HEALTH_LISTENING, 0)
@@ -215,6 +216,7 @@ class Worker:
 
     async def _heartbeat(
         self,
+        ingest: Ingest,
         journal: Journal,
         committer: Committer,
         directory: Directory,
@@ -224,6 +226,7 @@ class Worker:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._look_at_disk()
+            self._look_at_clock(ingest)
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
@@ -234,6 +237,16 @@ class Worker:
             ):
                 self._reclaiming = asyncio.create_task(self._reclaim(journal))
             await asyncio.sleep(HEARTBEAT_S)
+
+    def _look_at_clock(self, ingest: Ingest) -> None:
+        steps = ingest.clock_steps - self._clock_steps
+        if steps:
+            self._clock_steps += steps
+            self._slot.add(words.CLOCK_STEPS, steps)
+            log.warning(
+                "the system clock was set: rows without a time follow it",
+                step_s=ingest.clock_step_ms / 1000,
+            )
 
     def _look_at_disk(self) -> None:
         try:
