@@ -1,9 +1,9 @@
 """From a frozen head to chunks, and from chunks to range reads (design section 3).
 
 Per device: points of each series in time order, of equal times the one committed last (then the
-one that arrived last), and then columns.  Small series, and larger ones that share their times with another, go into the
-device's common chunk (key 0), where shared times are written once; the rest earn a chunk of
-their own, so that reading one key does not fetch the others.
+one that arrived last), and then columns.  Small series, and larger ones that share their times with
+another, go into the device's common chunk (key 0), where shared times are written once; the rest
+earn a chunk of their own, so that reading one key does not fetch the others.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize

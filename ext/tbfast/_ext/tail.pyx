@@ -1,9 +1,9 @@
 """The controller's tail: blocks in, latest value of every series and last activity of every device.
 
 Series records are 48 bytes in one array, found through an open-addressing index; a million series
-cost about 56 MB.  The newest time wins; at equal times the last commit, then the last arrival.  Strings above
-`STRING_BYTES` in all are not kept here: `latest` names such keys so that the caller reads them
-from the journals.
+cost about 56 MB.  The newest time wins; at equal times the last commit, then the last arrival.
+Strings above `STRING_BYTES` in all are not kept here: `latest` names such keys so that the caller
+reads them from the journals.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
@@ -208,6 +208,7 @@ cdef class Tail:
         cdef tbf_span at, name
         cdef KeyMap known
         cdef uint32_t number
+        cdef int64_t order
         cdef tbf_status status
         open_block(&data[0] if data.shape[0] else NULL, <size_t>data.shape[0], &block)
         self._reserve(block.point_count, block.record_count)
@@ -220,7 +221,8 @@ cdef class Tail:
             known.set(number, self._intern((<char *>name.p)[:name.n]))
             number += 1
         if status == TBF_MORE:
-            status = self._rows(&block, known, deleted, <uint64_t>max(0, block.commit_ms + ahead_ms))
+            order = block.commit_ms + ahead_ms
+            status = self._rows(&block, known, deleted, <uint64_t>order if order > 0 else 0)
         if status != TBF_MORE:
             raise StoreError("journal block does not parse")
         return block.journal_id, block.epoch, block.seq, block.point_count, block.commit_ms
