@@ -79,6 +79,11 @@ RPC_PENDING: Final = 100_000  # the same for the whole node
 # Activity of devices
 ACTIVITY_SCAN_DEVICES: Final = 1_024  # looked at in one turn of the controller's loop
 
+# Memory (promises 9), of the cgroup's limit or ulimit -v
+MEMORY_SHED_PERCENT: Final = (80, 87, 93)  # no new connections; smaller windows; slow peers go
+MEMORY_BACK_PERCENT: Final = 3  # so much less before a step is taken back
+MEMORY_INFLIGHT_BYTES: Final = 1_048_576  # INFLIGHT_BYTES while memory is scarce
+
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted
 LOG_PEER_BYTES: Final = 64  # bytes of peer data shown, escaped

@@ -33,6 +33,7 @@ from tbfast.worker.answers import Answers
 from tbfast.worker.commit import Committer
 from tbfast.worker.directory import Directory
 from tbfast.worker.feed import BlockFeed
+from tbfast.worker.memory import Budget, MemoryWatch
 from tbfast.worker.operations import Operations
 
 log = get_logger("tbfast.worker")
@@ -168,6 +169,8 @@ class Worker:
         port.reactor.listen(self._sockets.mqtt.fileno())
         self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
         self._slot.put(words.HEALTH_LISTENING, 1)
+        memory = MemoryWatch(Budget(), self._slot, [port], committer.narrow)
+        watch = loop.create_task(memory.run())
         beat = loop.create_task(self._heartbeat(ingest, journal, committer, directory, operations))
         log.info("worker ready", worker=self._number, epoch=journal.epoch)
         await self._stop.wait()
@@ -179,6 +182,7 @@ class Worker:
         port.close()
         http.close()
         beat.cancel()
+        watch.cancel()
         await link_task
         if self._reclaiming is not None:
             await self._reclaiming  # the store must not be closed under it
