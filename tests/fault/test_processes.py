@@ -38,7 +38,7 @@ def test_devices_are_served_while_the_controller_is_away(tmp_path: Path) -> None
             for token in tokens[8:]:
                 with connected(node.mqtt_port, token) as client:  # known to a worker now
                     client.publish_acknowledged(PAYLOAD)
-            stack.enter_context(controller_away(node))
+            stack.enter_context(node.controller_away())
             stranger = stack.enter_context(contextlib.closing(Client(node.mqtt_port, timeout_s=15)))
             stranger.hello("never seen before")
             load.wait_acked(2000)
@@ -61,24 +61,6 @@ def reconnected(node: Node, token: str) -> bool:
         client.publish_acknowledged(PAYLOAD)
         return True
     return False
-
-
-@contextlib.contextmanager
-def controller_away(node: Node):
-    """Kills it and takes the lock of its store before it is back: it cannot start again."""
-    with open(node.data_dir / "registry" / "LOCK", "r+b") as lock:
-
-        def taken() -> bool:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if pid := node.controller_pid():
-                    os.kill(pid, signal.SIGKILL)
-                return False
-            return True
-
-        wait_until(taken, what="the registry's lock")
-        yield
 
 
 def test_reads_are_complete_while_nothing_has_been_replayed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A real tbfast node in a process group of its own, for tests that hurt it."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -188,6 +189,23 @@ class Node:
 
     def controller_pid(self) -> int:
         return self._holder("/registry/LOCK")
+
+    @contextlib.contextmanager
+    def controller_away(self) -> Iterator[None]:
+        """Kills it and takes the lock of its store before it is back: it cannot start again."""
+        with open(self.data_dir / "registry" / "LOCK", "r+b") as lock:
+
+            def taken() -> bool:
+                try:
+                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    if pid := self.controller_pid():
+                        os.kill(pid, signal.SIGKILL)
+                    return False
+                return True
+
+            wait_until(taken, what="the registry's lock")
+            yield
 
     def _holder(self, suffix: str) -> int:
         assert self.process is not None
