@@ -34,6 +34,7 @@ class Report(msgspec.Struct):
 
     journal_bytes: int = 0
     replay_s: float = 0.0
+    replay_cpu_s: float = 0.0  # of the controller, its start included
     slowest_gap_s: float = 0.0  # between two reports of acknowledgements while it replayed
     series: int = 0
     ready_s: float = 0.0
@@ -79,6 +80,8 @@ def replay(path: Path, nbytes: int, report: Report) -> None:
                 return node.metric("tbfast_tail_lag_seconds") < 1
 
             wait_until(caught_up, PATIENCE_S, "caught up")
+        fields = Path(f"/proc/{node.controller_pid()}/stat").read_text().rsplit(")")[1].split()
+        report.replay_cpu_s = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
         report.journal_bytes = int(held)
         report.replay_s = round(time.monotonic() - begun, 2)
         report.slowest_gap_s = round(gap, 2)
