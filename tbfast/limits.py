@@ -69,6 +69,7 @@ LINK_CREDIT_BYTES: Final = 4_194_304  # blocks pushed and not yet consumed, per 
 LINK_GATHER_MS: Final = 5  # committed blocks wait so long for company on their way
 LINK_GATHER_BYTES: Final = 65_536  # or until they are so many
 LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying
+MERGE_FRESH_MS: Final = 1_000  # journals whose newest blocks are so close are not held in step
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 
 # Device operations that the controller carries out
@@ -78,6 +79,11 @@ RPC_PENDING: Final = 100_000  # the same for the whole node
 
 # Activity of devices
 ACTIVITY_SCAN_DEVICES: Final = 1_024  # looked at in one turn of the controller's loop
+
+# Memory (promises 9), of the cgroup's limit or ulimit -v
+MEMORY_SHED_PERCENT: Final = (80, 87, 93)  # no new connections; smaller windows; slow peers go
+MEMORY_BACK_PERCENT: Final = 3  # so much less before a step is taken back
+MEMORY_INFLIGHT_BYTES: Final = 1_048_576  # INFLIGHT_BYTES while memory is scarce
 
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted

@@ -169,10 +169,11 @@ class SealService:
         number, window, sealer = await self._in_thread(
             lambda: self._write_chunks(head, names, now_ms)
         )
-        for start in range(0, head.series_held, LATEST_SERIES_PER_STEP):
+        start = -1
+        while start:
             # Series that began after the freeze may have keys whose names are not stored yet.
-            packed = self._tail.pack_latest(
-                head, start, LATEST_SERIES_PER_STEP, self._keys_stored + len(names)
+            start, packed = self._tail.pack_latest(
+                max(start, 0), LATEST_SERIES_PER_STEP, self._keys_stored + len(names)
             )
             await self._in_thread(partial(self._store.write_latest, packed))
         record = RunRecord(

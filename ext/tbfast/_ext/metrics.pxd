@@ -38,6 +38,8 @@ cpdef enum:
     LOG_SUPPRESSED = 36
     LOG_DROPPED = 37
     DISK_DROPPED_POINTS = 56
+    CLOCK_STEPS = 60
+    MEMORY_SHED = 61
 
     # Refusals: REFUSED_<protocol> + REASON_<word>.
     REFUSED_MQTT = 64
@@ -75,6 +77,9 @@ cpdef enum:
     DISK_ALARM = 183
     DISK_RESERVE_BYTES = 184
     DISK_FULL = 185
+    MEMORY_USED_BYTES = 188
+    MEMORY_BUDGET_BYTES = 189
+    MEMORY_LEVEL = 190
     GAUGES_END = 192
 
     # Histograms: HISTOGRAM_BUCKETS words of counts, then the sum in nanoseconds.

@@ -1,9 +1,9 @@
 """From a frozen head to chunks, and from chunks to range reads (design section 3).
 
-Per device: points of each series in time order, of equal times the one that arrived last, and
-then columns.  Small series, and larger ones that share their times with another, go into the
-device's common chunk (key 0), where shared times are written once; the rest earn a chunk of
-their own, so that reading one key does not fetch the others.
+Per device: points of each series in time order, of equal times the one committed last (then the
+one that arrived last), and then columns.  Small series, and larger ones that share their times with
+another, go into the device's common chunk (key 0), where shared times are written once; the rest
+earn a chunk of their own, so that reading one key does not fetch the others.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -40,7 +40,7 @@ from tbfast._ext.chunk cimport (
     tbf_cursor_open,
 )
 from tbfast._ext.deleted cimport Deleted, Ranges
-from tbfast._ext.head cimport Head, head_row, head_series
+from tbfast._ext.head cimport Head, head_row, head_series, order_of
 from tbfast._ext.series cimport RangeScan, tbf_point
 
 cdef enum:
@@ -57,6 +57,7 @@ cdef struct place:
 
 cdef struct timed:
     int64_t ts
+    uint64_t order
     uint32_t arrival
 
 cdef int by_place(const void *a, const void *b) noexcept nogil:
@@ -71,6 +72,8 @@ cdef int by_time(const void *a, const void *b) noexcept nogil:
     cdef const timed *y = <const timed *>b
     if x.ts != y.ts:
         return -1 if x.ts < y.ts else 1
+    if x.order != y.order:
+        return -1 if x.order < y.order else 1
     return -1 if x.arrival < y.arrival else (1 if x.arrival > y.arrival else 0)
 
 
@@ -232,6 +235,7 @@ cdef class Sealer:
             r = &self.head.rows[row - 1]
             i -= 1
             self.order[i].ts = r.ts
+            self.order[i].order = order_of(r)
             self.order[i].arrival = row
             ascending = ascending and (r.ts < later or i == s.count - 1)
             later = r.ts
@@ -241,7 +245,7 @@ cdef class Sealer:
             qsort(self.order, n, sizeof(timed), by_time)
         for i in range(n):
             if i + 1 < n and self.order[i + 1].ts == self.order[i].ts:
-                continue  # a later arrival has the same time
+                continue  # a later one has the same time
             r = &self.head.rows[self.order[i].arrival - 1]
             self.ts[at + kept] = r.ts
             self._cell(&self.cells[at + kept], r)
