@@ -52,9 +52,9 @@ class AttributeService:
         """Those of these names that exist, with what was acknowledged before; None = all."""
         if self.caught_up is not None:
             await self.caught_up()
-        return [a for scope in scopes for a in self.present(device, scope, names)]
+        return [a for scope in scopes for a in self.stored(device, scope, names)]
 
-    def present(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
+    def stored(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
         """As `read`, of one scope and without waiting for what journals still hold."""
         found = self._store.read(device, scope, names)
         newer = self.overlay(device) if scope == "SERVER_SCOPE" else None
@@ -69,7 +69,7 @@ class AttributeService:
         ]
         return sorted(kept + fresh)
 
-    def stored(self, device: int, scope: Scope, name: str) -> bytes | None:
+    def text_of(self, device: int, scope: Scope, name: str) -> bytes | None:
         """The JSON text of one attribute as it is on disk; None where there is none."""
         found = self._store.read(device, scope, (name,))
         return found[0].text if found else None
@@ -88,7 +88,7 @@ class AttributeService:
 
     def active(self, device: int) -> bool:
         """The server's attribute of that name (REST spec 3)."""
-        found = self.present(device, "SERVER_SCOPE", ("active",))
+        found = self.stored(device, "SERVER_SCOPE", ("active",))
         return bool(found) and found[0].text == b"true"
 
     def for_device(self, device: int, request: ReadAttributes) -> Attributes:

@@ -135,7 +135,7 @@ class EntityQueries:
         for number in numbers:
             series.update(await self._series.keys(number))
             for scope in scopes:
-                attributes.update(a.name for a in self._attributes.present(number, scope, None))
+                attributes.update(a.name for a in self._attributes.stored(number, scope, None))
         return sorted(series), sorted(attributes)
 
     async def _matching(
@@ -233,7 +233,7 @@ class EntityQueries:
                 if text is not None:
                     values[key] = (0, text)
             for scope in _SCOPES_OF.get(key.type, ()):
-                stored = self._attributes.present(device.number, scope, (key.key,))
+                stored = self._attributes.stored(device.number, scope, (key.key,))
                 if stored:
                     values[key] = (stored[0].ts_ms, _as_text(stored[0].text))
                     break

@@ -209,9 +209,12 @@ class Devices:
         change: ChangeKind = "device" if secret is None else "credentials"
         return await self._save_named(saved, entity.version, naming, change)
 
-    async def assign_device(self, device_id: str, customer_id: str | None) -> Device:
-        """Give a device to a customer, or to none."""
+    async def assign_device(
+        self, device_id: str, customer_id: str | None, *, version: int | None = None
+    ) -> Device:
+        """Give a device to a customer, or to none; ``version`` as in `change_device`."""
         entity, record = await self._stored(device_id)
+        check_version(version, record.device.version)
         if record.device.customer_id == customer_id:
             return record.device
         device = msgspec.structs.replace(

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from tbfast.control.queries import EntityQueries
 from tbfast.control.rest.attributes import AttributeRoutes
 from tbfast.control.rest.callers import Gate, OwnersGate
+from tbfast.control.rest.claims import ClaimRoutes
 from tbfast.control.rest.connectivity import ConnectivityRoutes
 from tbfast.control.rest.customers import CustomerRoutes
 from tbfast.control.rest.device_lists import DeviceLists
@@ -59,6 +60,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *ProfileRoutes(services.registry).endpoints(),
         *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),
+        *ClaimRoutes(services.registry, services.claims).endpoints(),
         *RpcRoutes(services.registry, services.rpc).endpoints(),
         *SeriesDeleteRoutes(services.registry, services.deletes).endpoints(),
         *NodeRoutes(services.registry, services.live, services.node).endpoints(),

@@ -140,8 +140,13 @@ def _sort_property(request: Request) -> SortProperty:
 
 async def body(request: Request, type_: type[T]) -> T:
     """The JSON body, read up to the limit and checked against a type."""
+    return parsed(await raw_body(request), type_)
+
+
+def parsed(raw: bytes, type_: type[T]) -> T:
+    """A JSON body checked against a type."""
     try:
-        return msgspec.json.decode(await raw_body(request), type=type_)
+        return msgspec.json.decode(raw, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"Invalid request body: {error}") from error
 
