@@ -7,6 +7,7 @@ A real node of its own, deleted at the end; prints one JSON object.
 
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,12 @@ def memory_mib(pid: int) -> float:
     return 0.0
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def seconds(work) -> float:
     start = time.perf_counter()
     work()
@@ -70,8 +77,11 @@ def run(devices: int, connections: int) -> dict[str, object]:
         async def all_at_once() -> None:
             await asyncio.gather(*(create(socket, share) for share in shares))
 
+        used = cpu_s(server.pids()["controller"])
         taken = seconds(lambda: asyncio.run(all_at_once()))
         result |= {"create_s": taken, "creates_per_s": round(devices / taken)}
+        used = cpu_s(server.pids()["controller"]) - used
+        result["controller_cpu_us_each"] = round(used / devices * 1e6)
         result["full_mib"] = memory_mib(server.pids()["controller"])
         lists = {
             "page_by_id_s": "/api/tenant/devices?pageSize=100&page=0",
