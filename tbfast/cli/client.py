@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from tbfast.cli.exits import Unreachable
-from tbfast.cli.target import DeviceView
+from tbfast.cli.target import DeviceView, ProfileDraft, ProfileView
 from tbfast.errors import Conflict, NotFound, TbfastError
 from tbfast.model.ranges import RangeQuery
 
@@ -19,6 +19,7 @@ SOCKET_NAME: Final = "tbfast.sock"
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 60.0
 _PAGE_SIZE: Final = 1_000
+_ALL: Final = (1 << 31) - 1
 
 T = TypeVar("T")
 
@@ -33,6 +34,22 @@ class _Device(msgspec.Struct, rename="camel"):
     type: str
     label: str | None
     created_time: int
+
+
+class _Profile(msgspec.Struct, rename="camel"):
+    id: _Id
+    name: str
+    transport_type: str
+    provision_type: str
+    default: bool
+    created_time: int
+    description: str | None
+    provision_device_key: str | None
+    profile_data: dict[str, Any]
+
+
+class _Profiles(msgspec.Struct, rename="camel"):
+    data: list[_Profile]
 
 
 class _Credentials(msgspec.Struct, rename="camel"):
@@ -139,6 +156,29 @@ class Server:
     def remove(self, device: DeviceView) -> None:
         """DELETE /api/device/{id}."""
         self._request("DELETE", f"/api/device/{device.id}")
+
+    def profiles(self) -> list[ProfileView]:
+        """GET /api/deviceProfiles, in one page."""
+        query = {"pageSize": _ALL, "page": 0, "sortProperty": "name"}
+        return [
+            _profile_view(profile)
+            for profile in self._call("GET", "/api/deviceProfiles", _Profiles, query).data
+        ]
+
+    def create_profile(self, draft: ProfileDraft) -> ProfileView:
+        """POST /api/deviceProfile."""
+        body = {
+            "name": draft.name,
+            "description": draft.description,
+            "transportType": draft.transport_type,
+            "profileData": draft.data,
+            "provisionDeviceKey": draft.provision_key,
+        }
+        return _profile_view(self._call("POST", "/api/deviceProfile", _Profile, (), body))
+
+    def remove_profile(self, profile: ProfileView) -> None:
+        """DELETE /api/deviceProfile/{id}."""
+        self._request("DELETE", f"/api/deviceProfile/{profile.id}")
 
     def history(self, device: DeviceView, query: RangeQuery) -> bytes:
         """GET .../values/timeseries/history, in JSON types."""
@@ -250,3 +290,7 @@ def _message(response: http.client.HTTPResponse) -> str:
 
 def _view(device: _Device) -> DeviceView:
     return DeviceView(device.id.id, device.name, device.type, device.label, device.created_time)
+
+
+def _profile_view(profile: _Profile) -> ProfileView:
+    return ProfileView(**{**msgspec.structs.asdict(profile), "id": profile.id.id})

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,6 +22,30 @@ class DeviceView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     label: str | None
     created_time: int
     token: str | None = None
+
+
+class ProfileView(msgspec.Struct, frozen=True, rename="camel"):
+    """A device profile as the command line shows it."""
+
+    id: str
+    name: str
+    transport_type: str
+    provision_type: str
+    default: bool
+    created_time: int
+    description: str | None
+    provision_device_key: str | None
+    profile_data: dict[str, Any]
+
+
+class ProfileDraft(msgspec.Struct, frozen=True):
+    """A profile to create."""
+
+    name: str
+    transport_type: str = "DEFAULT"
+    description: str | None = None
+    data: dict[str, Any] | None = None
+    provision_key: str | None = None
 
 
 class Target(Protocol):
@@ -43,6 +67,15 @@ class Target(Protocol):
 
     def remove(self, device: DeviceView) -> None:
         """Delete a device and its credentials."""
+
+    def profiles(self) -> list[ProfileView]:
+        """All device profiles, by name."""
+
+    def create_profile(self, draft: ProfileDraft) -> ProfileView:
+        """Create a device profile."""
+
+    def remove_profile(self, profile: ProfileView) -> None:
+        """Delete a device profile that is not the default and that no device has."""
 
     def history(self, device: DeviceView, query: RangeQuery) -> bytes:
         """JSON text {"key":[{"ts":..,"value":..},..]}."""

@@ -26,6 +26,9 @@ class SeriesReader(Protocol):
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key; None keys = all."""
 
+    async def latest_of(self, devices: Sequence[int], keys: Sequence[str]) -> list[bytes]:
+        """As `latest`, for each device."""
+
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys."""
 

@@ -67,6 +67,9 @@ class MemorySeries:
             device, RangeQuery(keys=None if keys is None else tuple(keys), limit=1)
         )
 
+    async def latest_of(self, devices: Sequence[int], keys: Sequence[str]) -> list[bytes]:
+        return [await self.latest(device, keys) for device in devices]
+
     async def delete(
         self,
         device: int,

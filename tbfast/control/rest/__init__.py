@@ -6,9 +6,11 @@ is trusted. A path or method that is not here is answered with the error envelop
 
 from starlette.applications import Starlette
 
+from tbfast.control.queries import EntityQueries
 from tbfast.control.rest.attributes import AttributeRoutes
 from tbfast.control.rest.callers import Gate, OwnersGate
 from tbfast.control.rest.claims import ClaimRoutes
+from tbfast.control.rest.connectivity import ConnectivityRoutes
 from tbfast.control.rest.customers import CustomerRoutes
 from tbfast.control.rest.device_lists import DeviceLists
 from tbfast.control.rest.devices import DeviceRoutes
@@ -16,6 +18,7 @@ from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.profiles import ProfileRoutes
+from tbfast.control.rest.queries import QueryRoutes
 from tbfast.control.rest.relations import RelationRoutes
 from tbfast.control.rest.resources import ResourceRoutes
 from tbfast.control.rest.rpc import RpcRoutes
@@ -44,9 +47,12 @@ def build_app(services: Services, gate: Gate | None = None) -> Starlette:
 def _endpoints(services: Services) -> list[Endpoint]:
     """All of them, in the order in which paths must be tried."""
     lists = DeviceLists(services.registry, services.attributes)
+    queries = EntityQueries(services.registry, services.series, services.attributes)
     return [
+        *QueryRoutes(services.registry, queries).endpoints(),
         *lists.endpoints(),
         *DeviceRoutes(services.registry, lists).endpoints(),
+        *ConnectivityRoutes(services.registry, services.node).endpoints(),
         *CustomerRoutes(services.registry).endpoints(),
         *RelationRoutes(services.registry).endpoints(),
         *ResourceRoutes(services.registry).endpoints(),
