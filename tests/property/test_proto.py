@@ -68,6 +68,8 @@ def wanted(schema: Schema, payload: bytes, options: Options, *, attributes: bool
 
 
 def check(schema: Schema, payload: bytes, options: Options, *, attributes: bool) -> Any:
+    if any(message.entry for message in schema.messages):
+        options = options._replace(max_keys=10_000)  # bounds the pairs sent, not those kept
     got = outcome(scan, Table(table(schema)), payload, options, attributes=attributes)
     expected = outcome(wanted, schema, payload, options, attributes=attributes)
     assert got == expected, payload.hex()
