@@ -88,8 +88,8 @@ def _field(schema: Schema, field: Field, value: Any, depth: int) -> bytes:
         return b"".join(_tagged(field, encode(schema, entry, pair, depth)) for pair in pairs)
     if not field.repeated:
         body = _value(schema, field, value, depth)
-        is_default = not field.presence and not any(body)
-        return b"" if is_default else _tagged(field, body)
+        is_set = bool(body) if field.kind in BLOBS else any(body)
+        return _tagged(field, body) if field.presence or is_set else b""
     if not isinstance(value, list):
         raise _error(field.name, "an array")
     bodies = [_value(schema, field, each, depth) for each in value]

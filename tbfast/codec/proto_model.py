@@ -38,9 +38,7 @@ class Kind(IntEnum):
     SINT64 = 18
 
 
-SCALARS: Final = {
-    kind.name.lower(): kind for kind in Kind if kind not in (Kind.MESSAGE, Kind.ENUM)
-}
+SCALARS: Final = {kind.name.lower(): kind for kind in Kind if kind not in (Kind.MESSAGE, Kind.ENUM)}
 BLOBS: Final = frozenset({Kind.STRING, Kind.BYTES, Kind.MESSAGE})
 
 

@@ -258,7 +258,8 @@ class _Parser:
     def _skip(self, opening: str, closing: str) -> list[Token]:
         """What stands between a bracket and the one that closes it."""
         self._expect(opening)
-        depth, skipped = 1, []
+        depth = 1
+        skipped: list[Token] = []
         while True:
             token = self._take()
             if token.kind == "end":
@@ -273,6 +274,7 @@ class _Parser:
         line = self._token.line
         full = self._declare(scope, Kind.ENUM, len(self._enums))
         values: dict[int, str] = {}
+        names: set[str] = set()
         self._expect("{")
         while not self._accept("}"):
             self._refuse_unsupported()
@@ -283,8 +285,9 @@ class _Parser:
             number = self._integer(name)
             if not -(1 << 31) <= number < 1 << 31:
                 raise self._error(f"the number of {name} is outside 32 bits")
-            if number in values or name in values.values():
+            if number in values or name in names:
                 raise self._error(f"{full} has {name} = {number} twice: change one of them")
+            names.add(name)
             if not values and number != 0:
                 raise self._error(f"the first value of {full} must be 0")
             if self._token.text == "[":

@@ -4,7 +4,7 @@ A compiled schema also keeps its types, for printing JSON as Protobuf (proto_jso
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tbfast._ext.proto import Table
@@ -78,6 +78,14 @@ def rpc_request(text: str = "") -> Compiled:
 def rpc_response(text: str = "") -> Compiled:
     """A schema of answers to them; blank text: ThingsBoard's default."""
     return Compiled(parse(text if text.strip() else RPC_RESPONSE))
+
+
+COMPILERS: Final[dict[str, Callable[[str], Compiled]]] = {
+    "telemetry": telemetry,
+    "attributes": attributes,
+    "rpc_request": rpc_request,
+    "rpc_response": rpc_response,
+}
 
 
 # --- bytes -----------------------------------------------------------------------------------

@@ -23,9 +23,7 @@ QUOTED = {Kind.INT64, Kind.UINT64, Kind.FIXED64, Kind.SFIXED64, Kind.SINT64}
 
 def message_class(schema: Schema, package: str = "t") -> Any:
     """Google's class of the schema's root.  Every type is declared at the top level."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="schema.proto", package=package, syntax="proto3"
-    )
+    file = descriptor_pb2.FileDescriptorProto(name="schema.proto", package=package, syntax="proto3")
     names = {i: f"M{i}" for i in range(len(schema.messages))}
     entries: dict[int, Any] = {}
     for index, message in enumerate(schema.messages):

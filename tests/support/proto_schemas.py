@@ -94,8 +94,7 @@ def _without_holes(fields: list[Field]) -> tuple[Field, ...]:
 
     used = sorted({field.oneof for field in fields} - {0})
     return tuple(
-        replace(field, oneof=used.index(field.oneof) + 1 if field.oneof else 0)
-        for field in fields
+        replace(field, oneof=used.index(field.oneof) + 1 if field.oneof else 0) for field in fields
     )
 
 
@@ -116,9 +115,8 @@ _reals = (
     | st.integers(-(10**9), 10**9).map(lambda v: v / 1000)
     | st.sampled_from([3.0, 1e10, 0.1 + 0.2, 1e-17, 12345678.0, -0.0, 1e23, 5e-324])
 )
-TEXTS = (
-    st.text(max_size=12)
-    | st.sampled_from(["007", "42.0", "-1", "1e5", "true", "\\u0031", "a\\b", '"', "١٢", "𝟙", ""])
+TEXTS = st.text(max_size=12) | st.sampled_from(
+    ["007", "42.0", "-1", "1e5", "true", "\\u0031", "a\\b", '"', "١٢", "𝟙", ""]
 )
 
 
