@@ -87,7 +87,7 @@ class Found(msgspec.Struct, array_like=True, tag=7, frozen=True):
     credentials: list[StoredCredentials | None]
 
 
-class Profile(msgspec.Struct, array_like=True, tag=20, frozen=True):
+class Profile(msgspec.Struct, array_like=True, tag=21, frozen=True):
     """How sessions of a profile's devices behave from now on; None = it was deleted.
 
     Sent before the first credentials that name it, unless it is the default, and on every change.
@@ -194,6 +194,12 @@ class Delivered(msgspec.Struct, array_like=True, tag=19, frozen=True):
     state: Delivery
 
 
+class Active(msgspec.Struct, array_like=True, tag=20, frozen=True):
+    """Devices that did something since the last report and sent no row with it."""
+
+    devices: list[int]
+
+
 Message = (
     Hello
     | KeyTable
@@ -214,5 +220,6 @@ Message = (
     | Listen
     | Notify
     | Delivered
+    | Active
     | Profile
 )
