@@ -6,11 +6,13 @@ ignored, null is unset, 64-bit numbers may be text, a text field takes any scala
 
 import base64
 import binascii
+import contextlib
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 from tbfast import limits
@@ -40,7 +42,9 @@ _RANGES: Final = {
     Kind.UINT64: (0, (1 << 64) - 1),
     Kind.FIXED64: (0, (1 << 64) - 1),
 }
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,9})?", re.ASCII)
 _MAX_NUMBER_CHARS: Final = 64  # of an integer with a point or an exponent
+_MAX_DIGITS: Final = 20  # of 64 bits
 
 
 class _Number(str):
@@ -149,26 +153,23 @@ def _text(value: Any) -> str:
 
 def _integer(field: Field, value: Any) -> int:
     low, high = _RANGES[field.kind]
-    try:
-        exact = Decimal(_text(value)[: _MAX_NUMBER_CHARS + 1])
-        if len(_text(value)) > _MAX_NUMBER_CHARS or abs(exact) >= 1 << 64 or exact != int(exact):
-            raise ValueError
-    except (InvalidOperation, ValueError, OverflowError) as error:
-        raise _error(field.name, f"a number of type {field.kind.name.lower()}") from error
-    if not low <= exact <= high:
-        raise _error(field.name, f"a number of type {field.kind.name.lower()}")
-    return int(exact)
+    text = _text(value)
+    if _NUMBER.fullmatch(text) and len(text) <= _MAX_NUMBER_CHARS:
+        exact = Decimal(text)
+        if exact.adjusted() < _MAX_DIGITS and exact == int(exact) and low <= exact <= high:
+            return int(exact)
+    raise _error(field.name, f"a number of type {field.kind.name.lower()}")
 
 
 def _real(field: Field, value: Any) -> bytes:
     text = _text(value)
-    try:
+    named = text in ("NaN", "Infinity", "-Infinity")
+    if named or _NUMBER.fullmatch(text):
         number = float(text)
-        if not math.isfinite(number) and text not in ("NaN", "Infinity", "-Infinity"):
-            raise ValueError
-        return struct.pack(_FORMATS[field.kind], number)
-    except (ValueError, OverflowError) as error:
-        raise _error(field.name, "a number in its range") from error
+        with contextlib.suppress(OverflowError):  # beyond a float's range
+            if named or math.isfinite(number):
+                return struct.pack(_FORMATS[field.kind], number)
+    raise _error(field.name, "a number in its range")
 
 
 def _bytes(field: Field, value: Any) -> bytes:

@@ -67,11 +67,30 @@ def wanted(schema: Schema, payload: bytes, options: Options, *, attributes: bool
     return oracle(text, NOW_MS, options)
 
 
+def unordered(call: Any) -> Any:
+    """The same rows, members of JSON objects sorted: Google's maps have no order in Python."""
+
+    def tree(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return (value[0], sorted((key, tree(each)) for key, each in value[1]))
+        return [tree(each) for each in value] if isinstance(value, list) else value
+
+    def sorted_rows(*args: Any, **options: Any) -> Records:
+        return [
+            [row._replace(value=tree(row.value)) for row in record]
+            for record in call(*args, **options)
+        ]
+
+    return sorted_rows
+
+
 def check(schema: Schema, payload: bytes, options: Options, *, attributes: bool) -> Any:
+    calls: list[Any] = [scan, wanted]
     if any(message.entry for message in schema.messages):
         options = options._replace(max_keys=10_000)  # bounds the pairs sent, not those kept
-    got = outcome(scan, Table(table(schema)), payload, options, attributes=attributes)
-    expected = outcome(wanted, schema, payload, options, attributes=attributes)
+        calls = [unordered(call) for call in calls]
+    got = outcome(calls[0], Table(table(schema)), payload, options, attributes=attributes)
+    expected = outcome(calls[1], schema, payload, options, attributes=attributes)
     assert got == expected, payload.hex()
     return got
 
@@ -110,7 +129,7 @@ def test_printed_text_says_what_google_reads(case: tuple[Schema, bytes]) -> None
             Table(table(schema)).print(payload)
         return
     got = Table(table(schema)).print(payload)
-    if b"entry" not in repr(schema).encode():
+    if not any(message.entry for message in schema.messages):
         assert parse_strict(got.decode()) == parse_strict(expected)
     assert json.loads(got) == json.loads(expected)
 
