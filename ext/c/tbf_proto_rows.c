@@ -1,5 +1,6 @@
 /* Protobuf payloads to rows, in the types that the JSON reader would give the printed text. */
 #include "tbf_json_nested.h"
+#include "tbf_num.h"
 #include "tbf_out.h"
 #include "tbf_proto_print.h"
 #include "tbf_shortest.h"
@@ -81,7 +82,7 @@ static tbf_status put_number(rows_work *r, tbf_span key, const tbf_proto_field *
         wide = f->kind == TBF_PROTO_UINT64 || f->kind == TBF_PROTO_FIXED64 ||
                f->kind == TBF_PROTO_ENUM;
     }
-    if (exact) {
+    if (exact && scale <= TBF_NUM_MAX_DECIMALS) {
         return tbf_put_decimal(r->json.b, key, mantissa, scale);
     }
     if (!wide && f->kind != TBF_PROTO_DOUBLE && f->kind != TBF_PROTO_FLOAT) {

@@ -1,32 +1,105 @@
-/* See tbf_shortest.h.  Digits come from free-format printing with exact integers (Steele and
- * White, Dragon4): slow beside tables of powers, but short, and rare behind the fast path. */
+/* See tbf_shortest.h.  Numbers of everyday size take 128-bit arithmetic; the digits of the others
+ * come from free-format printing with exact integers (Steele and White, Dragon4): slow beside
+ * tables of powers, but short, and rare. */
 #include "tbf_shortest.h"
 
 #define LIMBS 20u /* 2^1130, what the smallest and the largest double need, and one digit more */
-#define SCALES 16u
 /* Every decimal of so many digits has a number of its own, so the first that reads back is it. */
 #define DOUBLE_DIGITS_LIMIT 1e15
 #define FLOAT_DIGITS_LIMIT 1e6f
 
 /* Exact in their type: up to 10^22 in a double, 10^10 in a float. */
-static const double POWERS[SCALES] = {1e0, 1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                      1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+static const double POWERS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8, 1e9,
+                                1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18};
+#define SCALES (sizeof POWERS / sizeof *POWERS)
 static const float FLOAT_POWERS[] = {1e0f, 1e1f, 1e2f, 1e3f, 1e4f, 1e5f,
                                      1e6f, 1e7f, 1e8f, 1e9f, 1e10f};
 #define FLOAT_SCALES (sizeof FLOAT_POWERS / sizeof *FLOAT_POWERS)
 
-static bool found(bool negative, uint64_t m, uint32_t s, int64_t *mantissa, uint8_t *scale) {
+static uint64_t power_of_ten(uint32_t n) {
+    uint64_t v = 1;
+    while (n-- > 0) {
+        v *= 10;
+    }
+    return v;
+}
+
+/* A finite number as f * 2^e. */
+typedef struct {
+    uint64_t f;
+    int32_t e;
+    bool negative, uneven; /* uneven: the neighbour below is half as far as the one above */
+} binary;
+
+static binary split(uint64_t bits, uint32_t fraction_bits, uint32_t exponent_bits) {
+    uint64_t fraction = bits & (((uint64_t)1 << fraction_bits) - 1);
+    uint32_t field = (uint32_t)(bits >> fraction_bits) & ((1u << exponent_bits) - 1);
+    int32_t bias = (int32_t)((1u << (exponent_bits - 1)) - 1 + fraction_bits);
+    return (binary){.f = field == 0 ? fraction : fraction | (uint64_t)1 << fraction_bits,
+                    .e = (int32_t)(field == 0 ? 1 : field) - bias,
+                    .negative = bits >> (fraction_bits + exponent_bits) != 0,
+                    .uneven = fraction == 0 && field > 1};
+}
+
+static binary split_double(double v) {
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return split(bits, 52, 11);
+}
+
+static binary split_float(float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return split(bits, 23, 8);
+}
+
+/* Digits of a number from 0.001 to 10,000,000 whose shortest decimal has `most` digits or up to
+ * `fewer` less: `scale` of them stand behind the point when there are `most`. */
+static uint64_t long_digits(const binary *b, uint32_t *scale, uint32_t fewer) {
+    typedef unsigned __int128 wide; /* f < 2^53, scale <= 19: below 2^118 */
+    const uint64_t half = power_of_ten(*scale);
+    const wide x = (wide)(2 * b->f) * half;
+    const uint32_t shift = (uint32_t)(1 - b->e);
+    const bool even = (b->f & 1) == 0;
+    for (uint32_t drop = fewer;; drop--) {
+        const uint64_t step = power_of_ten(drop);
+        const uint64_t low = (uint64_t)(x >> shift) / step;
+        const wide under = x - ((wide)(low * step) << shift);
+        const wide over = ((wide)step << shift) - under;
+        /* Half a distance below, in units of x; doubled where it is halved. */
+        const bool low_fits =
+            b->uneven ? 2 * under <= half : under < half || (even && under == half);
+        const bool high_fits = over < half || (even && over == half);
+        if (low_fits || high_fits || drop == 0) {
+            bool up = high_fits && (!low_fits || over < under || (over == under && (low & 1) != 0));
+            *scale -= drop;
+            return low + up;
+        }
+    }
+}
+
+/* Digits before the point of a number from 0.001 to 10,000,000: -2 to 7. */
+static int32_t integer_digits(double a) {
+    int32_t n = a < 1e-2 ? -2 : a < 1e-1 ? -1 : 0;
+    while (n >= 0 && a >= POWERS[n]) {
+        n++;
+    }
+    return n;
+}
+
+static bool found(const binary *b, uint64_t m, uint32_t s, int64_t *mantissa, uint8_t *scale) {
     if (s == 0) {
         m *= 10;
         s = 1;
     }
-    *mantissa = negative ? -(int64_t)m : (int64_t)m;
+    *mantissa = b->negative ? -(int64_t)m : (int64_t)m;
     *scale = (uint8_t)s;
     return true;
 }
 
 bool tbf_double_decimal(double v, int64_t *mantissa, uint8_t *scale) {
-    double a = v < 0 ? -v : v;
+    const binary b = split_double(v);
+    const double a = b.negative ? -v : v;
     if (!(a < 1e7 && (a >= 1e-3 || a == 0))) {
         return false;
     }
@@ -37,14 +110,17 @@ bool tbf_double_decimal(double v, int64_t *mantissa, uint8_t *scale) {
         }
         uint64_t m = (uint64_t)(scaled + 0.5);
         if ((double)m / POWERS[s] == a) {
-            return found(v < 0, m, s, mantissa, scale);
+            return found(&b, m, s, mantissa, scale);
         }
     }
-    return false;
+    uint32_t s = (uint32_t)(17 - integer_digits(a));
+    uint64_t m = long_digits(&b, &s, 1);
+    return found(&b, m, s, mantissa, scale);
 }
 
 bool tbf_float_decimal(float v, int64_t *mantissa, uint8_t *scale) {
-    float a = v < 0 ? -v : v;
+    const binary b = split_float(v);
+    const float a = b.negative ? -v : v;
     if (!(a < 1e7f && (a >= 1e-3f || a == 0))) {
         return false;
     }
@@ -55,10 +131,12 @@ bool tbf_float_decimal(float v, int64_t *mantissa, uint8_t *scale) {
         }
         uint64_t m = (uint64_t)(scaled + 0.5f);
         if ((float)m / FLOAT_POWERS[s] == a) {
-            return found(v < 0, m, s, mantissa, scale);
+            return found(&b, m, s, mantissa, scale);
         }
     }
-    return false;
+    uint32_t s = (uint32_t)(9 - integer_digits((double)a));
+    uint64_t m = long_digits(&b, &s, 2);
+    return found(&b, m, s, mantissa, scale);
 }
 
 /* ---- exact integers ---- */
@@ -297,35 +375,43 @@ static uint8_t *put_java(uint8_t *p, uint64_t digits, uint32_t n, int32_t expone
     return p;
 }
 
-/* fraction_bits: of the type; the exponent field's value stands for 2^(field - bias). */
-static size_t put_number(uint8_t *out, bool negative, uint64_t fraction, uint32_t field,
-                         uint32_t fraction_bits, int32_t bias) {
+static size_t put_found(uint8_t *out, bool negative, int64_t mantissa, uint8_t scale) {
+    uint64_t digits = (uint64_t)(mantissa < 0 ? -mantissa : mantissa);
+    uint32_t n = count_digits(digits);
     uint8_t *p = out;
     if (negative) {
         *p++ = '-';
     }
-    if (field == 0 && fraction == 0) {
+    if (digits == 0) {
         memcpy(p, "0.0", 3);
         return (size_t)(p - out) + 3;
     }
+    return (size_t)(put_java(p, digits, n, (int32_t)n - 1 - scale) - out);
+}
+
+static size_t put_exactly(uint8_t *out, const binary *b) {
     ratio q;
-    bool uneven = fraction == 0 && field > 1;
-    uint64_t f = field == 0 ? fraction : fraction | (uint64_t)1 << fraction_bits;
-    begin(&q, f, (int32_t)(field == 0 ? 1 : field) - bias, uneven);
+    uint8_t *p = out;
+    if (b->negative) {
+        *p++ = '-';
+    }
+    begin(&q, b->f, b->e, b->uneven);
     uint64_t digits = generate(&q);
     return (size_t)(put_java(p, digits, count_digits(digits), q.exponent) - out);
 }
 
 size_t tbf_double_text(uint8_t *out, double v) {
-    uint64_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    return put_number(out, bits >> 63 != 0, bits & (((uint64_t)1 << 52) - 1),
-                      (uint32_t)(bits >> 52) & 0x7FF, 52, 1075);
+    const binary b = split_double(v);
+    int64_t mantissa;
+    uint8_t scale;
+    return tbf_double_decimal(v, &mantissa, &scale) ? put_found(out, b.negative, mantissa, scale)
+                                                    : put_exactly(out, &b);
 }
 
 size_t tbf_float_text(uint8_t *out, float v) {
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    return put_number(out, bits >> 31 != 0, bits & (((uint32_t)1 << 23) - 1), (bits >> 23) & 0xFF,
-                      23, 150);
+    const binary b = split_float(v);
+    int64_t mantissa;
+    uint8_t scale;
+    return tbf_float_decimal(v, &mantissa, &scale) ? put_found(out, b.negative, mantissa, scale)
+                                                   : put_exactly(out, &b);
 }

@@ -11,9 +11,9 @@
 size_t tbf_double_text(uint8_t *out, double v);
 size_t tbf_float_text(uint8_t *out, float v);
 
-/* The usual case without text: true if |v| is 0 or in [0.001, 10,000,000) and its shortest decimal
- * is found by trying few digits; v = *mantissa * 10^-*scale then, as short as it goes with
- * scale >= 1.  False says nothing. */
+/* The same without text, and faster: *mantissa * 10^-*scale, as short as it goes with a scale of at
+ * least 1 and at most 19.  False: |v| is neither 0 nor in [0.001, 10,000,000), which Java prints
+ * without an exponent. */
 bool tbf_double_decimal(double v, int64_t *mantissa, uint8_t *scale);
 bool tbf_float_decimal(float v, int64_t *mantissa, uint8_t *scale);
 

@@ -73,7 +73,8 @@ def test_google_reads_the_same(members: dict[str, Any]) -> None:
     "text",
     [
         b'{"anInt":1.5}', b'{"anInt":2147483648}', b'{"anInt":true}', b'{"anInt":"x"}',
-        b'{"anInt":[1]}', b'{"anInt":1e999999999}', b'{"anInt":"1_0"}', b'{"real":"inf"}', b'{"real":" 1"}', b'{"big":-1}', b'{"fixed":4294967296}',
+        b'{"anInt":[1]}', b'{"anInt":1e999999999}', b'{"anInt":"1_0"}',
+        b'{"real":"inf"}', b'{"real":" 1"}', b'{"big":-1}', b'{"fixed":4294967296}',
         b'{"real":1e999}', b'{"single":1e39}', b'{"real":"x"}', b'{"flag":1}', b'{"flag":"yes"}',
         b'{"text":{}}', b'{"blob":"?"}', b'{"choice":"TWO"}', b'{"many":1}', b'{"many":[null]}',
         b'{"many":{}}', b'{"byName":[]}', b'{"byName":{"x":1}}', b'{"inner":5}',
