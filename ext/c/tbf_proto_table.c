@@ -56,7 +56,8 @@ const tbf_proto_field *tbf_proto_times(const tbf_proto_table *t, const tbf_proto
 }
 
 static bool message_is_good(const tbf_proto_table *t, const tbf_proto_message *m) {
-    if (!in_range(m->first_field, m->field_count, t->head.field_count) ||
+    if (m->oneof_count > m->field_count ||
+        !in_range(m->first_field, m->field_count, t->head.field_count) ||
         !in_range(m->first_dense, m->dense_count, t->head.dense_count)) {
         return false;
     }
