@@ -32,10 +32,12 @@ static bool name_is_good(const tbf_proto_table *t, uint32_t off, uint32_t n) {
 
 static bool field_is_good(const tbf_proto_table *t, const tbf_proto_field *f) {
     bool typed = f->kind == TBF_PROTO_MESSAGE || f->kind == TBF_PROTO_ENUM;
+    /* Printing what is unset would never end if a message may hold itself. */
+    bool endless = (f->flags & (TBF_PROTO_REPEATED | TBF_PROTO_PRESENCE)) == 0;
     uint32_t types = f->kind == TBF_PROTO_MESSAGE ? t->head.message_count : t->head.enum_count;
     return f->kind > 0 && f->kind < TBF_PROTO_KINDS && f->kind != 10 && f->number > 0 &&
-           f->number <= TBF_PROTO_MAX_NUMBER && (!typed || f->type < types) &&
-           name_is_good(t, f->name_off, f->name_len);
+           f->number <= TBF_PROTO_MAX_NUMBER && (!endless || f->kind != TBF_PROTO_MESSAGE) &&
+           (!typed || f->type < types) && name_is_good(t, f->name_off, f->name_len);
 }
 
 const tbf_proto_field *tbf_proto_times(const tbf_proto_table *t, const tbf_proto_message *m) {
