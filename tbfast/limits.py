@@ -40,6 +40,16 @@ JSON_MAX_DEPTH: Final = 255
 JSON_MAX_KEYS: Final = 10_000  # members of one object
 JSON_MAX_PLAIN_DIGITS: Final = 4_096  # characters a number may need because of its exponent
 
+# Protobuf payloads and the schemas of device profiles
+PROTO_MAX_DEPTH: Final = 32  # messages within messages of a payload; deeper is refused
+PROTO_MAX_FIELDS: Final = 100_000  # fields of one message on the wire
+PROTO_PRINTED_BYTES: Final = 4_194_304  # JSON that one payload becomes; longer is refused
+PROTO_SCHEMA_BYTES: Final = 65_536  # of one .proto text
+PROTO_SCHEMA_FIELDS: Final = 2_048  # fields and enum values of one schema
+PROTO_SCHEMA_DEPTH: Final = 16  # messages declared within messages
+PROTO_SCHEMAS: Final = 256  # kept compiled, per process; the oldest is forgotten
+PROTO_NAME_CHARS: Final = 255  # longest name of a field, type or value
+
 # Ingest path of one worker
 BATCH_GROUP_BYTES: Final = 262_144  # one commit group at most: the GIL is held during its write
 BATCH_COMMIT_BYTES: Final = 65_536  # waiting rows that trigger a commit at the end of the turn
