@@ -30,6 +30,7 @@ MQTT_USER_PROPERTIES: Final = 64  # per packet; more is malformed
 OUTBOUND_BYTES: Final = 1_048_576  # per session; beyond it the peer is disconnected
 OUTBOUND_PAUSE_BYTES: Final = 65_536  # unsent output at which we stop reading that peer
 WRITE_TIMEOUT_MS: Final = 10_000  # unsent output without progress: disconnected
+TCP_TIMEOUT_MS: Final = 30_000  # data sent and not acknowledged by the peer's TCP: gone
 UNAUTHENTICATED_CONNECTIONS: Final = 16_384  # per worker; then the fullest address loses one
 UNAUTHENTICATED_BYTES: Final = 67_108_864  # received from them, per worker; the same
 RESERVED_DESCRIPTORS: Final = 64  # per worker, kept from connections for store, logs and link
