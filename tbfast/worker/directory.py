@@ -35,7 +35,7 @@ class Sessions(Protocol):
 
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]: ...
     def open_credentials(self) -> list[str]: ...
-    def close_device(self, device: int, reason: str) -> None: ...
+    def close_device(self, device: int, reason: str, *, removed: bool) -> None: ...
     def taken_over(self, device: int, slot: int, generation: int) -> None: ...
     def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None: ...
 
@@ -145,7 +145,7 @@ class Directory:
             self._ask(self._request, pending)
 
     def _cached_token(self, client: Presented) -> StoredCredentials | None:
-        return self.token(client.user_name or "")
+        return None if client.certificate is not None else self.token(client.user_name or "")
 
     def _ask(self, request: int, pending: _Pending) -> None:
         assert self._channel is not None
@@ -280,7 +280,7 @@ class Directory:
             self._unknown.pop(credentials_id, None)
         for device in change.closed_devices:
             if self.sessions is not None:
-                self.sessions.close_device(device, change.reason)
+                self.sessions.close_device(device, change.reason, removed=change.removed)
             if self.polls is not None:
                 self.polls.close_device(device, removed=change.removed)
 

@@ -17,9 +17,7 @@ V6 = st.ip_addresses(v=6) | st.integers(0, 2**128 - 1).map(
 
 
 def mapped(address):
-    return (
-        address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
-    )
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed
 
 
 @given(st.tuples(V4, V4) | st.tuples(V6, V6), PORTS, PORTS, st.booleans())

@@ -37,6 +37,9 @@ cpdef enum:
     SEALED_POINTS = 35
     LOG_SUPPRESSED = 36
     LOG_DROPPED = 37
+    TLS_FULL = 48
+    TLS_RESUMED = 49
+    FLAPPING = 50
     DISK_DROPPED_POINTS = 56
 
     # Refusals: REFUSED_<protocol> + REASON_<word>.
@@ -56,6 +59,7 @@ cpdef enum:
     REASON_WRONG_PORT = 10
     REASON_KEY = 11
     REASON_LIMIT = 12
+    REASON_TLS = 13
 
     # Gauges: zero again when the process starts.
     GAUGES = 128

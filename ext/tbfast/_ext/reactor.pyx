@@ -175,7 +175,8 @@ cdef class Reactor:
     cdef Gate gate
     cdef bint listening, accept_paused
     cdef dict streams       # TlsStream by slot
-    cdef object waiting     # (slot, generation) whose handshake may not begin yet, oldest first
+    cdef object waiting     # (slot, generation) whose handshake is to begin, oldest first
+    cdef object blocked     # the same that the handler had no room for
     cdef int64_t shake_ns   # spent on handshakes in this turn
     cdef object wrap
     cdef readonly bint pressed
@@ -206,6 +207,7 @@ cdef class Reactor:
         self.listen_fds[0] = self.listen_fds[1] = -1
         self.streams = {}
         self.waiting = deque()
+        self.blocked = deque()
         self.free_slots = []
         self.held_slots = set()
         self.capacity = 0
@@ -402,7 +404,7 @@ cdef class Reactor:
                     self._read(slot)
             except Exception as error:
                 self._fault(slot, generation, error)
-        if self.waiting:
+        if self.waiting or self.blocked:
             self._begin_waiting()
         if self.ingest.group.g.messages:
             self.handler.turn_ended()
@@ -555,37 +557,43 @@ cdef class Reactor:
     cdef int _begin_waiting(self) except -1:
         """Begins handshakes; what the turn has no time for is left to the next, what the handler
         has no room for to the end of another handshake."""
-        cdef uint32_t slot, generation
+        while self.blocked and self.shake_ns <= SHAKE_NS:
+            if not self._begin(self.blocked[0][0], self.blocked[0][1]):
+                break
+            self.blocked.popleft()
         while self.waiting and self.shake_ns <= SHAKE_NS:
-            slot, generation = self.waiting[0]
-            if self._is(slot, generation) and self.conns[slot].state == OPEN:
-                if not self.handler.may_shake(slot):
-                    return 0
+            if not self._begin(self.waiting[0][0], self.waiting[0][1]):
+                self.blocked.append(self.waiting[0])
             self.waiting.popleft()
-            if not self._is(slot, generation) or self.conns[slot].state != OPEN:
-                continue
-            try:
-                self._begin(slot)
-            except Exception as error:
-                self._fault(slot, generation, error)
         if self.waiting:
             self.handler.shake_later()
         return 0
 
-    cdef int _begin(self, uint32_t slot) except -1:
-        cdef conn *c = &self.conns[slot]
+    cdef bint _begin(self, uint32_t slot, uint32_t generation) except -1:
+        """Begins a handshake if the connection is still there; False = not yet."""
+        cdef conn *c
         cdef size_t n
-        c.held = False
-        c.stage = SHAKING
-        self.streams[slot] = TlsStream(self.wrap)
-        self._interest(slot)
-        if c.in_len:
-            n = c.in_len
-            c.in_len = 0
-            memcpy(self.rbuf, c.inp, n)
-            self._keep(slot, NULL, 0)
-            return self._shake(slot, n)
-        return self._read(slot)
+        if not self._is(slot, generation) or self.conns[slot].state != OPEN:
+            return True
+        try:
+            if not self.handler.may_shake(slot):
+                return False
+            c = &self.conns[slot]
+            c.held = False
+            c.stage = SHAKING
+            self.streams[slot] = TlsStream(self.wrap)
+            self._interest(slot)
+            if c.in_len:
+                n = c.in_len
+                c.in_len = 0
+                memcpy(self.rbuf, c.inp, n)
+                self._keep(slot, NULL, 0)
+                self._shake(slot, n)
+            else:
+                self._read(slot)
+        except Exception as error:
+            self._fault(slot, generation, error)
+        return True
 
     def shake(self):
         """Begins handshakes that wait; see `handler.shake_later`."""
@@ -963,7 +971,7 @@ cdef class Reactor:
         if self.accept_paused and self.connections < self.max_connections:
             self.accept_paused = False
             self._watch_listeners(True)
-        if self.waiting:
+        if self.waiting or self.blocked:
             self.shake()
         for slot in range(self.capacity):
             c = &self.conns[slot]
