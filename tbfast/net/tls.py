@@ -82,11 +82,18 @@ class ServerTls:
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         context.verify_mode = ssl.CERT_OPTIONAL
         context.num_tickets = 1
+        encrypted = False
+
+        def password() -> str:  # without it OpenSSL would ask on the terminal
+            nonlocal encrypted
+            encrypted = True
+            return self._password
+
         try:
-            # Without a password here OpenSSL would ask on the terminal.
-            context.load_cert_chain(self._certificate, self._key, lambda: self._password)
+            context.load_cert_chain(self._certificate, self._key, password)
         except (OSError, ValueError) as error:
-            raise TlsError(_explain(error, self._certificate, self._key)) from error
+            why = _explain(error, self._certificate, self._key, encrypted=encrypted)
+            raise TlsError(why) from error
         _prepare(context)
         _set_ticket_keys(context, self._ticket_keys(_period()))
         return context
@@ -110,14 +117,14 @@ def _period() -> int:
     return int(time.time()) // TICKET_KEYS_S
 
 
-def _explain(error: OSError | ValueError, certificate: Path, key: Path) -> str:
+def _explain(error: OSError | ValueError, certificate: Path, key: Path, *, encrypted: bool) -> str:
     for path in (certificate, key):
         if not os.access(path, os.R_OK):
             return f"cannot read {path}: set mqtt.ssl.credentials.pem.cert_file and key_file"
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         return f"the key in {key} is not that of the certificate in {certificate}"
-    if isinstance(error, ssl.SSLError) and error.reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ"):
-        return f"the password of the key in {key} is wrong"
+    if encrypted:
+        return f"the key in {key} is encrypted, and its password is wrong or missing"
     return f"no usable certificate and key in {certificate} and {key}: {error}"
 
 
