@@ -91,7 +91,8 @@ cdef extern from *:
 
 cdef enum:
     READ_BYTES = 262144        # one read of a socket
-    SEALED_READ_BYTES = 65536  # the same of TLS: with what a record left over it fits READ_BYTES
+    SEALED_READ_BYTES = 16384  # the same of TLS, whose answers cost more
+    GATHER_BYTES = 16384       # answers to one read of TLS that share a record
     SHAKE_NS = 10000000        # spent on TLS handshakes in one turn of the loop
     HANDSHAKE_RECORD = 0x16    # first byte of whatever starts TLS
     PRESSED_READ_BYTES = 4096  # the same while the store is behind
@@ -99,6 +100,8 @@ cdef enum:
     ACCEPTS = 256              # connections accepted per turn
     TRIM_BYTES = 8388608       # freed by closed connections: given back to the system
     SCRATCH_BYTES = 65536      # answers gathered for one send
+
+cdef uint32_t NOBODY = 0xFFFFFFFF  # no slot
 
 cdef enum conn_state:
     FREE = 0
@@ -177,6 +180,8 @@ cdef class Reactor:
     cdef dict streams       # TlsStream by slot
     cdef object waiting     # (slot, generation) whose handshake is to begin, oldest first
     cdef object blocked     # the same that the handler had no room for
+    cdef uint32_t serving   # slot whose records are being acted on; its answers are gathered
+    cdef bytearray gathered
     cdef int64_t shake_ns   # spent on handshakes in this turn
     cdef object wrap
     cdef readonly bint pressed
@@ -208,6 +213,8 @@ cdef class Reactor:
         self.streams = {}
         self.waiting = deque()
         self.blocked = deque()
+        self.serving = NOBODY
+        self.gathered = bytearray()
         self.free_slots = []
         self.held_slots = set()
         self.capacity = 0
@@ -640,7 +647,13 @@ cdef class Reactor:
         if not self._pass_on(slot, stream.unsent()):
             return 0
         if got > 0:
-            self._process(slot, self.rbuf, kept + <size_t>got)
+            self.serving = slot
+            try:
+                self._process(slot, self.rbuf, kept + <size_t>got)
+                self._send_gathered()
+            finally:
+                self.serving = NOBODY
+                self.gathered.clear()
         elif got == 0:
             self.conns[slot].in_len = <uint32_t>kept  # it still lies in `inp`
         if not self._is(slot, generation) or self.conns[slot].state != OPEN:
@@ -651,6 +664,15 @@ cdef class Reactor:
         if got < 0:
             return self._lost(slot)
         return 0
+
+    cdef int _send_gathered(self) except -1:
+        """Answers to the records being acted on, in one record of ours."""
+        cdef uint32_t slot = self.serving
+        if not self.gathered:
+            return 0
+        if not self._seal(slot, NULL, 0):
+            return self._lost(slot, "slow_consumer" if self.conns[slot].out_len else "lost")
+        return self._interest(slot)
 
     cdef bint _pass_on(self, uint32_t slot, bytes data) except -1:
         """Sends what TLS itself has to say; False = the connection is lost."""
@@ -776,9 +798,16 @@ cdef class Reactor:
         return True
 
     cdef bint _seal(self, uint32_t slot, const uint8_t *p, size_t n) noexcept:
-        """`_send` through TLS."""
+        """`_send` through TLS, behind what is gathered for the same connection."""
         cdef bytes data
+        cdef bytearray whole
         try:
+            if slot == self.serving and self.gathered:
+                whole = self.gathered
+                self.gathered = bytearray()
+                whole += (<const char *>p)[:n] if n else b""
+                p = <const uint8_t *><const char *>whole
+                n = <size_t>len(whole)
             data = (<TlsStream>self.streams[slot]).seal(p, n)
         except Exception as error:
             self.handler.fault(slot, error)
@@ -791,6 +820,11 @@ cdef class Reactor:
         cdef conn *c = &self.conns[slot]
         cdef const uint8_t *p = <const uint8_t *><const char *>data
         if slot >= self.capacity or c.state not in (OPEN, DRAINING):
+            return
+        if slot == self.serving:
+            self.gathered += data
+            if len(self.gathered) > GATHER_BYTES:
+                self._send_gathered()
             return
         if not (self._seal(slot, p, <size_t>len(data)) if c.stage == SEALED
                 else self._send(c, p, <size_t>len(data))):
@@ -896,6 +930,11 @@ cdef class Reactor:
 
     cdef int _finish_now(self, uint32_t slot) except -1:
         cdef conn *c = &self.conns[slot]
+        cdef uint32_t generation = c.generation
+        if slot == self.serving:
+            self._send_gathered()
+            if not self._is(slot, generation):
+                return 0
         c.state = DRAINING
         c.held = False
         self.held_slots.discard(slot)
@@ -940,6 +979,8 @@ cdef class Reactor:
         free(c.out)
         c.inp = c.out = NULL
         c.fd = -1
+        if slot == self.serving:
+            self.gathered.clear()
         self.streams.pop(slot, None)
         self.accepted(slot)
         c.state = FREE
