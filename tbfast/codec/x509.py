@@ -36,6 +36,36 @@ def read_chain(chain: tuple[bytes, ...]) -> ClientCertificate:
         raise PeerError("a client certificate cannot be read") from error
 
 
+def check_issuers(chain: tuple[bytes, ...]) -> None:
+    """PeerError: one of these certificates is not that of an authority, which may sign others."""
+    try:
+        for der in chain:
+            extensions = x509.load_der_x509_certificate(der).extensions
+            if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+                raise PeerError("a certificate that signs another is not that of an authority")
+    except x509.ExtensionNotFound as error:
+        raise PeerError("a certificate that signs another is not that of an authority") from error
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise PeerError("a client certificate cannot be read") from error
+
+
+def common_name(der: bytes) -> str:
+    """The first common name of the subject.  PeerError: there is none, or it is no text."""
+    try:
+        subject = x509.load_der_x509_certificate(der).subject
+        names = subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise PeerError("the subject of the client certificate cannot be read") from error
+    if not names or not isinstance(names[0].value, str):
+        raise PeerError("the client certificate has no common name")
+    return names[0].value
+
+
+def base64_of(der: bytes) -> str:
+    """The body of a PEM certificate in one line."""
+    return base64.b64encode(der).decode("ascii")
+
+
 def credentials_id(der: bytes) -> str:
     """SHA3-256 of the base64 body, as X509_CERTIFICATE credentials are stored (MQTT spec 1.4)."""
     return hashlib.sha3_256(base64.b64encode(der)).hexdigest()

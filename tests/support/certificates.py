@@ -35,6 +35,7 @@ class Certificate:
         first_day: int = -1,
         last_day: int = 30,
         signed_with: "Certificate | None" = None,
+        authority: bool = False,
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.chain: list[Certificate] = [self, *(issuer.chain if issuer else [])]
@@ -49,6 +50,7 @@ class Certificate:
             .not_valid_before(now + first_day * DAY)
             .not_valid_after(now + last_day * DAY)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
             .sign((signed_with or issuer or self).key, hashes.SHA256())
         )
 
