@@ -59,7 +59,8 @@ cpdef enum:
     REASON_WRONG_PORT = 10
     REASON_KEY = 11
     REASON_LIMIT = 12
-    REASON_TLS = 13
+    REASON_UNAVAILABLE = 13
+    REASON_TLS = 14
 
     # Gauges: zero again when the process starts.
     GAUGES = 128
