@@ -31,8 +31,17 @@ MQTT_USER_PROPERTIES: Final = 64  # per packet; more is malformed
 OUTBOUND_BYTES: Final = 1_048_576  # per session; beyond it the peer is disconnected
 OUTBOUND_PAUSE_BYTES: Final = 65_536  # unsent output at which we stop reading that peer
 WRITE_TIMEOUT_MS: Final = 10_000  # unsent output without progress: disconnected
+TCP_TIMEOUT_MS: Final = 30_000  # data sent and not acknowledged by the peer's TCP: gone
 UNAUTHENTICATED_CONNECTIONS: Final = 16_384  # per worker; then the fullest address loses one
 UNAUTHENTICATED_BYTES: Final = 67_108_864  # received from them, per worker; the same
+BLOCKED_ADDRESSES: Final = 65_536  # with wrong credentials, remembered per worker
+FLAPPING_BURST: Final = 30  # connects of one device in a row; then it is let in late
+FLAPPING_INTERVAL_MS: Final = 2_000  # between its connects in the long run
+FLAPPING_DEVICES: Final = 65_536  # remembered per worker, least recent forgotten
+TLS_HANDSHAKES: Final = 1_024  # under way, per worker; more of the fullest address wait
+TLS_HANDSHAKE_PATIENCE_MS: Final = 2_000  # one that lasts longer goes when others wait
+TLS_CHAIN_CERTIFICATES: Final = 10  # presented by a client, as Java's default
+TLS_CHAIN_BYTES: Final = 32_768  # the same, encoded
 RESERVED_DESCRIPTORS: Final = 64  # per worker, kept from connections for store, logs and link
 
 # JSON telemetry

@@ -35,7 +35,7 @@ from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.engine.mqtt.topics import Route, Target
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
-from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.model.auth import ClientCertificate, Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode as Code
 from tbfast.model.transport import MqttProfile
 
@@ -96,6 +96,7 @@ class MqttSession(Requests):
         "_sink",
         "_unframed",
         "_why",
+        "certificate",
         "credentials",
         "slot",
     )
@@ -111,6 +112,7 @@ class MqttSession(Requests):
         super().__init__(settings)
         self.slot = slot
         self.credentials: StoredCredentials | None = None
+        self.certificate: ClientCertificate | None = None  # presented to TLS, until CONNECT
         self._sink = sink
         self._new_client_id = new_client_id
         self._partial = b""
@@ -272,18 +274,26 @@ class MqttSession(Requests):
             return
         self.state = State.AUTHENTICATING
         self._effects.append(
-            Authenticate(Presented(packet.client_id, packet.username, packet.password))
+            Authenticate(
+                Presented(packet.client_id, packet.username, packet.password, self.certificate)
+            )
         )
 
-    def authenticated(self, credentials: StoredCredentials | None, now: int) -> None:
-        """The host's answer to Authenticate; None = no credentials accept this client."""
+    def authenticated(
+        self,
+        credentials: StoredCredentials | None,
+        now: int,
+        why: str = "credentials are not known",
+    ) -> None:
+        """The host's answer to Authenticate; None = no credentials accept this client, and why."""
         if self.state is not State.AUTHENTICATING:
             return
         connect = self._connect
         assert connect is not None
         if credentials is None:
-            self._refused("auth", "unknown or wrong credentials")
-            self._refuse_connect(_refusal_code(connect), "credentials are not known")
+            self._refused("auth", why)
+            code = Code.NOT_AUTHORIZED if self.certificate else _refusal_code(connect)
+            self._refuse_connect(code, why)
             return
         if credentials.transport not in ("DEFAULT", "MQTT"):
             self._refused("auth", "the device's profile is for another transport")
@@ -298,6 +308,7 @@ class MqttSession(Requests):
 
     def _opened(self, connect: m.Connect, now: int) -> None:
         self.state = State.OPEN
+        self.certificate = None
         self._connect = None
         self._last_ms = now
         self._deadline = now + self._idle_ms()
@@ -557,6 +568,7 @@ class MqttSession(Requests):
 
     def _forget(self) -> None:
         self._early = None
+        self.certificate = None
         self._connect = None
         self._aliases = None
         self._qos2 = None
