@@ -115,3 +115,20 @@ REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` say
 REST_BUCKETS: Final = 700  # of one aggregation; more is answered 400, as ThingsBoard
 REST_AGGREGATE_POINTS: Final = 1_000_000  # of one key under one aggregation; more is answered 400
 REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remembers
+
+# Accounts
+USERS: Final = 10_000  # of one node; more are refused
+API_KEYS_PER_USER: Final = 100  # more are refused
+PASSWORD_MIN_CHARS: Final = 8  # shorter ones are guessed
+PASSWORD_MAX_CHARS: Final = 128  # longer ones only cost time
+PASSWORD_HASHES: Final = 2  # computed at once, each 16 MiB and 50 ms of a processor core
+PASSWORD_HASHES_WAITING: Final = 32  # for their turn; more logins are answered 503
+LOGIN_FAILURES_PER_USER: Final = 10  # in a row, then one per LOGIN_FAILURE_MS; more: 429
+LOGIN_FAILURES_PER_ADDRESS: Final = 30  # the same for one address, whatever it tries
+LOGIN_FAILURE_MS: Final = 10_000  # after which one more attempt is allowed
+LOGIN_FAILURES_TABLE: Final = 16_384  # users and addresses remembered; then the oldest goes
+LOGGED_OUT_SESSIONS: Final = 16_384  # remembered until they expire; then all of that user end
+AUTH_TOKEN_BYTES: Final = 4_096  # longest token or key that is looked at
+ACCESS_TOKEN_S: Final = 9_000  # life of a token, as ThingsBoard
+REFRESH_TOKEN_S: Final = 604_800  # life of a refresh token, as ThingsBoard
+ACTIVATION_TOKEN_S: Final = 86_400  # life of an activation link, as ThingsBoard

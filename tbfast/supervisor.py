@@ -85,7 +85,7 @@ class Supervisor:
         lock = self._layout.acquire()
         space = Space(self._layout, config.disk.reserve_bytes)
         space.settle()  # stores need room to open
-        for stale in (self._layout.api, self._layout.link):
+        for stale in (self._layout.api, self._layout.front, self._layout.link):
             stale.unlink(missing_ok=True)
         sockets = self._bind()
         names = ["controller", *(f"worker-{n}" for n in range(self._workers))]

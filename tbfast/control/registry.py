@@ -105,6 +105,11 @@ class Registry:
         await self._store.close()
 
     @property
+    def store(self) -> RegistryStore:
+        """The store, for kinds of entities that have a service of their own."""
+        return self._store
+
+    @property
     def tenant_id(self) -> str:
         """UUID of the one tenant."""
         return self._store.tenant_id
