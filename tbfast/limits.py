@@ -118,7 +118,8 @@ REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remember
 
 # Accounts
 USERS: Final = 10_000  # of one node; more are refused
-API_KEYS_PER_USER: Final = 100  # more are refused
+API_KEYS: Final = 4_096  # of one node; more are refused
+API_KEYS_PER_USER: Final = 100  # likewise
 PASSWORD_MIN_CHARS: Final = 8  # shorter ones are guessed
 PASSWORD_MAX_CHARS: Final = 128  # longer ones only cost time
 PASSWORD_HASHES: Final = 2  # computed at once, each 16 MiB and 50 ms of a processor core

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
@@ -111,3 +112,4 @@ class Services:
     live: LiveFeed
     node: NodeStatus
     deletes: SeriesDeletes
+    accounts: Accounts

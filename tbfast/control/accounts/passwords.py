@@ -44,10 +44,6 @@ def random_password() -> str:
     return secrets.token_urlsafe(12)
 
 
-def _text(number: int | bytes) -> str:
-    return str(number) if isinstance(number, int) else b64encode(number).decode()
-
-
 def _derived(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     return hashlib.scrypt(
         password.encode(), salt=salt, n=n, r=r, p=p, maxmem=256 * n * r, dklen=_HASH_BYTES
@@ -56,8 +52,8 @@ def _derived(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
 
 def _hashed(password: str) -> str:
     salt = secrets.token_bytes(_SALT_BYTES)
-    parts = (_N, _R, _P, salt, _derived(password, salt, _N, _R, _P))
-    return "$".join(["scrypt", *map(_text, parts)])
+    texts = [b64encode(part).decode() for part in (salt, _derived(password, salt, _N, _R, _P))]
+    return "$".join(["scrypt", str(_N), str(_R), str(_P), *texts])
 
 
 def _matches(password: str, stored: str) -> bool:

@@ -1,12 +1,15 @@
 """The controller's HTTP interface: ThingsBoard's management API subset and tbfast's own paths.
 
-It is served on a Unix socket that only the owner of the data directory can open; whoever connects
-is trusted. A path or method that is not here is answered with the error envelope of REST spec 1.3.
+It is served twice: on a Unix socket that only the owner of the data directory can open, where
+whoever connects is trusted, and through the workers behind a login (`front`). A path or method that
+is not here is answered with the error envelope of REST spec 1.3.
 """
 
 from starlette.applications import Starlette
 
+from tbfast.control.rest.api_keys import ApiKeyRoutes
 from tbfast.control.rest.attributes import AttributeRoutes
+from tbfast.control.rest.auth import AuthRoutes
 from tbfast.control.rest.callers import Gate, OwnersGate
 from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.endpoints import Endpoint, routes
@@ -15,6 +18,7 @@ from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
+from tbfast.control.rest.users import UserRoutes
 from tbfast.control.services import Services
 
 
@@ -31,7 +35,11 @@ def build_app(services: Services, gate: Gate | None = None) -> Starlette:
 
 def _endpoints(services: Services) -> list[Endpoint]:
     """All of them, in the order in which paths must be tried."""
+    accounts, tenant_id = services.accounts, services.registry.tenant_id
     return [
+        *AuthRoutes(accounts, tenant_id).endpoints(),
+        *UserRoutes(accounts, tenant_id).endpoints(),
+        *ApiKeyRoutes(accounts, tenant_id).endpoints(),
         *DeviceRoutes(services.registry).endpoints(),
         *TelemetryRoutes(services.registry, services.series).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),

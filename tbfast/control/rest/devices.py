@@ -27,7 +27,7 @@ class DeviceRoutes:
         return [
             Endpoint("POST", "/api/device", self.save, "tenant"),
             Endpoint("POST", "/api/device/credentials", self.save_credentials, "tenant"),
-            Endpoint("GET", "/api/device/{id}/credentials", self.credentials, "user"),
+            Endpoint("GET", "/api/device/{id}/credentials", self.credentials, "user", public=False),
             Endpoint("GET", "/api/device/{id}", self.get, "user"),
             Endpoint("DELETE", "/api/device/{id}", self.delete, "tenant"),
             Endpoint("GET", "/api/tenant/devices", self.list, "tenant"),

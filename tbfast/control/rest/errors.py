@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tbfast.control.accounts import Denied, TooManyFailures
+from tbfast.control.accounts.passwords import WeakPassword
 from tbfast.control.rules import InvalidEntity, UniqueConflict
 from tbfast.errors import Conflict, NotFound, ResourceError, StoreError, StoreStall
 
@@ -17,6 +19,8 @@ GENERAL: Final = 2
 AUTHENTICATION: Final = 10
 PERMISSION_DENIED: Final = 20
 BAD_REQUEST: Final = 31
+TOO_MANY_REQUESTS: Final = 33
+PASSWORD_POLICY: Final = 45
 ITEM_NOT_FOUND: Final = 32
 VERSION_CONFLICT: Final = 35
 DATABASE: Final = 46
@@ -45,32 +49,42 @@ def bad_request(message: str) -> RestError:
     return RestError(400, BAD_REQUEST, message)
 
 
-def _envelope(
+def envelope(
     status: int, error_code: int, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
+    """The answer to a refused request."""
     body = _Envelope(status, message, error_code, time.time_ns() // 1_000_000)
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 
 async def _refused(_request: Request, error: RestError) -> Response:
-    return _envelope(error.status, error.error_code, str(error))
+    return envelope(error.status, error.error_code, str(error))
 
 
 async def _unrouted(_request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
-        return _envelope(404, ITEM_NOT_FOUND, "Requested item wasn't found!")
+        return envelope(404, ITEM_NOT_FOUND, "Requested item wasn't found!")
     message = error.detail or http.HTTPStatus(error.status_code).phrase
-    return _envelope(error.status_code, GENERAL, message, error.headers)
+    return envelope(error.status_code, GENERAL, message, error.headers)
 
 
 async def _unexpected(_request: Request, _error: Exception) -> Response:
     # Starlette raises the error again after this answer, so that it reaches the log.
-    return _envelope(500, GENERAL, "Internal error; the server's log has the details")
+    return envelope(500, GENERAL, "Internal error; the server's log has the details")
+
+
+async def _denied(_request: Request, error: Denied) -> Response:
+    assert error.code is not None
+    return envelope(401, error.code, str(error))
+
+
+async def _too_many(_request: Request, error: TooManyFailures) -> Response:
+    return envelope(429, TOO_MANY_REQUESTS, str(error), {"Retry-After": str(error.wait_s)})
 
 
 def _with(status: int, error_code: int, headers: Mapping[str, str] | None = None) -> Handler:
     async def handle(_request: Request, error: Exception) -> Response:
-        return _envelope(status, error_code, str(error), headers)
+        return envelope(status, error_code, str(error), headers)
 
     return handle
 
@@ -78,6 +92,9 @@ def _with(status: int, error_code: int, headers: Mapping[str, str] | None = None
 HANDLERS: Final[dict[Any, Handler]] = {
     RestError: _refused,
     HTTPException: _unrouted,
+    Denied: _denied,
+    TooManyFailures: _too_many,
+    WeakPassword: _with(400, PASSWORD_POLICY),
     NotFound: _with(404, ITEM_NOT_FOUND),
     UniqueConflict: _with(400, BAD_REQUEST),
     InvalidEntity: _with(400, BAD_REQUEST),

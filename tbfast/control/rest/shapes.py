@@ -7,7 +7,7 @@ import msgspec
 from tbfast.model.device import Credentials, CredentialsType, Device, DeviceProfile
 
 NULL_UUID: Final = "13814000-1dd2-11b2-8080-808080808080"
-EntityType = Literal["DEVICE", "DEVICE_PROFILE", "TENANT", "CUSTOMER"]
+EntityType = Literal["DEVICE", "DEVICE_PROFILE", "TENANT", "CUSTOMER", "USER", "API_KEY"]
 
 
 class EntityId(msgspec.Struct, frozen=True, rename="camel"):
