@@ -50,10 +50,14 @@ def _derived(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     )
 
 
+def _text(salt: bytes, derived: bytes) -> str:
+    texts = (b64encode(salt).decode(), b64encode(derived).decode())
+    return "$".join(["scrypt", str(_N), str(_R), str(_P), *texts])
+
+
 def _hashed(password: str) -> str:
     salt = secrets.token_bytes(_SALT_BYTES)
-    texts = [b64encode(part).decode() for part in (salt, _derived(password, salt, _N, _R, _P))]
-    return "$".join(["scrypt", str(_N), str(_R), str(_P), *texts])
+    return _text(salt, _derived(password, salt, _N, _R, _P))
 
 
 def _matches(password: str, stored: str) -> bool:
@@ -69,7 +73,7 @@ class Passwords:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(limits.PASSWORD_HASHES, "password")
         self._running = 0
-        self._nobodys = _hashed(secrets.token_hex())
+        self._nobodys = _text(secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_HASH_BYTES))
 
     async def hashed(self, password: str) -> str:
         """The text to store."""
