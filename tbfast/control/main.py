@@ -48,6 +48,7 @@ log = get_logger("tbfast.controller")
 HEARTBEAT_S = 0.5
 SWITCH_INTERVAL_S = 0.0005  # reads run in a thread; the loop gets the GIL back soon
 EXIT_STORE = 70
+KEEP_ALIVE_S = 90  # longer than a worker's clients may be idle: it closes first
 STOP_S = 5.0  # longest wait for requests that are being answered
 
 
@@ -113,6 +114,7 @@ def _server(app: ASGIApp) -> _ApiServer:
             access_log=False,
             lifespan="off",
             proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(STOP_S),
         )
     )

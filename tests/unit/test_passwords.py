@@ -10,6 +10,7 @@ from tbfast import limits
 from tbfast.control.accounts.passwords import (
     Passwords,
     WeakPassword,
+    cheaply_hashed,
     check_password,
     random_password,
 )
@@ -85,3 +86,11 @@ def test_random_passwords() -> None:
     made = {random_password() for _ in range(100)}
     assert len(made) == 100
     assert all(check_password(password) == password for password in made)
+
+    async def work(passwords: Passwords) -> None:
+        for password in list(made)[:3]:
+            stored = cheaply_hashed(password)
+            assert await passwords.match(password, stored)
+            assert not await passwords.match(password + "x", stored)
+
+    with_passwords(work)

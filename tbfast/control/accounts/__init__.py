@@ -14,7 +14,12 @@ from tbfast.control.accounts.api_keys import ApiKeys
 from tbfast.control.accounts.failures import Failures
 from tbfast.control.accounts.installation import signing_key
 from tbfast.control.accounts.logouts import Logouts
-from tbfast.control.accounts.passwords import Passwords, check_password, random_password
+from tbfast.control.accounts.passwords import (
+    Passwords,
+    cheaply_hashed,
+    check_password,
+    random_password,
+)
 from tbfast.control.accounts.tokens import (
     ACTIVATION_SCOPE,
     ISSUER,
@@ -120,13 +125,13 @@ class Accounts:
         if self._demo:
             for email, authority, password in DEMO_ACCOUNTS:
                 if await self.users.by_email(email) is None:
-                    stored = await self._passwords.hashed(password)
+                    stored = cheaply_hashed(password)
                     await self.users.create(email, authority, password=stored, demo=True)
             return None
         if any(not user.demo for user in await self.users.all()):
             return None
         password = random_password()
-        stored = await self._passwords.hashed(password)
+        stored = cheaply_hashed(password)
         await self.users.create(ADMIN_EMAIL, "TENANT_ADMIN", password=stored)
         return password
 

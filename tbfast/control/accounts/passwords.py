@@ -11,15 +11,16 @@ import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tbfast import limits
 from tbfast.control.rules import encodable
 from tbfast.errors import LocalError, ResourceError
 
-_N: Final = 1 << 14  # 16 MiB; with p=5 the cost OWASP's password storage page asks for
-_R: Final = 8
-_P: Final = 5
+# 16 MiB; the cost OWASP's password storage page asks for.
+_CHOSEN: Final = (1 << 14, 8, 5)
+# For a password with 96 random bits, or one that is public: stretching it protects nothing.
+_CHEAP: Final = (1 << 10, 8, 1)
 _HASH_BYTES: Final = 32
 _SALT_BYTES: Final = 16
 
@@ -50,14 +51,19 @@ def _derived(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     )
 
 
-def _text(salt: bytes, derived: bytes) -> str:
+def _text(cost: tuple[int, int, int], salt: bytes, derived: bytes) -> str:
     texts = (b64encode(salt).decode(), b64encode(derived).decode())
-    return "$".join(["scrypt", str(_N), str(_R), str(_P), *texts])
+    return "$".join(["scrypt", *map(str, cost), *texts])
 
 
-def _hashed(password: str) -> str:
+def _hashed(password: str, cost: tuple[int, int, int]) -> str:
     salt = secrets.token_bytes(_SALT_BYTES)
-    return _text(salt, _derived(password, salt, _N, _R, _P))
+    return _text(cost, salt, _derived(password, salt, *cost))
+
+
+def cheaply_hashed(password: str) -> str:
+    """The text to store for a password that is random, or no secret."""
+    return _hashed(password, _CHEAP)
 
 
 def _matches(password: str, stored: str) -> bool:
@@ -73,11 +79,12 @@ class Passwords:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(limits.PASSWORD_HASHES, "password")
         self._running = 0
-        self._nobodys = _text(secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_HASH_BYTES))
+        salt, derived = secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_HASH_BYTES)
+        self._nobodys = _text(_CHOSEN, salt, derived)
 
     async def hashed(self, password: str) -> str:
         """The text to store."""
-        return await self._in_thread(_hashed, password)
+        return await self._in_thread(_hashed, password, _CHOSEN)
 
     async def match(self, password: str, stored: str | None) -> bool:
         """Whether the password is the stored one; None takes as long, and is nobody's."""
@@ -90,7 +97,7 @@ class Passwords:
         """Let the threads end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, work: Callable[..., T], *args: str) -> T:
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
         if self._running >= limits.PASSWORD_HASHES + limits.PASSWORD_HASHES_WAITING:
             raise ResourceError("Too many logins at once; try again in a moment")
         self._running += 1
