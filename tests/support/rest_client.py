@@ -32,7 +32,6 @@ class Person:
 
     def __init__(self, where: Path | int, *, peer: str = PEER, **headers: str) -> None:
         self._where = where
-        self._peer = peer
         self.headers = headers
         self.tokens: dict[str, str] = {}
         if isinstance(where, int):
@@ -81,15 +80,13 @@ class Person:
         self.headers["X-Authorization"] = f"Bearer {tokens['token']}"
         return self
 
-    def another(self, **headers: str) -> "Person":
-        """Somebody else, without a login, at the same address."""
-        return Person(self._where, peer=self._peer, **headers)
-
 
 def claims_of(token: str) -> dict[str, Any]:
     """What a token says, read as clients do: without the key."""
     payload = token.split(".")[1]
-    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    claims: dict[str, Any] = json.loads(
+        base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+    )
     return claims
 
 

@@ -1,5 +1,7 @@
 """API keys over REST (REST spec 2)."""
 
+from typing import Annotated
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +24,7 @@ class ApiKeyInput(msgspec.Struct, frozen=True, rename="camel"):
     user_id: Reference
     description: str
     enabled: bool = True
-    expiration_time: int = 0
+    expiration_time: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
 
 
 class ApiKeyBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
@@ -74,8 +76,6 @@ class ApiKeyRoutes:
         """A key for a user; its value is shown this once."""
         given = await params.body(request, ApiKeyInput)
         user = await managed_user(request, self._accounts, given.user_id.id)
-        if given.expiration_time < 0:
-            raise bad_request("expirationTime is a time in ms, or 0 for never")
         key, value = await self._accounts.keys.create(
             user.id, given.description, enabled=given.enabled, expires_ms=given.expiration_time
         )
