@@ -114,6 +114,11 @@ REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is search
 REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` says
 REST_BUCKETS: Final = 700  # of one aggregation; more is answered 400, as ThingsBoard
 REST_AGGREGATE_POINTS: Final = 1_000_000  # of one key under one aggregation; more is answered 400
+WS_CONNECTIONS: Final = 1_024  # WebSockets at once; further ones are closed with 1008
+WS_SUBSCRIPTIONS: Final = 1_024  # of one WebSocket; the same
+WS_MESSAGE_BYTES: Final = 32_768  # received in one piece, as ThingsBoard
+WS_QUEUE_MESSAGES: Final = 1_000  # waiting for a slow reader, who is then closed
+WS_QUEUE_BYTES: Final = 4_194_304  # or so many bytes
 REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remembers
 
 # Accounts

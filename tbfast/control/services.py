@@ -10,6 +10,7 @@ from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
+from tbfast.control.ws.watches import Watches
 from tbfast.model.ranges import RangeQuery
 
 
@@ -27,6 +28,13 @@ class SeriesReader(Protocol):
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys."""
+
+
+class SeriesWriter(Protocol):
+    """Storing telemetry in a device's name."""
+
+    async def save(self, device: int, payload: bytes) -> int:
+        """Points of a telemetry payload, durable on return; PeerError if it is refused."""
 
 
 class SeriesDeletes(Protocol):
@@ -107,9 +115,11 @@ class Services:
 
     registry: Registry
     series: SeriesReader
+    writer: SeriesWriter
     attributes: AttributeService
     rpc: RpcService
     live: LiveFeed
     node: NodeStatus
     deletes: SeriesDeletes
+    watches: Watches
     accounts: Accounts

@@ -1,6 +1,6 @@
 """Accounts: who may use the management API, and how they prove it (REST spec 2, 13.2).
 
-Nothing here knows HTTP. Refusals are `Denied` with ThingsBoard's error code.
+Nothing here knows HTTP. Refusals are `Denied`.
 """
 
 import uuid
@@ -41,13 +41,17 @@ DEMO_ACCOUNTS: Final[tuple[tuple[str, Authority, str], ...]] = (
 )
 NULL_UUID: Final = "13814000-1dd2-11b2-8080-808080808080"
 
-AUTHENTICATION: Final = 10
-TOKEN_EXPIRED: Final = 11
-CREDENTIALS_EXPIRED: Final = 15
-
 
 class Denied(PeerError):
-    """Not let in; ``code`` is ThingsBoard's error code (REST spec 1.3)."""
+    """Not let in."""
+
+
+class TokenExpired(Denied):
+    """A token whose time is over, whose session or user is gone, or that was never ours."""
+
+
+class KeyExpired(Denied):
+    """An API key whose time is over."""
 
 
 class TooManyFailures(ResourceError):
@@ -141,7 +145,7 @@ class Accounts:
         """Tokens for an email and its password; Denied, TooManyFailures or ResourceError."""
         user = await self.users.by_email(email)
         if not await self._proved(email, user, password, address) or user is None:
-            raise Denied("Invalid username or password", code=AUTHENTICATION)
+            raise Denied("Invalid username or password")
         return self.pair(self._admitted(user))
 
     async def login_public(self, customer_id: str) -> Pair:
@@ -201,13 +205,13 @@ class Accounts:
         known = len(value) <= limits.AUTH_TOKEN_BYTES
         key = await self.keys.by_value(value) if known else None
         if key is None or not key.enabled:
-            raise Denied("Authentication failed", code=AUTHENTICATION)
+            raise Denied("Authentication failed")
         if key.expired(self._now_ms()):
-            raise Denied("API key is expired", code=CREDENTIALS_EXPIRED)
+            raise KeyExpired("API key is expired")
         try:
             user = await self.users.get(key.user_id)
         except NotFound as error:
-            raise Denied("Authentication failed", code=AUTHENTICATION) from error
+            raise Denied("Authentication failed") from error
         return Visitor(self._admitted(user), "", False)
 
     # Passwords
@@ -298,28 +302,25 @@ class Accounts:
         try:
             claims = self._signer.claims(token, self._now_ms() // 1000)
         except BadToken as error:
-            raise Denied("Token has expired", code=TOKEN_EXPIRED) from error
+            raise TokenExpired("Token has expired") from error
         (scope,) = claims.scopes
         if (scope == REFRESH_SCOPE) is not refresh or scope == ACTIVATION_SCOPE:
-            raise Denied("Invalid token scope", code=AUTHENTICATION)
+            raise Denied("Invalid token scope")
         if claims.is_public:
             user = await self._public_user(claims.sub)
             return Visitor(user, claims.session_id, True)
         try:
             user = await self.users.get(claims.user_id)
         except NotFound as error:
-            raise Denied("Token is outdated", code=TOKEN_EXPIRED) from error
+            raise TokenExpired("Token is outdated") from error
         if user.generation != claims.generation or claims.session_id in self._logouts:
-            raise Denied("Token is outdated", code=TOKEN_EXPIRED)
+            raise TokenExpired("Token is outdated")
         return Visitor(self._admitted(user), claims.session_id, False)
 
     def _admitted(self, user: User) -> User:
         """The user, unless nobody may be that one now."""
         if user.demo and not self._demo:
-            raise Denied(
-                "This account is known to everybody; it works only with --demo",
-                code=AUTHENTICATION,
-            )
+            raise Denied("This account is known to everybody; it works only with --demo")
         return user
 
     async def _public_user(self, customer_id: str) -> User:
@@ -334,4 +335,4 @@ class Accounts:
                     customer_id=customer_id,
                     created_ms=0,
                 )
-        raise Denied("Authentication failed", code=AUTHENTICATION)
+        raise Denied("Authentication failed")

@@ -20,6 +20,7 @@ from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
 from tbfast.control.rest.users import UserRoutes
 from tbfast.control.services import Services
+from tbfast.control.ws.endpoint import WebSocketRoutes
 
 
 def build_app(services: Services, gate: Gate | None = None) -> Starlette:
@@ -27,8 +28,12 @@ def build_app(services: Services, gate: Gate | None = None) -> Starlette:
 
     gate: who lets callers in; None = whoever can open the socket owns the data directory.
     """
+    gate = gate or OwnersGate()
     return Starlette(
-        routes=routes(_endpoints(services), gate or OwnersGate()),
+        routes=[
+            *routes(_endpoints(services), gate),
+            *WebSocketRoutes(services, services.watches, gate).routes(),
+        ],
         exception_handlers=HANDLERS,
     )
 
@@ -41,7 +46,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *UserRoutes(accounts, tenant_id).endpoints(),
         *ApiKeyRoutes(accounts, tenant_id).endpoints(),
         *DeviceRoutes(services.registry).endpoints(),
-        *TelemetryRoutes(services.registry, services.series).endpoints(),
+        *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),
         *RpcRoutes(services.registry, services.rpc).endpoints(),
         *SeriesDeleteRoutes(services.registry, services.deletes).endpoints(),

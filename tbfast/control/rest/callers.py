@@ -11,6 +11,8 @@ from tbfast.control.rest.errors import PERMISSION_DENIED, RestError
 from tbfast.model.account import Authority
 from tbfast.model.device import Device
 
+Scheme = Literal["Bearer", "ApiKey"]
+
 # Who may call an endpoint: nobody is asked; any account (a customer's user sees only that
 # customer's devices); administrators of the tenant; of the system; either of them; whoever owns the
 # data directory.
@@ -63,12 +65,19 @@ class Gate(Protocol):
     async def caller(self, request: HTTPConnection) -> Caller:
         """The caller; RestError 401 for one that shows nothing valid."""
 
+    async def by_secret(self, scheme: Scheme, secret: str) -> Caller:
+        """The same for what came in another place than a header."""
+
 
 class OwnersGate:
     """The socket in the data directory: only its owner can open it."""
 
     async def caller(self, request: HTTPConnection) -> Caller:
         """The owner, whatever the request says."""
+        return OWNER
+
+    async def by_secret(self, scheme: Scheme, secret: str) -> Caller:
+        """The owner."""
         return OWNER
 
 

@@ -10,19 +10,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tbfast.control.accounts import Denied, TooManyFailures
+from tbfast.control.accounts import Denied, KeyExpired, TokenExpired, TooManyFailures
 from tbfast.control.accounts.passwords import WeakPassword
 from tbfast.control.rules import InvalidEntity, UniqueConflict
 from tbfast.errors import Conflict, NotFound, ResourceError, StoreError, StoreStall
 
 GENERAL: Final = 2
 AUTHENTICATION: Final = 10
+TOKEN_EXPIRED: Final = 11
+CREDENTIALS_EXPIRED: Final = 15
 PERMISSION_DENIED: Final = 20
 BAD_REQUEST: Final = 31
-TOO_MANY_REQUESTS: Final = 33
-PASSWORD_POLICY: Final = 45
 ITEM_NOT_FOUND: Final = 32
+TOO_MANY_REQUESTS: Final = 33
 VERSION_CONFLICT: Final = 35
+PASSWORD_POLICY: Final = 45
 DATABASE: Final = 46
 
 Handler = Callable[[Request, Any], Awaitable[Response]]
@@ -47,6 +49,18 @@ class _Envelope(msgspec.Struct, rename="camel"):
 def bad_request(message: str) -> RestError:
     """400 with the code for bad parameters and broken validation."""
     return RestError(400, BAD_REQUEST, message)
+
+
+def not_let_in(error: Denied) -> RestError:
+    """401 with the code for the reason."""
+    match error:
+        case TokenExpired():
+            code = TOKEN_EXPIRED
+        case KeyExpired():
+            code = CREDENTIALS_EXPIRED
+        case _:
+            code = AUTHENTICATION
+    return RestError(401, code, str(error))
 
 
 def envelope(
@@ -74,8 +88,7 @@ async def _unexpected(_request: Request, _error: Exception) -> Response:
 
 
 async def _denied(_request: Request, error: Denied) -> Response:
-    assert error.code is not None
-    return envelope(401, error.code, str(error))
+    return await _refused(_request, not_let_in(error))
 
 
 async def _too_many(_request: Request, error: TooManyFailures) -> Response:

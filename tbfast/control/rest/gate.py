@@ -1,13 +1,18 @@
 """Lets in who shows a token or an API key (REST spec 2, 14.1)."""
 
+from typing import Final
+
 from starlette.requests import HTTPConnection
 
-from tbfast.control.accounts import AUTHENTICATION, Accounts, Denied, Visitor
-from tbfast.control.rest.callers import Caller
+from tbfast.control.accounts import Accounts, Denied, Visitor
+from tbfast.control.rest.callers import Caller, Scheme
+from tbfast.control.rest.errors import not_let_in
+
+_SCHEMES: Final[dict[str, Scheme]] = {"bearer": "Bearer", "apikey": "ApiKey"}
 
 
 class AccountsGate:
-    """A `Gate` for requests from anywhere. Denied is answered 401."""
+    """A `Gate` for requests from anywhere."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -16,21 +21,20 @@ class AccountsGate:
         """By X-Authorization or Authorization: "Bearer <token>" or "ApiKey <key>"."""
         headers = request.headers
         text = headers.get("x-authorization") or headers.get("authorization") or ""
-        scheme, _, secret = text.partition(" ")
-        match scheme.lower():
-            case "bearer":
-                return await self.by_token(secret.strip())
-            case "apikey":
-                return await self.by_api_key(secret.strip())
-        raise Denied("Authentication failed", code=AUTHENTICATION)
+        name, _, secret = text.partition(" ")
+        scheme = _SCHEMES.get(name.lower())
+        if scheme is None:
+            raise not_let_in(Denied("Authentication failed"))
+        return await self.by_secret(scheme, secret.strip())
 
-    async def by_token(self, token: str) -> Caller:
-        """The caller with this access token, for a WebSocket: ``?token=`` or ``authCmd``."""
-        return _caller(await self._accounts.by_token(token))
-
-    async def by_api_key(self, value: str) -> Caller:
-        """The caller with this API key, likewise."""
-        return _caller(await self._accounts.by_api_key(value))
+    async def by_secret(self, scheme: Scheme, secret: str) -> Caller:
+        """The caller with an access token or an API key."""
+        try:
+            if scheme == "Bearer":
+                return _caller(await self._accounts.by_token(secret))
+            return _caller(await self._accounts.by_api_key(secret))
+        except Denied as error:
+            raise not_let_in(error) from error
 
 
 def _caller(visitor: Visitor) -> Caller:

@@ -18,7 +18,7 @@ from tbfast.control.rest import params
 from tbfast.control.rest.callers import visible_device
 from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import bad_request
-from tbfast.control.services import SeriesReader
+from tbfast.control.services import SeriesReader, SeriesWriter
 from tbfast.errors import PeerError
 from tbfast.model.ranges import Aggregation, IntervalType, RangeQuery
 
@@ -40,9 +40,10 @@ _decoder = msgspec.json.Decoder(_Series)
 class TelemetryRoutes:
     """Endpoints on top of the series reader."""
 
-    def __init__(self, registry: Registry, series: SeriesReader) -> None:
+    def __init__(self, registry: Registry, series: SeriesReader, writer: SeriesWriter) -> None:
         self._registry = registry
         self._series = series
+        self._writer = writer
 
     def endpoints(self) -> list[Endpoint]:
         """Paths below /api/plugins/telemetry."""
@@ -50,6 +51,8 @@ class TelemetryRoutes:
             Endpoint("GET", _PREFIX + "/keys/timeseries", self.keys, "user"),
             Endpoint("GET", _PREFIX + "/values/timeseries", self.values, "user"),
             Endpoint("GET", _PREFIX + "/values/timeseries/history", self.history, "user"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}", self.save, "tenant"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}/{ttl:int}", self.save, "tenant"),
         ]
 
     async def keys(self, request: Request) -> Response:
@@ -81,6 +84,20 @@ class TelemetryRoutes:
         except PeerError as error:
             raise bad_request(str(error)) from error
         return _json(text if strict else await _as_strings(text))
+
+    async def save(self, request: Request) -> Response:
+        """POST timeseries/{scope}[/{ttl}]: what a device would send; scope and ttl do not matter.
+
+        Retention is a matter of the node, so that rows cannot live shorter or longer than others.
+        """
+        number = await self._number(request)
+        try:
+            points = await self._writer.save(number, await params.raw_body(request))
+        except PeerError as error:
+            raise bad_request(f"Request is no telemetry: {error}") from error
+        if not points:
+            raise bad_request("No timeseries data found in request body!")
+        return Response()
 
     async def _number(self, request: Request) -> int:
         device = await visible_device(request, self._registry)
