@@ -15,6 +15,7 @@ from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
+from tbfast.control.rest.openapi import OpenApiRoutes
 from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
@@ -29,9 +30,10 @@ def build_app(services: Services, gate: Gate | None = None) -> Starlette:
     gate: who lets callers in; None = whoever can open the socket owns the data directory.
     """
     gate = gate or OwnersGate()
+    endpoints = _endpoints(services)
     return Starlette(
         routes=[
-            *routes(_endpoints(services), gate),
+            *routes([*endpoints, *OpenApiRoutes(endpoints).endpoints()], gate),
             *WebSocketRoutes(services, services.watches, gate).routes(),
         ],
         exception_handlers=HANDLERS,

@@ -39,7 +39,9 @@ class RestError(Exception):
         self.error_code = error_code
 
 
-class _Envelope(msgspec.Struct, rename="camel"):
+class Envelope(msgspec.Struct, rename="camel"):
+    """Body of a refusal."""
+
     status: int
     message: str
     error_code: int
@@ -67,7 +69,7 @@ def envelope(
     status: int, error_code: int, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The answer to a refused request."""
-    body = _Envelope(status, message, error_code, time.time_ns() // 1_000_000)
+    body = Envelope(status, message, error_code, time.time_ns() // 1_000_000)
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 
