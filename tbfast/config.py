@@ -23,8 +23,17 @@ from tbfast.errors import LocalError
 
 ENV_PREFIX: Final = "TBFAST_"
 CONFIG_ENV: Final = "TBFAST_CONFIG"
-# Read by the build and by the test suite; never settings.
-_NOT_SETTINGS: Final = {CONFIG_ENV, "TBFAST_SANITIZE", "TBFAST_EXT", "TBFAST_WERROR"}
+PASSWORD_ENV: Final = "TBFAST_PASSWORD"
+API_KEY_ENV: Final = "TBFAST_API_KEY"
+# Read by the command line, by the build and by the test suite; never settings.
+_NOT_SETTINGS: Final = {
+    CONFIG_ENV,
+    PASSWORD_ENV,
+    API_KEY_ENV,
+    "TBFAST_SANITIZE",
+    "TBFAST_EXT",
+    "TBFAST_WERROR",
+}
 _TEST_PREFIX: Final = "TBFAST_TEST_"
 _ALL_ADDRESSES: Final = "0.0.0.0"  # a device server listens everywhere, as ThingsBoard
 

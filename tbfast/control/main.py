@@ -355,7 +355,7 @@ class _Controller:
         try:
             sys.stdout.write(
                 f"First start: the administrator is {ADMIN_EMAIL}, the password {password}\n"
-                "It is not shown again; 'tbfast user password' gives a new one.\n"
+                f"It is not shown again; 'tbfast user password {ADMIN_EMAIL}' gives a new one.\n"
             )
             sys.stdout.flush()
         except OSError as error:
