@@ -64,6 +64,7 @@ class LinkServer:
         self._changes = 0  # told to the workers
         self._server: asyncio.AbstractServer | None = None
         self._unsubscribe: Callable[[], None] | None = None
+        self.on_active: Callable[[list[int]], None] = _ignored
 
     async def listen(self, path: Path) -> None:
         """Starts accepting."""
@@ -125,6 +126,8 @@ class LinkServer:
                 self._sessions.closed(self._workers[channel], device, slot, generation)
             case msg.Listen():
                 self._sessions.listens(self._workers[channel], message)
+            case msg.Active(devices):
+                self.on_active(devices)
             case msg.Delivered(push, state):
                 self._sessions.delivered(push, state)
             case msg.Ask():
@@ -269,6 +272,10 @@ class LinkServer:
             log.limited("link_task", level, "answering a worker failed", error=str(error))
             if not isinstance(error, TbfastError):
                 raise error
+
+
+def _ignored(devices: list[int]) -> None:
+    """Nobody wants to know."""
 
 
 def _changed_message(change: Change) -> msg.Changed:

@@ -183,6 +183,12 @@ class Delivered(msgspec.Struct, array_like=True, tag=19, frozen=True):
     state: Delivery
 
 
+class Active(msgspec.Struct, array_like=True, tag=20, frozen=True):
+    """Devices that did something since the last report and sent no row with it."""
+
+    devices: list[int]
+
+
 Message = (
     Hello
     | KeyTable
@@ -203,4 +209,5 @@ Message = (
     | Listen
     | Notify
     | Delivered
+    | Active
 )

@@ -361,6 +361,11 @@ class MqttPort:
             engine.shutdown(code, reason, self.reactor.mono_ms)
             self._pump(slot, engine)
 
+    def active_since(self, since_ms: int) -> list[int]:
+        """Devices whose sessions received a packet since then that is no plain telemetry."""
+        engines = self._engines
+        return [d for d, live in self._live.items() if engines[live.slot].last_ms >= since_ms]
+
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]:
         """(device, slot, generation, accepted at ms, listens to attributes, to calls) of each."""
         return [

@@ -35,6 +35,7 @@ class Sessions(Protocol):
 
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]: ...
     def open_credentials(self) -> list[str]: ...
+    def active_since(self, since_ms: int) -> list[int]: ...
     def close_device(self, device: int, reason: str) -> None: ...
     def taken_over(self, device: int, slot: int, generation: int) -> None: ...
     def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None: ...
@@ -90,6 +91,7 @@ class Directory:
         self._pending: dict[int, _Pending] = {}  # bounded: the rest hears "try later"
         self._rechecks: dict[int, str] = {}
         self._request = 0
+        self._reported_ms = 0
         self.sessions: Sessions | None = None
         self.polls: Polls | None = None
 
@@ -189,6 +191,14 @@ class Directory:
         """Tells the controller, which ends older sessions of the device on other workers."""
         if self._channel is not None:
             self._channel.send(msg.SessionOpened(msg.OpenSession(device, slot, generation, at_ms)))
+
+    def report_activity(self) -> None:
+        """Tells which sessions were active since the last report; called every few seconds."""
+        since_ms, self._reported_ms = self._reported_ms, int(self._loop.time() * 1000)
+        if self._channel is not None and self.sessions is not None:
+            devices = self.sessions.active_since(since_ms)
+            if devices:
+                self._channel.send(msg.Active(devices))
 
     def session_closed(self, device: int, slot: int, generation: int) -> None:
         """The session has ended."""

@@ -211,6 +211,11 @@ class MqttSession(Requests):
         else:
             self._close(Code.MALFORMED_PACKET, str(error), now)
 
+    @property
+    def last_ms(self) -> int:
+        """Time of the last packet that came on the event path."""
+        return self._last_ms
+
     def timeout(self, now: int) -> None:
         """The deadline has passed."""
         if self.state in (State.NEW, State.AUTHENTICATING):
