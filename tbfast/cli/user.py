@@ -1,4 +1,4 @@
-"""List, create and delete users of the management API, and set their passwords.
+"""List, create and delete users of the management API, set their passwords, make API keys.
 
 On the socket in the data directory no login is needed: whoever owns it may do everything. A new
 password is random and printed, or read from the first line of standard input with --stdin.
@@ -39,6 +39,18 @@ class _Page(msgspec.Struct, rename="camel"):
     has_next: bool
 
 
+class _Key(msgspec.Struct):
+    id: _Id
+    value: str
+
+
+class _ShownKey(msgspec.Struct):
+    id: str
+    email: str
+    description: str
+    value: str
+
+
 class _Shown(msgspec.Struct, omit_defaults=True, rename="camel"):
     id: str
     email: str
@@ -61,9 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.set_defaults(action=_create)
     password = actions.add_parser("password", help="give a user a new password and print it")
     password.set_defaults(action=_password)
+    key = actions.add_parser("key", help="create an API key of a user and print it")
+    key.add_argument("--description", default="command line", metavar="TEXT")
+    key.set_defaults(action=_key)
     delete = actions.add_parser("delete", help="delete a user and its API keys")
     delete.set_defaults(action=_delete)
-    for action in (create, password, delete):
+    for action in (create, password, key, delete):
         action.add_argument("email", metavar="EMAIL")
     for action in (create, password):
         action.add_argument("--stdin", action="store_true", help="read the new password instead")
@@ -117,6 +132,16 @@ def _delete(args: argparse.Namespace, server: Server) -> None:
         output.json_line(_shown(user))
     else:
         output.line(f"deleted {output.printable(user.email)}")
+
+
+def _key(args: argparse.Namespace, server: Server) -> None:
+    user = _found(server, args.email)
+    sent = {"userId": {"entityType": "USER", "id": user.id.id}, "description": args.description}
+    made = server.call("POST", "/api/apiKey", _Key, body=sent)
+    if args.json:
+        output.json_line(_ShownKey(made.id.id, user.email, args.description, made.value))
+    else:
+        output.line(made.value)
 
 
 def _new_password(args: argparse.Namespace) -> str:
