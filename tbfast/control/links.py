@@ -18,6 +18,7 @@ from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.auth import StoredCredentials
 from tbfast.model.device import Change
+from tbfast.model.transport import DEFAULT_MQTT
 from tbfast.obs.log import get_logger
 
 log = get_logger("tbfast.links")
@@ -33,6 +34,7 @@ class _Worker:
         self.channel = channel
         self.journal_id = hello.journal_id
         self.owed_bytes = 0
+        self.profiles: set[str] = set()  # of which it was told; the others are all defaults
         self.asked: dict[int, asyncio.Task[None]] = {}  # operations under way, by request
 
     def send(self, message: msg.Message) -> None:
@@ -178,7 +180,7 @@ class LinkServer:
         if sealed is not None:
             channel.send(msg.Trim(*sealed))
         for change in changes or ():
-            channel.send(_changed_message(change))
+            self._tell_change(worker, change)
         log.info("worker linked", journal=worker.journal_id, pid=hello.pid, after=cursor)
 
     # --- registry ----------------------------------------------------------------------------
@@ -190,6 +192,12 @@ class LinkServer:
             # What a worker has been told to forget must not reach it again from before the change.
             if changes == self._changes:
                 break
+        worker = self._workers.get(channel)
+        if worker is None:
+            return  # gone
+        for profile in {c.profile for c in found if c is not None} - worker.profiles:
+            if self._registry.profiles.mqtt(profile) is not DEFAULT_MQTT:
+                self._tell_profile(worker, profile)
         channel.send(msg.Found(lookup.request, found))
 
     async def _credentials(self, credentials_id: str) -> StoredCredentials | None:
@@ -203,14 +211,28 @@ class LinkServer:
             device=device.number,
             device_name=device.name,
             transport=profile.transport_type,
-            value=credentials.value or "",
+            value="" if credentials.type == "X509_CERTIFICATE" else credentials.value or "",
+            profile=profile.id,
         )
 
     def _changed(self, change: Change) -> None:
         self._changes += 1
-        message = _changed_message(change)
-        for channel in self._workers:
-            channel.send(message)
+        for worker in self._workers.values():
+            self._tell_change(worker, change)
+
+    def _tell_change(self, worker: _Worker, change: Change) -> None:
+        if change.kind == "device_profile":
+            # First: who has seen the change's revision never asks for it again.
+            self._tell_profile(worker, change.id)
+        worker.send(_changed_message(change))
+
+    def _tell_profile(self, worker: _Worker, profile: str) -> None:
+        settings = self._registry.profiles.mqtt(profile)
+        worker.send(msg.Profile(profile, settings))
+        if settings is None:
+            worker.profiles.discard(profile)
+        else:
+            worker.profiles.add(profile)
 
     # --- operations --------------------------------------------------------------------------
 

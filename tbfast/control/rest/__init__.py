@@ -16,6 +16,7 @@ from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.openapi import OpenApiRoutes
+from tbfast.control.rest.profiles import ProfileRoutes
 from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
@@ -48,6 +49,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *UserRoutes(accounts, tenant_id).endpoints(),
         *ApiKeyRoutes(accounts, tenant_id).endpoints(),
         *DeviceRoutes(services.registry).endpoints(),
+        *ProfileRoutes(services.registry).endpoints(),
         *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),
         *RpcRoutes(services.registry, services.rpc).endpoints(),

@@ -13,7 +13,7 @@ from tbfast.control.rest.answers import json_answer
 from tbfast.control.rest.endpoints import PAGING, Endpoint
 from tbfast.control.rest.errors import bad_request
 from tbfast.control.rest.paging import page_of
-from tbfast.control.rest.shapes import EntityId, Reference
+from tbfast.control.rest.shapes import EntityId, Page, Reference
 from tbfast.control.rest.users import managed_user
 from tbfast.model.account import ApiKey
 
@@ -41,15 +41,6 @@ class ApiKeyBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     value: str | None = None
 
 
-class ApiKeyPage(msgspec.Struct, frozen=True, rename="camel"):
-    """A page of API keys."""
-
-    data: list[ApiKeyBody]
-    total_pages: int
-    total_elements: int
-    has_next: bool
-
-
 class ApiKeyRoutes:
     """Endpoints on top of the accounts; a user's keys are its own and those of who manages it."""
 
@@ -65,7 +56,7 @@ class ApiKeyRoutes:
                 "POST", "/api/apiKey", self.create, "user", body=ApiKeyInput, answer=ApiKeyBody
             ),
             Endpoint(
-                "GET", "/api/apiKeys/{id}", self.list, "user", answer=ApiKeyPage, query=PAGING
+                "GET", "/api/apiKeys/{id}", self.list, "user", answer=Page[ApiKeyBody], query=PAGING
             ),
             Endpoint("PUT", f"{one}/description", self.describe, "user", answer=ApiKeyBody),
             Endpoint("PUT", f"{one}/enabled/{{enabled}}", self.enable, "user", answer=ApiKeyBody),

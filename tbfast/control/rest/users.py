@@ -8,14 +8,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from tbfast import limits
-from tbfast.control.accounts import NULL_UUID, Accounts, Pair
+from tbfast.control.accounts import Accounts, Pair
 from tbfast.control.rest import params
 from tbfast.control.rest.answers import json_answer
 from tbfast.control.rest.callers import Caller, caller_of, refused
 from tbfast.control.rest.endpoints import PAGING, Endpoint, Query
 from tbfast.control.rest.errors import bad_request
 from tbfast.control.rest.paging import page_of
-from tbfast.control.rest.shapes import EntityId, Reference
+from tbfast.control.rest.shapes import NULL_UUID, EntityId, Page, Reference
 from tbfast.errors import NotFound
 from tbfast.model.account import Authority, User
 
@@ -57,15 +57,6 @@ class UserBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     phone: str | None
     version: int
     name: str
-
-
-class UserPage(msgspec.Struct, frozen=True, rename="camel"):
-    """A page of users."""
-
-    data: list[UserBody]
-    total_pages: int
-    total_elements: int
-    has_next: bool
 
 
 class _Password(msgspec.Struct):
@@ -149,10 +140,10 @@ class UserRoutes:
                 "GET", f"{one}/activationLinkInfo", self.activation_link_info, "admin",
                 answer=_ActivationLink,
             ),
-            Endpoint("GET", "/api/users", self.list, "admin", answer=UserPage, query=PAGING),
+            Endpoint("GET", "/api/users", self.list, "admin", answer=Page[UserBody], query=PAGING),
             Endpoint(
                 "GET", "/api/customer/{id}/users", self.of_customer, "tenant",
-                answer=UserPage, query=PAGING,
+                answer=Page[UserBody], query=PAGING,
             ),
         ]  # fmt: skip
 
