@@ -47,7 +47,7 @@ class DeviceRoutes:
             Endpoint("DELETE", "/api/device/{id}", self.delete, "tenant"),
             Endpoint(
                 "GET", "/api/tenant/devices", self.list, "tenant",
-                answer=shapes.Page[shapes.DeviceBody],
+                answer=(shapes.Page[shapes.DeviceBody], shapes.DeviceBody),
                 query=(*PAGING, Query(name="type"), Query(name="deviceName")),
             ),
             Endpoint(

@@ -46,6 +46,8 @@ NAMING = (
 class Endpoint:
     """``body`` and ``answer`` are types msgspec knows; None: none, or not JSON.
 
+    ``answer`` is a tuple of types where the query decides which of them comes.
+
     ``public``: whether a public caller, who may only look, is let in; None: if it is a GET.
     """
 

@@ -81,15 +81,24 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 def _types(endpoints: Sequence[Endpoint]) -> Iterator[Any]:
     for endpoint in endpoints:
-        yield from (type_ for type_ in (endpoint.body, endpoint.answer) if type_ is not None)
+        yield from (type_ for type_ in (endpoint.body, *_answers(endpoint)) if type_ is not None)
         yield from (query.type for query in endpoint.query)
+
+
+def _answers(endpoint: Endpoint) -> tuple[Any, ...]:
+    """Types of its answer, more than one where the query decides."""
+    answer = endpoint.answer
+    if isinstance(answer, tuple):
+        return answer
+    return () if answer is None else (answer,)
 
 
 def _operation(endpoint: Endpoint, schemas: dict[int, Any]) -> dict[str, Any]:
     summary, description = _words(endpoint)
     answer: dict[str, Any] = {"description": "Done"}
-    if endpoint.answer is not None:
-        answer["content"] = _json(schemas[id(endpoint.answer)])
+    answers = [schemas[id(type_)] for type_ in _answers(endpoint)]
+    if answers:
+        answer["content"] = _json(answers[0] if len(answers) == 1 else {"anyOf": answers})
     operation: dict[str, Any] = {
         "operationId": _identifier(endpoint),
         "tags": [_tag(endpoint.path)],
