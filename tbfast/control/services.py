@@ -8,6 +8,7 @@ import msgspec
 
 from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
+from tbfast.control.claims import Claims
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
 from tbfast.control.ws.watches import Watches
@@ -123,3 +124,4 @@ class Services:
     deletes: SeriesDeletes
     watches: Watches
     accounts: Accounts
+    claims: Claims

@@ -37,23 +37,17 @@ class World:
         self.tenant.ok("POST", path, {"password": password})
         return made
 
-    def customer(self, *, public: bool = False) -> str:
+    def customer(self) -> str:
         """Id of a new customer."""
-        return self.app.call(customer(self.app, public))
+        made = self.tenant.ok("POST", "/api/customer", {"title": str(uuid.uuid4())})
+        return made["id"]["id"]
 
-
-async def customer(app: RunningApp, public: bool) -> str:
-    """A customer as the registry stores it."""
-    import msgspec
-
-    from tbfast.store.registry import Write
-
-    customer_id = str(uuid.uuid1())
-    value = msgspec.msgpack.encode({"additional_info": {"isPublic": public}})
-    await app.registry.store.commit(
-        Write(kind="customer", id=customer_id, expected=0, value=value, change="customer")
-    )
-    return customer_id
+    def device(self, customer: str | None = None) -> str:
+        """Id of a new device, of a customer if it is given to one."""
+        device = self.tenant.ok("POST", "/api/device", {"name": str(uuid.uuid4())})["id"]["id"]
+        if customer is not None:
+            self.tenant.ok("POST", f"/api/customer/{customer}/device/{device}")
+        return device
 
 
 @pytest.fixture(scope="module")
@@ -386,7 +380,7 @@ def test_who_may_do_what(world: World) -> None:
     user, made = customers_user(world, world.customer())
     tenants = tenant.ok("GET", "/api/auth/user")["id"]["id"]
     systems = system.ok("GET", "/api/auth/user")["id"]["id"]
-    device = tenant.ok("POST", "/api/device", {"name": str(uuid.uuid4())})["id"]["id"]
+    device = world.device()
     own = made["id"]["id"]
     page = "?pageSize=1&page=0"
     refused = [
@@ -424,12 +418,7 @@ def test_who_may_do_what(world: World) -> None:
 def test_a_customers_user_sees_only_its_devices(world: World) -> None:
     customer = world.customer()
     user, _ = customers_user(world, customer)
-    ours, theirs = (
-        world.tenant.ok("POST", "/api/device", {"name": str(uuid.uuid4())})["id"]["id"]
-        for _ in range(2)
-    )
-    world.app.call(assign(world.app, ours, customer))
-    world.app.call(assign(world.app, theirs, world.customer()))
+    ours, theirs = world.device(customer), world.device(world.customer())
     for path in (
         "/api/device/{}", "/api/device/{}/credentials",
         "/api/plugins/telemetry/DEVICE/{}/values/timeseries",
@@ -445,31 +434,10 @@ def test_a_customers_user_sees_only_its_devices(world: World) -> None:
     assert user.refusal("POST", f"/api/rpc/twoway/{theirs}", call) == (403, 20)
 
 
-async def assign(app: RunningApp, device_id: str, customer_id: str) -> None:
-    """Gives a device to a customer."""
-    import msgspec
-
-    from tbfast.model.device import DeviceRecord
-    from tbfast.store.registry import Write
-
-    store = app.registry.store
-    entity = await store.get("device", device_id)
-    assert entity is not None
-    record = msgspec.msgpack.decode(entity.value, type=DeviceRecord)
-    device = msgspec.structs.replace(record.device, customer_id=customer_id)
-    value = msgspec.msgpack.encode(DeviceRecord(device, record.credentials))
-    await store.commit(
-        Write(
-            kind="device", id=device_id, expected=entity.version, value=value,
-            unique=entity.unique, change="device",
-        )
-    )  # fmt: skip
-
-
 def test_the_public_looks_and_touches_nothing(world: World) -> None:
-    customer, private = world.customer(public=True), world.customer()
-    device = world.tenant.ok("POST", "/api/device", {"name": str(uuid.uuid4())})["id"]["id"]
-    world.app.call(assign(world.app, device, customer))
+    device, private = world.device(), world.customer()
+    published = world.tenant.ok("POST", f"/api/customer/public/device/{device}")
+    customer = published["customerId"]["id"]
     someone = world.person()
     for nobody in (private, str(uuid.uuid1())):
         body = {"publicId": nobody}

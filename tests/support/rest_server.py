@@ -12,6 +12,7 @@ import uvicorn
 from tbfast.config import Admin
 from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
+from tbfast.control.claims import Claims
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
 from tbfast.control.rest.front import build_front
@@ -225,6 +226,9 @@ class RunningApp:
             deletes=self.series,
             writer=self.series,
             watches=Watches(),
+            claims=Claims(
+                self.registry, self.attributes, wall_clock_ms, by_default=True, default_ms=1
+            ),
             accounts=self.accounts,
         )
         front = build_front(services, self._admin.allowed_networks())
