@@ -12,6 +12,7 @@ from tbfast import limits
 from tbfast.control.accounts import passwords
 from tests.support.rest_client import Person, claims_of, people
 from tests.support.rest_server import RunningApp, running_app
+from tests.support.waiting import wait_until
 
 TENANT = ("tenant@thingsboard.org", "tenant")
 SYSTEM = ("sysadmin@thingsboard.org", "sysadmin")
@@ -456,6 +457,15 @@ def test_the_public_looks_and_touches_nothing(world: World) -> None:
     assert public.refusal("GET", "/api/auth/user") == (404, 32)
     again = public.ok("POST", "/api/auth/token", {"refreshToken": pair["refreshToken"]})
     assert public.use(again)("GET", values)[0] == 200
+
+
+def test_a_deleted_customers_users_go_with_it(world: World) -> None:
+    customer = world.customer()
+    user, made = customers_user(world, customer)
+    assert user.ok("GET", "/api/auth/user") == made
+    world.tenant.ok("DELETE", f"/api/customer/{customer}")
+    wait_until(lambda: user("GET", "/api/auth/user")[0] == 401)
+    assert world.tenant.refusal("GET", f"/api/user/{made['id']['id']}") == (404, 32)
 
 
 # API keys

@@ -3,6 +3,7 @@
 Nothing here knows HTTP. Refusals are `Denied`.
 """
 
+import asyncio
 import uuid
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -30,9 +31,13 @@ from tbfast.control.accounts.tokens import (
 )
 from tbfast.control.accounts.users import Users
 from tbfast.control.rules import InvalidEntity
-from tbfast.errors import NotFound, PeerError, ResourceError
+from tbfast.errors import NotFound, PeerError, ResourceError, TbfastError
 from tbfast.model.account import Authority, User
+from tbfast.model.device import Change
+from tbfast.obs.log import get_logger
 from tbfast.store.registry import RegistryStore
+
+log = get_logger("tbfast.accounts")
 
 ADMIN_EMAIL: Final = "admin@tbfast.local"
 DEMO_ACCOUNTS: Final[tuple[tuple[str, Authority, str], ...]] = (
@@ -104,6 +109,7 @@ class Accounts:
         self._passwords = Passwords()
         self._failures = Failures()
         self._logouts = Logouts(store)
+        self._deleting: set[asyncio.Task[None]] = set()
         self.users = Users(store, now_ms)
         self.keys = ApiKeys(store, now_ms)
 
@@ -111,17 +117,23 @@ class Accounts:
     async def open(
         cls, store: RegistryStore, *, now_ms: Callable[[], int], demo: bool
     ) -> "Accounts":
-        """The accounts of a registry; forgets keys of users that are gone."""
+        """The accounts of a registry; finishes deletes that a crash has cut short."""
         accounts = cls(store, Signer(await signing_key(store)), now_ms=now_ms, demo=demo)
         await accounts._logouts.load()
+        for user in await accounts.users.all():
+            if user.customer_id and await store.get("customer", user.customer_id) is None:
+                await accounts.users.delete(user.id)
         ids = {user.id for user in await accounts.users.all()}
         for key in await accounts.keys.all():
-            if key.user_id not in ids:  # a crash came between the user and this key
+            if key.user_id not in ids:
                 await accounts.keys.delete(key.id)
+        store.subscribe(accounts._registry_changed)
         return accounts
 
     def close(self) -> None:
-        """Let go of threads; the store is not ours."""
+        """Let go of threads and tasks; the store is not ours."""
+        for task in self._deleting:
+            task.cancel()
         self._passwords.close()
 
     async def first_accounts(self) -> str | None:
@@ -293,6 +305,21 @@ class Accounts:
         if right:
             self._give_back(charged)
         return right
+
+    def _registry_changed(self, change: Change) -> None:
+        if change.kind == "customer" and change.op == "deleted":
+            task = asyncio.get_running_loop().create_task(self._delete_users_of(change.id))
+            self._deleting.add(task)
+            task.add_done_callback(self._deleting.discard)
+
+    async def _delete_users_of(self, customer_id: str) -> None:
+        """What is left by an error goes at the next start; without a customer they see nothing."""
+        try:
+            for user in await self.users.all():
+                if user.customer_id == customer_id:
+                    await self.delete_user(user.id)
+        except TbfastError as error:
+            log.error("users of a deleted customer are left", error=str(error))
 
     def _give_back(self, names: list[str]) -> None:
         for name in names:
