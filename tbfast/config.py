@@ -11,6 +11,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -22,8 +23,17 @@ from tbfast.errors import LocalError
 
 ENV_PREFIX: Final = "TBFAST_"
 CONFIG_ENV: Final = "TBFAST_CONFIG"
-# Read by the build and by the test suite; never settings.
-_NOT_SETTINGS: Final = {CONFIG_ENV, "TBFAST_SANITIZE", "TBFAST_EXT", "TBFAST_WERROR"}
+PASSWORD_ENV: Final = "TBFAST_PASSWORD"
+API_KEY_ENV: Final = "TBFAST_API_KEY"
+# Read by the command line, by the build and by the test suite; never settings.
+_NOT_SETTINGS: Final = {
+    CONFIG_ENV,
+    PASSWORD_ENV,
+    API_KEY_ENV,
+    "TBFAST_SANITIZE",
+    "TBFAST_EXT",
+    "TBFAST_WERROR",
+}
 _TEST_PREFIX: Final = "TBFAST_TEST_"
 _ALL_ADDRESSES: Final = "0.0.0.0"  # a device server listens everywhere, as ThingsBoard
 
@@ -410,6 +420,34 @@ class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = limits.DISK_RESERVE_BYTES
 
 
+class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The management API on the HTTP port (REST spec 2)."""
+
+    networks: Annotated[
+        str,
+        Meta(
+            description="networks whose addresses may use it, separated by commas, such as "
+            "`127.0.0.0/8,10.1.0.0/16`; empty = all. A login is needed in any case"
+        ),
+    ] = ""
+    demo_accounts: Annotated[
+        bool,
+        Meta(
+            description="make and accept accounts whose passwords everybody knows: "
+            "tenant@thingsboard.org/tenant, sysadmin@thingsboard.org/sysadmin",
+            extra={"flag": "--demo"},
+        ),
+    ] = False
+
+    def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`networks` parsed; ConfigError where one is none."""
+        texts = [text.strip() for text in self.networks.split(",") if text.strip()]
+        try:
+            return tuple(ip_network(text) for text in texts)
+        except ValueError as error:
+            raise ConfigError(f"admin.networks = {self.networks!r}: {error}") from error
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -469,6 +507,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal: Journal = Journal()
     series: Series = Series()
     disk: Disk = Disk()
+    admin: Admin = Admin()
     log: Log = Log()
 
     def worker_count(self, cores: int) -> int:
@@ -545,6 +584,15 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     for setting in SETTINGS.values():
         if setting.flag is None:
             continue
+        if isinstance(setting.default, bool):
+            parser.add_argument(
+                setting.flag,
+                dest=setting.path,
+                action="store_true",
+                default=None,
+                help=setting.description,
+            )
+            continue
         parser.add_argument(
             setting.flag,
             dest=setting.path,
@@ -582,7 +630,9 @@ def load(
         if setting.follows in values and setting.path not in values:
             values[setting.path] = values[setting.follows]
             origins[setting.path] = f"{setting.follows}, {origins[setting.follows]}"
-    return Loaded(msgspec.convert(_nested(values), Config), origins)
+    config = msgspec.convert(_nested(values), Config)
+    config.admin.allowed_networks()  # a mistake in it is told at the start
+    return Loaded(config, origins)
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -167,3 +167,21 @@ WS_MESSAGE_BYTES: Final = 32_768  # received in one piece, as ThingsBoard
 WS_QUEUE_MESSAGES: Final = 1_000  # waiting for a slow reader, who is then closed
 WS_QUEUE_BYTES: Final = 4_194_304  # or so many bytes
 REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remembers
+
+# Accounts
+USERS: Final = 10_000  # of one node; more are refused
+API_KEYS: Final = 4_096  # of one node; more are refused
+API_KEYS_PER_USER: Final = 100  # likewise
+PASSWORD_MIN_CHARS: Final = 8  # shorter ones are guessed
+PASSWORD_MAX_CHARS: Final = 128  # longer ones only cost time
+PASSWORD_HASHES: Final = 1  # computed at once, each 16 MiB and 0.2 s of a processor core
+PASSWORD_HASHES_WAITING: Final = 16  # for their turn; more logins are answered 503
+LOGIN_FAILURES_PER_USER: Final = 10  # in a row, then one per LOGIN_FAILURE_MS; more: 429
+LOGIN_FAILURES_PER_ADDRESS: Final = 30  # the same for one address, whatever it tries
+LOGIN_FAILURE_MS: Final = 10_000  # after which one more attempt is allowed
+LOGIN_FAILURES_TABLE: Final = 16_384  # users and addresses remembered; then the oldest goes
+LOGGED_OUT_SESSIONS: Final = 16_384  # remembered until they expire; then all of that user end
+AUTH_TOKEN_BYTES: Final = 4_096  # longest token or key that is looked at
+ACCESS_TOKEN_S: Final = 9_000  # life of a token, as ThingsBoard
+REFRESH_TOKEN_S: Final = 604_800  # life of a refresh token, as ThingsBoard
+ACTIVATION_TOKEN_S: Final = 86_400  # life of an activation link, as ThingsBoard

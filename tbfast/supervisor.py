@@ -89,7 +89,7 @@ class Supervisor:
         check_stores(self._layout)
         space = Space(self._layout, config.disk.reserve_bytes)
         space.settle()  # stores need room to open
-        for stale in (self._layout.api, self._layout.link):
+        for stale in (self._layout.api, self._layout.front, self._layout.link):
             stale.unlink(missing_ok=True)
         self._tls = _server_tls(config)
         sockets = self._bind()

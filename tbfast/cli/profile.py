@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    with target.opened(target.data_dir(args)) as where:
+    with target.opened(args) as where:
         profiles = where.profiles()
     if args.json:
         output.json_line(profiles)
@@ -75,7 +75,7 @@ def _create(args: argparse.Namespace) -> int:
         _profile_data(args.data) if args.data else None,
         args.provision_key,
     )
-    with target.opened(target.data_dir(args), create=True) as where:
+    with target.opened(args, create=True) as where:
         profile = where.create_profile(draft)
     if args.json:
         output.json_line(profile)
@@ -85,7 +85,7 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    with target.opened(target.data_dir(args)) as where:
+    with target.opened(args) as where:
         profile = _found(where, args.profile)
     if args.json:
         output.json_line(profile)
@@ -99,7 +99,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _delete(args: argparse.Namespace) -> int:
-    with target.opened(target.data_dir(args)) as where:
+    with target.opened(args) as where:
         profile = _found(where, args.profile)
         where.remove_profile(profile)
     if args.json:

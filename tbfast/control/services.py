@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
 from tbfast.control.registry import Registry
@@ -125,4 +126,5 @@ class Services:
     node: NodeStatus
     deletes: SeriesDeletes
     watches: Watches
+    accounts: Accounts
     claims: Claims

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -142,6 +143,12 @@ class Server:
             response = connection.getresponse()
             text = response.read()
             return response.status, json.loads(text) if text else None
+
+    def first_password(self) -> str:
+        """Of the administrator that the first start makes."""
+        found = re.search(r"the administrator is (\S+), the password (\S+)\n", self.log())
+        assert found is not None, self.log()
+        return found[2]
 
     # --- attributes and calls ----------------------------------------------------------------
 

@@ -33,7 +33,9 @@ class ConnectivityRoutes:
     def endpoints(self) -> list[Endpoint]:
         """One path."""
         path = "/api/device-connectivity/{id}"
-        return [Endpoint("GET", path, self.commands, "user", answer=dict[str, Commands])]
+        return [
+            Endpoint("GET", path, self.commands, "user", answer=dict[str, Commands], public=False)
+        ]
 
     async def commands(self, request: Request) -> Response:
         """GET /api/device-connectivity/{id}: by protocol; one that is off is missing."""

@@ -74,12 +74,15 @@ class QueryRoutes:
         return [
             Endpoint(
                 "POST", path + "/find", self.find, "user",
-                body=DataQuery, answer=shapes.Page[EntityData],
+                body=DataQuery, answer=shapes.Page[EntityData], public=True,
             ),
-            Endpoint("POST", path + "/count", self.count, "user", body=CountQuery, answer=int),
+            Endpoint(
+                "POST", path + "/count", self.count, "user",
+                body=CountQuery, answer=int, public=True,
+            ),
             Endpoint(
                 "POST", path + "/find/keys", self.keys, "user",
-                body=CountQuery, answer=KeyNames, query=flags,
+                body=CountQuery, answer=KeyNames, query=flags, public=True,
             ),
             Endpoint(
                 "GET", keys + "/timeseries", self.series_keys, "tenant",
