@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rocksdict import (
@@ -19,8 +19,8 @@ from rocksdict import (
 from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall, TbfastError
 
 
-def options(*, write_buffer_bytes: int, cache: Cache) -> Options:
-    """Options every database shares.
+def options(*, write_buffer_bytes: int, cache: Cache, packed: bool = False) -> Options:
+    """Options every database shares.  packed: for what is written once and kept for long.
 
     The recovery mode refuses damage in the middle of a log: RocksDB's default silently drops
     everything after it. xxh3 replaces a CRC that the wheel computes in software; HyperClockCache
@@ -30,12 +30,14 @@ def options(*, write_buffer_bytes: int, cache: Cache) -> Options:
     blocks.set_block_cache(cache)
     blocks.set_bloom_filter(10, False)
     blocks.set_checksum_type(ChecksumType.xxh3())
+    if packed:
+        blocks.set_block_size(16_384)
     made = Options(raw_mode=True)
     made.create_if_missing(True)
     made.create_missing_column_families(True)
     made.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     made.set_block_based_table_factory(blocks)
-    made.set_compression_type(DBCompressionType.lz4())
+    made.set_compression_type(DBCompressionType.zstd() if packed else DBCompressionType.lz4())
     made.set_write_buffer_size(write_buffer_bytes)
     made.set_max_write_buffer_number(2)
     made.set_max_background_jobs(2)
@@ -57,9 +59,14 @@ def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: in
     """
     cache = Cache.new_hyper_clock_cache(8_388_608, 4_096)
     made = options(write_buffer_bytes=write_buffer_bytes, cache=cache)
+    return open_with(path, dict.fromkeys(families, made))
+
+
+def open_with(path: Path, families: Mapping[str, Options]) -> Rdict:
+    """`open_families` with options of its own for each; those of "default" are the database's."""
     with translated(path):
         _create_directory(path)
-        return Rdict(str(path), made, column_families=dict.fromkeys(families, made))
+        return Rdict(str(path), families["default"], column_families=dict(families))
 
 
 def close(db: Rdict, path: Path) -> None:
@@ -68,7 +75,9 @@ def close(db: Rdict, path: Path) -> None:
         db.close()
 
 
-def pairs(db: Rdict, path: Path, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+def pairs(
+    db: Rdict, path: Path, from_key: bytes = b""
+) -> Generator[tuple[bytes, bytes], None, None]:
     """Keys and values from a key on, in order.
 
     StoreError where a table file is damaged: a RocksDB iterator just ends there, as after the last

@@ -50,7 +50,7 @@ def sealed_points(node: Node) -> int:
     """Of a stopped node."""
     store = SeriesStore(Layout(node.data_dir).series)
     try:
-        return sum(run.points for run in store.runs)
+        return sum(window.points for window in store.windows())
     finally:
         store.close()
 

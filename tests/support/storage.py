@@ -3,7 +3,7 @@
 import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,15 @@ class CrashingStore(SeriesStore):
     def finish_run(self, *arguments: Any) -> None:
         self._step("finish_run", *arguments)
 
+    def begin_join(self) -> Any:
+        return self._step("begin_join")
+
+    def finish_join(self, *arguments: Any) -> Any:
+        return self._step("finish_join", *arguments)
+
+    def forget(self, *arguments: Any) -> None:
+        self._step("forget", *arguments)
+
 
 class _NoLinks:
     """Blocks are applied as they are written: there is nothing to catch up with."""
@@ -79,13 +88,21 @@ def parsed(answer: bytes) -> Answer:
 class Storage:
     """Opens what is there, replays what no recorded run covers."""
 
-    def __init__(self, root: Path, *, journals: int = 2, settings: Series | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        journals: int = 2,
+        settings: Series | None = None,
+        class_of: Callable[[int], int] = lambda device: 0,
+    ) -> None:
         self._closed = False
         self.layout = Layout(root)
         self.journals = [Journal(self.layout.journal(n), n) for n in range(journals)]
         self._ingests = [Ingest() for _ in self.journals]
         self._seq = [0] * journals
-        self.store = CrashingStore(self.layout.series)
+        settings = settings or Series()
+        self.store = CrashingStore(self.layout.series, join_runs=settings.join_runs)
         slot = Slot()
         self.tail = TailService(slot)
         self.broken: list[Exception] = []
@@ -93,7 +110,8 @@ class Storage:
             self.tail,
             self.store,
             slot,
-            settings or Series(),
+            settings,
+            class_of=class_of,
             on_run=self.trimmable,
             on_broken=self.broken.append,
         )

@@ -123,7 +123,7 @@ def test_a_delete_while_its_rows_are_sealed(
     assert len(tries) == 1 + failed
     for _ in range(2):
         assert times(storage) == [1]
-        assert sum(run.points for run in storage.store.runs) == 2
+        assert sum(window.points for window in storage.store.windows()) == 2
         killed(storage, tmp_path)
     put(storage, 2)
     assert times(storage) == [1, 2]

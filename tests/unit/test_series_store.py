@@ -96,7 +96,8 @@ def test_a_run_that_failed_is_taken_up_again_with_what_it_had(storage: Storage) 
     storage.write(0, 1, (2, {"a": "2"}))
     asyncio.run(storage.sealer.finish())
     assert stored(storage.store) == [(1, 1), (2, 2)]
-    assert [run.cursors for run in storage.store.runs] == [{0: (1, 1)}, {0: (1, 2)}]
+    (window,) = storage.store.windows()
+    assert [run.cursors for run in window.segments[0].runs] == [{0: (1, 1)}, {0: (1, 2)}]
 
 
 def test_latest_of_a_series_that_began_during_a_run(storage: Storage) -> None:
@@ -161,9 +162,9 @@ def test_windows_open_by_time(storage: Storage) -> None:
     assert store.window_for(10_000 - SPAN_MS + 1, SPAN_MS) == 1  # a clock that was set back
     assert store.window_for(10_000 + SPAN_MS, SPAN_MS) == 2
     assert store.window_for(1 << 60, 0) == 2  # windows without an end
-    reopened(storage)
-    assert storage.store.window_for(11_999, SPAN_MS) == 2
     assert storage.store.windows() == []  # none has rows
+    reopened(storage)
+    assert storage.store.window_for(11_999, SPAN_MS) == 1  # and so none was kept
 
 
 def test_reads_skip_windows_outside_the_range(storage: Storage) -> None:
@@ -204,7 +205,7 @@ def test_dropping_the_newest_window_keeps_the_newest_record(storage: Storage) ->
         reopened(storage)
     assert storage.replayed == 0
     record = sealed(storage, 2)
-    assert record.window == 2  # a number that was never used
+    assert record.windows == (2,)  # a number that was never used
     assert stored(storage.store) == [(2, 1)]
 
 
@@ -229,7 +230,7 @@ def test_a_window_that_was_being_opened_at_the_end(storage: Storage) -> None:
     db.close()
     reopened_here = Storage(storage.layout.root, journals=1)
     next_window(reopened_here.store)
-    assert sealed(reopened_here, 2).window == 2
+    assert sealed(reopened_here, 2).windows == (2,)
     assert stored(reopened_here.store) == [(1, 1), (2, 1)]
     reopened_here.close()
     storage.__init__(storage.layout.root, journals=1)  # type: ignore[misc]
@@ -244,11 +245,11 @@ def retained(tmp_path: Path, **settings: int) -> Storage:
 
 def test_retention_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock(1_000_000_000)
-    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    monkeypatch.setattr("tbfast.control.upkeep.time", clock)
     storage = retained(tmp_path, retention_ms=16_000)  # windows of 1 s
     windows = []
     for ts in range(20):
-        windows.append(sealed(storage, ts).window)
+        windows += sealed(storage, ts).windows
         clock.wall_ms += 1000
     assert windows == list(range(1, 21))
     kept = [w.number for w in storage.store.windows()]
@@ -263,7 +264,7 @@ def test_a_clock_that_was_wrong_for_a_while_makes_nothing_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_ms: int
 ) -> None:
     clock = _Clock(1_000_000_000_000)
-    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    monkeypatch.setattr("tbfast.control.upkeep.time", clock)
     storage = retained(tmp_path, retention_ms=16_000)
     sealed(storage, 0)
     clock.wall_ms = wrong_ms
@@ -282,7 +283,7 @@ def test_a_clock_that_was_wrong_for_a_while_makes_nothing_old(
 
 def test_retention_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock(1_000_000_000)
-    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    monkeypatch.setattr("tbfast.control.upkeep.time", clock)
     storage = retained(tmp_path, retention_ms=1_600_000, max_bytes=100)
     for ts in range(60):
         sealed(storage, ts)
@@ -315,9 +316,9 @@ def test_a_second_opener_is_refused(storage: Storage) -> None:
 
 
 def test_a_newer_format_is_refused(storage: Storage) -> None:
-    storage.store._db.put(b"f", struct.pack(">I", 2))
+    storage.store._files.db.put(b"f", struct.pack(">I", 3))
     storage.close()
-    with pytest.raises(StoreError, match=r"newer tbfast \(format 2"):
+    with pytest.raises(StoreError, match=r"newer tbfast \(format 3"):
         SeriesStore(storage.layout.series)
 
 
@@ -326,7 +327,7 @@ def test_a_damaged_chunk_names_the_path(storage: Storage, change) -> None:
     storage.write(0, 1, *((n, {"a": str(n)}) for n in range(10)))
     record = seal(storage)
     key = CHUNK_KEY.pack(1, 0, record.number)
-    family = storage.store._windows_db[record.window]
+    family = storage.store._files.chunks["w1"]
     family.put(key, change(family.get(key)))
     with pytest.raises(StoreError, match=f"{storage.layout.series}: device 1, key 0, run 1"):
         stored(storage.store)

@@ -38,6 +38,8 @@ cpdef enum:
     LOG_SUPPRESSED = 36
     LOG_DROPPED = 37
     DISK_DROPPED_POINTS = 56
+    JOINED_POINTS = 57
+    JOINED_BYTES = 58
 
     # Refusals: REFUSED_<protocol> + REASON_<word>.
     REFUSED_MQTT = 64
