@@ -29,13 +29,16 @@ from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
-from tbfast.control.tail import TailService
+from tbfast.control.tail import Cursor, TailService
+from tbfast.control.writer import TelemetryWriter
+from tbfast.control.ws.protocol import SETTINGS
+from tbfast.control.ws.watches import Watches
 from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.attributes import AttributeStore
 from tbfast.store.journal import Position
-from tbfast.store.layout import Layout
+from tbfast.store.layout import NODE_JOURNAL, Layout
 from tbfast.store.series import SeriesStore
 from tbfast.store.series_reader import JournalFile, remove_journal
 from tbfast.store.space import Space
@@ -161,12 +164,14 @@ class _Controller:
             watching.cancel()
             return EXIT_STORE
         await self._links.close()
+        await self._writer.finish()
         sweeping.cancel()
         await self._deletes.close()
         watching.cancel()
         await asyncio.wait([watching])  # not in the middle of a drop
         await self._sealer.finish()
         self._sealer.close()
+        self._writer.close()
         self._series.close()
         self._store.close()
         self._attribute_store.close()
@@ -216,20 +221,25 @@ class _Controller:
             settings,
             before_record=self._attributes.settle,
             disk_bytes=self._config.disk.budget_bytes or self._space.look().size,
-            on_run=self._links.run_recorded,
+            on_run=self._run_recorded,
             on_broken=self._fail,
         )
         in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
         await in_thread(None, self._sealer.restore)
+        self._writer = await in_thread(None, self._open_writer)
         self._series = NodeSeries(
             self._tail, self._links, self._store, self._layout, self._run.workers
         )
         self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
+        self._watches = Watches()
+        self._tail.listen(self._watches)
+        self._attributes.subscribe(self._watches.attributes_changed)
+        self._deletes.subscribe(self._watches.deleted)
         self._registry.subscribe(self._deletes.registry_changed)
         self._registry.subscribe(self._attributes.registry_changed)
         for number in self._layout.journal_numbers():
-            if number >= self._run.workers:
+            if number >= self._run.workers and number != NODE_JOURNAL:
                 try:
                     await in_thread(None, self._adopt, number)
                 except StoreError as error:
@@ -238,6 +248,20 @@ class _Controller:
                         journal=number,
                         error=str(error),
                     )
+
+    def _open_writer(self) -> TelemetryWriter:
+        return TelemetryWriter(
+            self._layout.journal(NODE_JOURNAL),
+            self._tail,
+            self._space,
+            on_broken=self._fail,
+            type_cast=self._config.json.type_cast_enabled,
+            max_string=self._config.json.max_string_value_length,
+        )
+
+    def _run_recorded(self, cursors: dict[int, Cursor]) -> None:
+        self._links.run_recorded(cursors)
+        self._writer.run_recorded(cursors)
 
     def _adopt(self, number: int) -> None:
         """A journal that a smaller --workers left without a writer: its rows go to the head.
@@ -278,11 +302,13 @@ class _Controller:
         services = Services(
             registry=self._registry,
             series=self._series,
+            writer=self._writer,
             attributes=self._attributes,
             rpc=self._rpc,
             live=self._tail,
             node=_Status(self._config, self._run, self._metrics),
             deletes=self._deletes,
+            watches=self._watches,
         )
         return _ApiServer(
             uvicorn.Config(
@@ -292,6 +318,7 @@ class _Controller:
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=int(STOP_S),
+                **SETTINGS,
             )
         )
 
@@ -306,6 +333,7 @@ class _Controller:
             failed = self._registry.failed or self._attribute_store.failed
             if failed is not None:
                 self._fail(StoreError(str(failed)))
+            await self._writer.reclaim(pressed=self._space.full)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
 

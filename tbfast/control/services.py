@@ -9,6 +9,7 @@ import msgspec
 from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
+from tbfast.control.ws.watches import Watches
 from tbfast.model.ranges import RangeQuery
 
 
@@ -26,6 +27,13 @@ class SeriesReader(Protocol):
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys."""
+
+
+class SeriesWriter(Protocol):
+    """Storing telemetry in a device's name."""
+
+    async def save(self, device: int, payload: bytes) -> int:
+        """Points of a telemetry payload, durable on return; PeerError if it is refused."""
 
 
 class SeriesDeletes(Protocol):
@@ -106,8 +114,10 @@ class Services:
 
     registry: Registry
     series: SeriesReader
+    writer: SeriesWriter
     attributes: AttributeService
     rpc: RpcService
     live: LiveFeed
     node: NodeStatus
     deletes: SeriesDeletes
+    watches: Watches

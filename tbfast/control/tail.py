@@ -4,7 +4,8 @@ import asyncio
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -26,10 +27,22 @@ _DEFS_BYTES = struct.Struct("<I")
 _TELEMETRY, _ATTRIBUTES = 0, 1  # kinds of records
 
 Cursor = tuple[int, int]
+Row = tuple[int, str, int, bytes]  # device number, key, time, JSON text
 DeletedRange = tuple[bytes | None, int, int]  # key (None = all), first and last ms
 
 # (journal, position, client attributes as (device, name, time, JSON text))
 OnAttributes = Callable[[int, Cursor, Sequence[tuple[int, str, int, bytes]]], None]
+
+
+class RowListener(Protocol):
+    """Wants telemetry as it is committed, called on the loop's thread."""
+
+    @property
+    def devices(self) -> Collection[int]:
+        """Numbers of the devices it wants now."""
+
+    def rows(self, rows: Iterable[Row]) -> None:
+        """Rows of one commit, in order."""
 
 
 class LiveSubscription:
@@ -97,6 +110,7 @@ class TailService:
         self._names: dict[tuple[int, int], dict[int, bytes]] = {}
         self._waiting: dict[int, list[tuple[Cursor, asyncio.Future[None]]]] = {}
         self._live: set[LiveSubscription] = set()
+        self._listeners: list[RowListener] = []
 
     def cursor(self, journal: int) -> Cursor:
         """Position of the last block applied; (0, 0) = none."""
@@ -221,6 +235,11 @@ class TailService:
             )
         if self._live:
             self._push_live(block, journal, epoch)
+        for listener in self._listeners:
+            if wanted := listener.devices:
+                names = self._names.setdefault((journal, epoch), {})
+                found = rows(block, names, wanted, _TELEMETRY)
+                listener.rows([(device, name, ts, text) for device, _, ts, name, _, text in found])
         self._wake(journal, position)
 
     def _deleted_before(self, journal: int, position: Cursor) -> dict[int, Deleted] | None:
@@ -295,6 +314,10 @@ class TailService:
         subscription = LiveSubscription(self, devices)
         self._live.add(subscription)
         return subscription
+
+    def listen(self, listener: RowListener) -> None:
+        """Tells it of all rows of its devices from now on."""
+        self._listeners.append(listener)
 
     def unsubscribe(self, subscription: LiveSubscription) -> None:
         """Ends a subscription."""

@@ -5,7 +5,20 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 CredentialsType = Literal["ACCESS_TOKEN", "MQTT_BASIC", "X509_CERTIFICATE"]
-ChangeKind = Literal["device", "credentials", "device_profile"]
+ChangeKind = Literal[
+    "device",
+    "credentials",
+    "device_profile",
+    "tenant_profile",
+    "customer",
+    "user",
+    "api_key",
+    "relation",
+    "resource",
+    "ota_package",
+    "rpc",
+    "node",
+]
 ChangeOp = Literal["created", "updated", "deleted"]
 
 NAME_INDEX = "name:"
@@ -29,6 +42,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     type: str = DEFAULT_PROFILE_NAME
     label: str | None = None
     additional_info: dict[str, Any] | None = None
+    customer_id: str | None = None
     created_ms: int
     version: int = 1
 

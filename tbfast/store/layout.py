@@ -7,6 +7,7 @@ from pathlib import Path
 from tbfast.errors import LocalError, StoreBusy
 
 UNIX_PATH_BYTES = 107  # sockaddr_un.sun_path without its NUL
+NODE_JOURNAL = 65_535  # number of the journal that the controller writes
 
 
 class Layout:

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 from rocksdict import ColumnFamily, Rdict, WriteBatch, WriteOptions
@@ -26,11 +26,23 @@ from tbfast.errors import Conflict, StoreError, StoreStall, TbfastError
 from tbfast.model.device import Change, ChangeKind, ChangeOp
 from tbfast.store import rocks
 
-Kind = Literal["device", "device_profile"]
+Kind = Literal[
+    "device",
+    "device_profile",
+    "tenant_profile",
+    "customer",
+    "user",
+    "api_key",
+    "relation",
+    "resource",
+    "ota_package",
+    "rpc",
+    "node",  # what this installation made up for itself: keys, the first administrator
+]
 
 STORE_FORMAT: Final = 1
 _VALUE_FORMAT: Final = b"\x01"
-_FAMILIES: Final = ("device", "device_profile", "unique", "number", "change", "meta")
+_FAMILIES: Final = (*get_args(Kind), "unique", "number", "change", "meta")
 _NUMBERED: Final = ("device",)
 _WRITE_BUFFER_BYTES: Final = 4_194_304
 _STALL_WAITS_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

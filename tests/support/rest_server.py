@@ -15,6 +15,7 @@ from tbfast.control.rest import build_app
 from tbfast.control.rpc import RpcService
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
+from tbfast.control.ws.watches import Watches
 from tbfast.errors import ResourceError
 from tbfast.model.ranges import RangeQuery, bucket_bounds
 from tbfast.store.attributes import AttributeStore
@@ -41,6 +42,12 @@ class MemorySeries:
 
     def put(self, device: int, key: str, ts: int, value: str) -> None:
         self.points.setdefault(device, {}).setdefault(key, {})[ts] = value
+
+    async def save(self, device: int, payload: bytes) -> int:
+        record = msgspec.json.decode(payload)
+        for key, value in record["values"].items():
+            self.put(device, key, record["ts"], msgspec.json.encode(value).decode())
+        return len(record["values"])
 
     async def range(self, device: int, query: RangeQuery) -> bytes:
         if query.aggregates:
@@ -203,6 +210,8 @@ class RunningApp:
                 live=self.feed,
                 node=FixedNode(),
                 deletes=self.series,
+                writer=self.series,
+                watches=Watches(),
             )
         )
         config = uvicorn.Config(

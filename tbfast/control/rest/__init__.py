@@ -7,25 +7,40 @@ is trusted. A path or method that is not here is answered with the error envelop
 from starlette.applications import Starlette
 
 from tbfast.control.rest.attributes import AttributeRoutes
+from tbfast.control.rest.callers import Gate, OwnersGate
 from tbfast.control.rest.devices import DeviceRoutes
+from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
 from tbfast.control.services import Services
+from tbfast.control.ws.endpoint import WebSocketRoutes
 
 
-def build_app(services: Services) -> Starlette:
-    """The ASGI application; it starts nothing and owns nothing."""
+def build_app(services: Services, gate: Gate | None = None) -> Starlette:
+    """The ASGI application; it starts nothing and owns nothing.
+
+    gate: who lets callers in; None = whoever can open the socket owns the data directory.
+    """
+    gate = gate or OwnersGate()
     return Starlette(
         routes=[
-            *DeviceRoutes(services.registry).routes(),
-            *TelemetryRoutes(services.registry, services.series).routes(),
-            *AttributeRoutes(services.registry, services.attributes).routes(),
-            *RpcRoutes(services.registry, services.rpc).routes(),
-            *SeriesDeleteRoutes(services.registry, services.deletes).routes(),
-            *NodeRoutes(services.registry, services.live, services.node).routes(),
+            *routes(_endpoints(services), gate),
+            *WebSocketRoutes(services, services.watches, gate).routes(),
         ],
         exception_handlers=HANDLERS,
     )
+
+
+def _endpoints(services: Services) -> list[Endpoint]:
+    """All of them, in the order in which paths must be tried."""
+    return [
+        *DeviceRoutes(services.registry).endpoints(),
+        *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
+        *AttributeRoutes(services.registry, services.attributes).endpoints(),
+        *RpcRoutes(services.registry, services.rpc).endpoints(),
+        *SeriesDeleteRoutes(services.registry, services.deletes).endpoints(),
+        *NodeRoutes(services.registry, services.live, services.node).endpoints(),
+    ]

@@ -5,11 +5,12 @@ from typing import Final, cast
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import Registry
 from tbfast.control.rest import params
+from tbfast.control.rest.callers import visible_device
+from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import bad_request
 from tbfast.errors import PeerError
 from tbfast.ops.payload import typed_members
@@ -30,18 +31,18 @@ class AttributeRoutes:
         self._attributes = attributes
         self._type_cast = type_cast
 
-    def routes(self) -> list[Route]:
+    def endpoints(self) -> list[Endpoint]:
         """Paths in the order they must be tried."""
         return [
-            Route(_DEVICE + "/keys/attributes", self.keys, methods=["GET"]),
-            Route(_DEVICE + "/keys/attributes/{scope}", self.keys, methods=["GET"]),
-            Route(_DEVICE + "/values/attributes", self.values, methods=["GET"]),
-            Route(_DEVICE + "/values/attributes/{scope}", self.values, methods=["GET"]),
-            Route(_DEVICE + "/attributes/{scope}", self.save, methods=["POST"]),
-            Route(_DEVICE + "/{scope}", self.save, methods=["POST"]),
-            Route(_DEVICE + "/{scope}", self.delete, methods=["DELETE"]),
-            Route(_PREFIX + "/{id}/{scope}", self.save, methods=["POST"]),
-            Route(_PREFIX + "/{id}/{scope}", self.delete, methods=["DELETE"]),
+            Endpoint("GET", _DEVICE + "/keys/attributes", self.keys, "user"),
+            Endpoint("GET", _DEVICE + "/keys/attributes/{scope}", self.keys, "user"),
+            Endpoint("GET", _DEVICE + "/values/attributes", self.values, "user"),
+            Endpoint("GET", _DEVICE + "/values/attributes/{scope}", self.values, "user"),
+            Endpoint("POST", _DEVICE + "/attributes/{scope}", self.save, "user"),
+            Endpoint("POST", _DEVICE + "/{scope}", self.save, "user"),
+            Endpoint("DELETE", _DEVICE + "/{scope}", self.delete, "user"),
+            Endpoint("POST", _PREFIX + "/{id}/{scope}", self.save, "user"),
+            Endpoint("DELETE", _PREFIX + "/{id}/{scope}", self.delete, "user"),
         ]
 
     async def keys(self, request: Request) -> Response:
@@ -89,7 +90,7 @@ class AttributeRoutes:
         return await self._attributes.read(number, scopes, names)
 
     async def _number(self, request: Request) -> int:
-        device = await self._registry.device(params.entity_id(request.path_params["id"]))
+        device = await visible_device(request, self._registry)
         return device.number
 
 

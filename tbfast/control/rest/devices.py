@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from tbfast import limits
 from tbfast.control.registry import DevicePage, DeviceQuery, Registry
 from tbfast.control.rest import params, shapes
+from tbfast.control.rest.callers import visible_device
+from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import ITEM_NOT_FOUND, RestError
 from tbfast.errors import NotFound
 from tbfast.model.device import Device
@@ -21,18 +22,18 @@ class DeviceRoutes:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def routes(self) -> list[Route]:
+    def endpoints(self) -> list[Endpoint]:
         """Paths in the order they must be tried."""
         return [
-            Route("/api/device", self.save, methods=["POST"]),
-            Route("/api/device/credentials", self.save_credentials, methods=["POST"]),
-            Route("/api/device/{id}/credentials", self.credentials, methods=["GET"]),
-            Route("/api/device/{id}", self.get, methods=["GET"]),
-            Route("/api/device/{id}", self.delete, methods=["DELETE"]),
-            Route("/api/tenant/devices", self.list, methods=["GET"]),
-            Route("/api/tenant/device", self.by_name, methods=["GET"]),
-            Route("/api/deviceProfileInfo/default", self.default_profile, methods=["GET"]),
-            Route("/api/deviceProfileInfos", self.profiles, methods=["GET"]),
+            Endpoint("POST", "/api/device", self.save, "tenant"),
+            Endpoint("POST", "/api/device/credentials", self.save_credentials, "tenant"),
+            Endpoint("GET", "/api/device/{id}/credentials", self.credentials, "user"),
+            Endpoint("GET", "/api/device/{id}", self.get, "user"),
+            Endpoint("DELETE", "/api/device/{id}", self.delete, "tenant"),
+            Endpoint("GET", "/api/tenant/devices", self.list, "tenant"),
+            Endpoint("GET", "/api/tenant/device", self.by_name, "tenant"),
+            Endpoint("GET", "/api/deviceProfileInfo/default", self.default_profile, "user"),
+            Endpoint("GET", "/api/deviceProfileInfos", self.profiles, "user"),
         ]
 
     async def save(self, request: Request) -> Response:
@@ -64,7 +65,7 @@ class DeviceRoutes:
 
     async def get(self, request: Request) -> Response:
         """GET /api/device/{id}."""
-        return self._device(await self._registry.device(_path_id(request)))
+        return self._device(await visible_device(request, self._registry))
 
     async def delete(self, request: Request) -> Response:
         """DELETE /api/device/{id}: 200 and an empty body."""
@@ -89,7 +90,8 @@ class DeviceRoutes:
 
     async def credentials(self, request: Request) -> Response:
         """GET /api/device/{id}/credentials."""
-        record = await self._registry.record(_path_id(request))
+        device = await visible_device(request, self._registry)
+        record = await self._registry.record(device.id)
         return _json(shapes.credentials_body(record.credentials))
 
     async def save_credentials(self, request: Request) -> Response:

@@ -14,6 +14,9 @@ from tbfast.control.rules import InvalidEntity, UniqueConflict
 from tbfast.errors import Conflict, NotFound, ResourceError, StoreError, StoreStall
 
 GENERAL: Final = 2
+AUTHENTICATION: Final = 10
+TOKEN_EXPIRED: Final = 11
+PERMISSION_DENIED: Final = 20
 BAD_REQUEST: Final = 31
 ITEM_NOT_FOUND: Final = 32
 VERSION_CONFLICT: Final = 35

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from tbfast import limits
 from tbfast.control.registry import Registry
+from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.services import LiveFeed, LiveRows, NodeStatus
 from tbfast.errors import ResourceError
 from tbfast.model.device import Change, Device
@@ -41,11 +41,11 @@ class NodeRoutes:
         self._live = live
         self._node = node
 
-    def routes(self) -> list[Route]:
+    def endpoints(self) -> list[Endpoint]:
         """Paths that ThingsBoard does not have."""
         return [
-            Route("/api/tail", self.tail, methods=["GET"]),
-            Route("/api/node", self.status, methods=["GET"]),
+            Endpoint("GET", "/api/tail", self.tail, "owner"),
+            Endpoint("GET", "/api/node", self.status, "owner"),
         ]
 
     async def status(self, _request: Request) -> Response:

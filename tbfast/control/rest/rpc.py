@@ -7,10 +7,11 @@ from typing import Any, Final
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from tbfast.control.registry import Registry
 from tbfast.control.rest import params
+from tbfast.control.rest.callers import visible_device
+from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import bad_request
 from tbfast.control.rpc import Mode, RpcService, RpcTimeout
 
@@ -35,14 +36,16 @@ class RpcRoutes:
         self._registry = registry
         self._rpc = rpc
 
-    def routes(self) -> list[Route]:
+    def endpoints(self) -> list[Endpoint]:
         """Paths below /api/rpc and /api/plugins/rpc."""
         modes: tuple[Mode, Mode] = ("oneway", "twoway")
         return [
-            Route(
+            Endpoint(
+                "POST",
                 f"{prefix}/{mode}/{{id}}",
                 partial(self._call, mode=mode, no_answer=no_answer, absent=absent),
-                methods=["POST"],
+                "user",
+                body=_Body,
             )
             for prefix, no_answer, absent in (
                 ("/api/rpc", 504, 504),
@@ -53,7 +56,7 @@ class RpcRoutes:
 
     async def _call(self, request: Request, *, mode: Mode, no_answer: int, absent: int) -> Response:
         """POST {mode}/{deviceId}: the device's answer verbatim; empty for a one-way call."""
-        device = await self._registry.device(params.entity_id(request.path_params["id"]))
+        device = await visible_device(request, self._registry)
         body = await params.body(request, _Body)
         if not body.method.strip():
             raise bad_request("The RPC method should be specified!")

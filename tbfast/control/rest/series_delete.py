@@ -4,10 +4,11 @@ from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from tbfast.control.registry import Registry
 from tbfast.control.rest import params
+from tbfast.control.rest.callers import visible_device
+from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import bad_request
 from tbfast.control.services import SeriesDeletes
 
@@ -22,16 +23,16 @@ class SeriesDeleteRoutes:
         self._registry = registry
         self._deletes = deletes
 
-    def routes(self) -> list[Route]:
+    def endpoints(self) -> list[Endpoint]:
         """The path below /api/plugins/telemetry."""
-        return [Route(_PATH, self.delete, methods=["DELETE"])]
+        return [Endpoint("DELETE", _PATH, self.delete, "tenant")]
 
     async def delete(self, request: Request) -> Response:
         """DELETE timeseries/delete: 200 and an empty body once it is on disk.
 
         With deleteAllDataForKeys the times do not matter; points of the future go too.
         """
-        device = await self._registry.device(params.entity_id(request.path_params["id"]))
+        device = await visible_device(request, self._registry)
         keys = params.keys(request)
         if keys is None:
             raise bad_request("Can't parse keys: name at least one in 'keys' or 'key'")

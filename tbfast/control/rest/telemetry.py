@@ -11,13 +11,14 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from tbfast import limits
 from tbfast.control.registry import Registry
 from tbfast.control.rest import params
+from tbfast.control.rest.callers import visible_device
+from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import bad_request
-from tbfast.control.services import SeriesReader
+from tbfast.control.services import SeriesReader, SeriesWriter
 from tbfast.errors import PeerError
 from tbfast.model.ranges import Aggregation, IntervalType, RangeQuery
 
@@ -39,16 +40,19 @@ _decoder = msgspec.json.Decoder(_Series)
 class TelemetryRoutes:
     """Endpoints on top of the series reader."""
 
-    def __init__(self, registry: Registry, series: SeriesReader) -> None:
+    def __init__(self, registry: Registry, series: SeriesReader, writer: SeriesWriter) -> None:
         self._registry = registry
         self._series = series
+        self._writer = writer
 
-    def routes(self) -> list[Route]:
+    def endpoints(self) -> list[Endpoint]:
         """Paths below /api/plugins/telemetry."""
         return [
-            Route(_PREFIX + "/keys/timeseries", self.keys, methods=["GET"]),
-            Route(_PREFIX + "/values/timeseries", self.values, methods=["GET"]),
-            Route(_PREFIX + "/values/timeseries/history", self.history, methods=["GET"]),
+            Endpoint("GET", _PREFIX + "/keys/timeseries", self.keys, "user"),
+            Endpoint("GET", _PREFIX + "/values/timeseries", self.values, "user"),
+            Endpoint("GET", _PREFIX + "/values/timeseries/history", self.history, "user"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}", self.save, "tenant"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}/{ttl:int}", self.save, "tenant"),
         ]
 
     async def keys(self, request: Request) -> Response:
@@ -81,8 +85,22 @@ class TelemetryRoutes:
             raise bad_request(str(error)) from error
         return _json(text if strict else await _as_strings(text))
 
+    async def save(self, request: Request) -> Response:
+        """POST timeseries/{scope}[/{ttl}]: what a device would send; scope and ttl do not matter.
+
+        Retention is a matter of the node, so that rows cannot live shorter or longer than others.
+        """
+        number = await self._number(request)
+        try:
+            points = await self._writer.save(number, await params.raw_body(request))
+        except PeerError as error:
+            raise bad_request(f"Request is no telemetry: {error}") from error
+        if not points:
+            raise bad_request("No timeseries data found in request body!")
+        return Response()
+
     async def _number(self, request: Request) -> int:
-        device = await self._registry.device(params.entity_id(request.path_params["id"]))
+        device = await visible_device(request, self._registry)
         return device.number
 
 

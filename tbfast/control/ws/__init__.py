@@ -1,0 +1,1 @@
+"""The WebSocket API: subscriptions to telemetry and attributes as they change (REST spec 14)."""

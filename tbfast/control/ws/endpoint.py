@@ -1,0 +1,40 @@
+"""Where WebSockets are opened, and how many there may be."""
+
+from typing import Final
+
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from tbfast import limits
+from tbfast.control.rest.callers import Gate
+from tbfast.control.services import Services
+from tbfast.control.ws.session import NO_POLICY, Session
+from tbfast.control.ws.watches import Watches
+
+PATHS: Final = ("/api/ws", "/api/ws/plugins/telemetry", "/api/ws/telemetry")
+
+
+class WebSocketRoutes:
+    """Both forms of the API are understood on every path."""
+
+    def __init__(self, services: Services, watches: Watches, gate: Gate) -> None:
+        self._services = services
+        self._watches = watches
+        self._gate = gate
+        self._open = 0
+
+    def routes(self) -> list[WebSocketRoute]:
+        """Paths below /api/ws."""
+        return [WebSocketRoute(path, self.serve) for path in PATHS]
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """One connection."""
+        if self._open >= limits.WS_CONNECTIONS:
+            await websocket.accept()
+            await websocket.close(NO_POLICY, "Max sessions limit reached")
+            return
+        self._open += 1
+        try:
+            await Session(websocket, self._services, self._watches, self._gate).run()
+        finally:
+            self._open -= 1

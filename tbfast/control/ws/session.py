@@ -1,0 +1,275 @@
+"""One WebSocket connection: who it is, its subscriptions, its bounded way out (REST spec 14).
+
+Commands are carried out one after the other; a long read delays only its own connection.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final, cast
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from tbfast import limits
+from tbfast.control.rest.callers import Caller, Gate, Scheme
+from tbfast.control.rest.errors import TOKEN_EXPIRED, RestError
+from tbfast.control.services import Services
+from tbfast.control.ws import messages as msg
+from tbfast.control.ws import updates
+from tbfast.control.ws.updates import Point
+from tbfast.control.ws.watches import Watch, Watches
+from tbfast.errors import NotFound, PeerError, TbfastError
+from tbfast.model.device import Device
+from tbfast.model.ranges import Aggregation, RangeQuery
+from tbfast.obs.log import get_logger
+from tbfast.store.attributes import SCOPES, Scope
+
+log = get_logger("tbfast.websocket")
+
+AUTH_TIMEOUT_S: Final = 10.0
+DEFAULT_LIMIT: Final = 100
+CLOSE_S: Final = 1.0
+NORMAL: Final = 1000  # close codes of RFC 6455 7.4.1
+NO_POLICY: Final = 1008
+BAD_DATA: Final = 1007
+NOT_TEXT: Final = 1003
+INTERNAL: Final = 1011
+
+
+class _Refused(Exception):
+    """The connection ends with a close code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Session:
+    """One connection, from accept to close."""
+
+    def __init__(
+        self, websocket: WebSocket, services: Services, watches: Watches, gate: Gate
+    ) -> None:
+        self._websocket = websocket
+        self._services = services
+        self._watches = watches
+        self._gate = gate
+        self._caller: Caller | None = None
+        self._stops: dict[int, Callable[[], None]] = {}  # by cmdId
+        self._out: deque[bytes] = deque()
+        self._out_bytes = 0
+        self._wake = asyncio.Event()
+        self._too_slow = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves it until either side ends it."""
+        await self._websocket.accept()
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._receive_all(), self._send_all(), self._until_too_slow())
+        ]
+        code, reason = NORMAL, ""
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
+        except _Refused as refusal:
+            code, reason = refusal.code, str(refusal)
+        except WebSocketDisconnect:
+            return
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._unsubscribe(0, everything=True)
+        # A client that reads nothing is cut off by the protocol a little later.
+        with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect):
+            async with asyncio.timeout(CLOSE_S):
+                await self._websocket.close(code, reason)
+
+    # --- in ------------------------------------------------------------------------------
+
+    async def _receive_all(self) -> None:
+        try:
+            async with asyncio.timeout(AUTH_TIMEOUT_S):
+                self._caller, commands = await self._authenticated()
+        except TimeoutError as error:
+            raise _Refused(NO_POLICY, "Auth timeout") from error
+        while True:
+            for command in commands:
+                await self._carry_out(self._caller, command)
+            commands = (await self._message()).commands
+
+    async def _authenticated(self) -> tuple[Caller, list[msg.Command]]:
+        """The caller by query parameter, header or first message, and what came with it."""
+        token = self._websocket.query_params.get("token")
+        if token:
+            return await self._by_secret("Bearer", token, INTERNAL), []
+        try:
+            return await self._gate.caller(self._websocket), []
+        except RestError:
+            pass  # without a header, or with one that is not valid: the first message tells
+        message = await self._message()
+        auth = message.auth
+        if auth is None:
+            raise _Refused(NO_POLICY, "Auth cmd is missing")
+        if auth.api_key:
+            caller = await self._by_secret("ApiKey", auth.api_key, BAD_DATA)
+        else:
+            caller = await self._by_secret("Bearer", auth.token or "", BAD_DATA)
+        return caller, message.commands
+
+    async def _by_secret(self, scheme: Scheme, secret: str, expired: int) -> Caller:
+        try:
+            return await self._gate.by_secret(scheme, secret)
+        except RestError as error:
+            code = expired if error.error_code == TOKEN_EXPIRED else BAD_DATA
+            raise _Refused(code, str(error)) from error
+
+    async def _message(self) -> msg.Incoming:
+        """The next message; one that is none is answered and skipped."""
+        while True:
+            received = await self._websocket.receive()
+            if received["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(received.get("code", 1000))
+            text = received.get("text")
+            if text is None:
+                raise _Refused(NOT_TEXT, "only text is understood")
+            try:
+                return msg.parse(text)
+            except PeerError as error:
+                self.send(updates.failure(0, updates.BAD_REQUEST, str(error)))
+
+    # --- out -----------------------------------------------------------------------------
+
+    def send(self, text: bytes) -> None:
+        """Queues a message; at the bound the connection is closed, for its client is too slow."""
+        full = len(self._out) >= limits.WS_QUEUE_MESSAGES
+        if full or self._out_bytes + len(text) > limits.WS_QUEUE_BYTES:
+            self._too_slow.set()
+        else:
+            self._out.append(text)
+            self._out_bytes += len(text)
+            self._wake.set()
+
+    async def _send_all(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._out:
+                text = self._out[0]  # counts until the socket has taken it
+                await self._websocket.send_text(text.decode())
+                self._out.popleft()
+                self._out_bytes -= len(text)
+
+    async def _until_too_slow(self) -> None:
+        await self._too_slow.wait()
+        log.limited("slow", logging.WARNING, "a client that reads too slowly was closed")
+        raise _Refused(NO_POLICY, "the client reads too slowly")
+
+    # --- commands ------------------------------------------------------------------------
+
+    async def _carry_out(self, caller: Caller, command: msg.Command) -> None:
+        try:
+            match command:
+                case msg.WatchSeries() | msg.WatchAttributes() if command.unsubscribe:
+                    self._unsubscribe(command.cmd_id, everything=not command.entity_id)
+                case msg.Unsubscribe():
+                    self._unsubscribe(command.cmd_id)
+                case msg.WatchSeries():
+                    await self._watch_series(await self._device(caller, command), command)
+                case msg.WatchAttributes():
+                    await self._watch_attributes(await self._device(caller, command), command)
+                case msg.ReadHistory():
+                    device = await self._device(caller, command)
+                    found = await self._history(
+                        device, command.names, command.start_ts, command.end_ts, command
+                    )
+                    self.send(updates.update(command.cmd_id, found.items()))
+                case _:
+                    raise PeerError("commands of this type are not served", code=2)
+        except PeerError as error:
+            code = error.code or updates.BAD_REQUEST
+            self.send(updates.failure(command.cmd_id, code, str(error)))
+        except TbfastError as error:
+            log.limited("command", logging.ERROR, "a command failed", error=str(error))
+            self.send(updates.failure(command.cmd_id, updates.INTERNAL, str(error)))
+
+    async def _device(
+        self, caller: Caller, command: "msg.WatchSeries | msg.WatchAttributes | msg.ReadHistory"
+    ) -> Device:
+        if not command.entity_id:
+            raise PeerError("entityId is missing", code=updates.BAD_REQUEST)
+        if command.entity_type not in (None, "DEVICE"):
+            raise PeerError("only devices can be watched", code=updates.BAD_REQUEST)
+        try:
+            device = await self._services.registry.device(command.entity_id.lower())
+        except NotFound:
+            device = None
+        if device is None or not caller.sees(device):
+            raise PeerError("Device with requested id wasn't found!", code=updates.UNAUTHORIZED)
+        return device
+
+    def _start(self, command: msg.WatchSeries | msg.WatchAttributes) -> Watch:
+        self._unsubscribe(command.cmd_id)
+        if len(self._stops) >= limits.WS_SUBSCRIPTIONS:
+            raise _Refused(NO_POLICY, "Max subscriptions limit reached")
+        return Watch(command.cmd_id, command.names, self.send)
+
+    def _unsubscribe(self, cmd_id: int, *, everything: bool = False) -> None:
+        for known in list(self._stops) if everything else [cmd_id]:
+            if (stop := self._stops.pop(known, None)) is not None:
+                stop()
+
+    async def _watch_series(self, device: Device, command: msg.WatchSeries) -> None:
+        watch = self._start(command)
+        self._stops[command.cmd_id] = self._watches.watch_series(device.number, watch)
+        if command.time_window > 0:
+            end_ms = command.start_ts + command.time_window
+            found = await self._history(device, command.names, command.start_ts, end_ms, command)
+        else:
+            latest = await self._services.series.latest(device.number, command.names)
+            found = updates.points_of(latest)
+        watch.begin(found)
+
+    async def _history(
+        self,
+        device: Device,
+        names: list[str] | None,
+        start_ms: int,
+        end_ms: int,
+        command: msg.WatchSeries | msg.ReadHistory,
+    ) -> dict[str, list[Point]]:
+        if command.interval < 0 or command.limit < 0:
+            raise PeerError("interval and limit must not be negative", code=updates.BAD_REQUEST)
+        if start_ms >= end_ms:
+            return {}
+        query = RangeQuery(
+            keys=None if names is None else tuple(names),
+            start_ms=start_ms,
+            end_ms=end_ms,
+            limit=min(command.limit or DEFAULT_LIMIT, limits.REST_POINTS),
+            aggregation=_aggregation(command.agg),
+            interval_ms=command.interval,
+        )
+        return updates.points_of(await self._services.series.range(device.number, query))
+
+    async def _watch_attributes(self, device: Device, command: msg.WatchAttributes) -> None:
+        scope = command.scope or None
+        if scope is not None and scope not in SCOPES:
+            raise PeerError(f"Invalid scope: {scope[:32]}", code=updates.BAD_REQUEST)
+        wanted: Scope | None = scope
+        watch = self._start(command)
+        self._stops[command.cmd_id] = self._watches.watch_attributes(device.number, wanted, watch)
+        scopes = SCOPES if wanted is None else (wanted,)
+        found = await self._services.attributes.read(device.number, scopes, command.names)
+        watch.begin({a.name: [(a.ts_ms, a.text)] for a in found})
+
+
+def _aggregation(text: str | None) -> Aggregation:
+    word = text or "NONE"
+    if word not in ("NONE", "MIN", "MAX", "AVG", "SUM", "COUNT"):
+        raise PeerError(f"Unsupported agg: {word[:32]}", code=updates.BAD_REQUEST)
+    return cast(Aggregation, word)

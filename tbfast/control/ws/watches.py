@@ -1,0 +1,140 @@
+"""Who watches which device, and what each has seen of it.
+
+Rows reach a watch as the tail applies them, so right after the commit; nothing is asked of workers.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeVar
+
+from tbfast.control.tail import Row
+from tbfast.control.ws.updates import GONE, Point, update
+from tbfast.store.attributes import Attribute, Scope
+
+T = TypeVar("T")
+Send = Callable[[bytes], None]
+
+
+class Watch:
+    """One subscription: what it wants, and the newest it was told of each key.
+
+    Until `begin` what arrives is kept, as the values it starts with are being read: at most one
+    value per key.
+    """
+
+    def __init__(self, cmd_id: int, keys: Collection[str] | None, send: Send) -> None:
+        self.cmd_id = cmd_id
+        self._keys = None if keys is None else frozenset(keys)
+        self._send = send
+        self._seen: dict[str, Point] = {}
+        self._early: dict[str, Point] | None = {}
+
+    def wants(self, key: str) -> bool:
+        """Whether this key is watched."""
+        return self._keys is None or key in self._keys
+
+    def begin(self, values: dict[str, list[Point]]) -> None:
+        """Sends the values it starts with, then what has changed since they were read."""
+        for key, points in values.items():
+            if points:
+                self._seen[key] = max(points)
+        self._send(update(self.cmd_id, values.items()))
+        early, self._early = self._early, None
+        if early:
+            self.take(early.items())
+
+    def take(self, values: Iterable[tuple[str, Point]]) -> None:
+        """New values; those older than what was sent are not news."""
+        fresh: dict[str, list[Point]] = {}
+        for key, point in values:
+            if self._early is not None:
+                known = self._early.get(key)
+                if known is None or point[0] >= known[0] or point is GONE:
+                    self._early[key] = point
+                continue
+            seen = self._seen.get(key)
+            if point is GONE:
+                self._seen.pop(key, None)
+            elif seen is not None and (point[0] < seen[0] or point == seen):
+                continue
+            else:
+                self._seen[key] = point
+            fresh[key] = [point]
+        if fresh:
+            self._send(update(self.cmd_id, fresh.items()))
+
+
+class Watches:
+    """All watches of the node by device number; all calls on the loop's thread."""
+
+    def __init__(self) -> None:
+        self._series: defaultdict[int, set[Watch]] = defaultdict(set)
+        self._attributes: defaultdict[int, set[tuple[Scope | None, Watch]]] = defaultdict(set)
+
+    # --- who -----------------------------------------------------------------------------
+
+    def watch_series(self, device: int, watch: Watch) -> Callable[[], None]:
+        """From now on; returns the way to stop."""
+        self._series[device].add(watch)
+        return lambda: _drop(self._series, device, watch)
+
+    def watch_attributes(
+        self, device: int, scope: Scope | None, watch: Watch
+    ) -> Callable[[], None]:
+        """From now on, None = every scope; returns the way to stop."""
+        entry = (scope, watch)
+        self._attributes[device].add(entry)
+        return lambda: _drop(self._attributes, device, entry)
+
+    @property
+    def devices(self) -> Collection[int]:
+        """Devices whose rows are wanted."""
+        return self._series.keys()
+
+    # --- what ----------------------------------------------------------------------------
+
+    def rows(self, rows: Iterable[Row]) -> None:
+        """Telemetry of one commit; values of one device go out together, a repeated key apart."""
+        for device, message in _messages(rows):
+            for watch in list(self._series.get(device, ())):
+                watch.take([(key, point) for key, point in message.items() if watch.wants(key)])
+
+    def deleted(self, device: int, keys: Sequence[bytes]) -> None:
+        """Telemetry keys that lost their value."""
+        for watch in list(self._series.get(device, ())):
+            names = (key.decode() for key in keys)
+            watch.take([(name, GONE) for name in names if watch.wants(name)])
+
+    def attributes_changed(
+        self, device: int, scope: Scope, saved: list[Attribute], deleted: Sequence[str]
+    ) -> None:
+        """Attributes saved or deleted."""
+        for wanted, watch in list(self._attributes.get(device, ())):
+            if wanted in (None, scope):
+                watch.take(
+                    [(a.name, (a.ts_ms, a.text)) for a in saved if watch.wants(a.name)]
+                    + [(name, GONE) for name in deleted if watch.wants(name)]
+                )
+
+
+def _messages(rows: Iterable[Row]) -> Iterable[tuple[int, dict[str, Point]]]:
+    """Neighbouring rows of a device with different keys."""
+    device: int | None = None
+    message: dict[str, Point] = {}
+    for number, key, ts, value in rows:
+        if message and (number != device or key in message):
+            assert device is not None
+            yield device, message
+            message = {}
+        device = number
+        message[key] = (ts, value)
+    if message and device is not None:
+        yield device, message
+
+
+def _drop(table: defaultdict[int, set[T]], device: int, entry: T) -> None:
+    held = table.get(device)
+    if held is not None:
+        held.discard(entry)
+        if not held:
+            del table[device]
