@@ -339,6 +339,12 @@ class Loaded(msgspec.Struct, frozen=True):
     origins: dict[str, str]
 
 
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
+
+
 def _leaves(struct: type[msgspec.Struct], prefix: str) -> list[Setting]:
     hints = get_type_hints(struct, include_extras=True)
     found: list[Setting] = []
@@ -356,7 +362,7 @@ def _leaves(struct: type[msgspec.Struct], prefix: str) -> list[Setting]:
             Setting(
                 path=path,
                 type=hint,
-                default=field.default,
+                default=_default(field),
                 description=next(meta.description for meta in metas if meta.description),
                 env=ENV_PREFIX + path.upper().replace(".", "__"),
                 alias=extra.get("alias"),
@@ -482,7 +488,7 @@ def _converted(setting: Setting, value: Any, source: str, *, strict: bool) -> An
         if isinstance(setting.default, dict) and isinstance(value, str):
             return msgspec.json.decode(value, type=setting.type)
         return msgspec.convert(value, setting.type, strict=strict)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise ConfigError(f"{source} = {value!r}: {error} ({setting.description})") from error
 
 

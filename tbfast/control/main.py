@@ -24,6 +24,7 @@ from tbfast.control.links import LinkServer
 from tbfast.control.operations import DeviceOperations
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
+from tbfast.control.retention import RetentionClasses
 from tbfast.control.rpc import RpcService
 from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
@@ -196,7 +197,9 @@ class _Controller:
         """Opens the stores and brings the tail to where the last recorded run left it."""
         settings = self._config.series
         self._registry = await Registry.open(self._layout.registry)
-        self._store = SeriesStore(self._layout.series)
+        self._store = SeriesStore(self._layout.series, join_runs=settings.join_runs)
+        self._retention = RetentionClasses(self._registry, settings)
+        await self._retention.load()
         sessions = Sessions()
         self._attribute_store = AttributeStore(self._layout.attributes)
         self._attributes = AttributeService(self._attribute_store, sessions, wall_clock_ms)
@@ -220,6 +223,7 @@ class _Controller:
             self._slot,
             settings,
             before_record=self._attributes.settle,
+            class_of=self._retention.of,
             disk_bytes=self._config.disk.budget_bytes or self._space.look().size,
             on_run=self._run_recorded,
             on_broken=self._fail,

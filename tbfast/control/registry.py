@@ -222,6 +222,10 @@ class Registry:
         """Whether a device with this number exists."""
         return self._store.has_number(number)
 
+    def devices(self) -> AsyncIterator[Device]:
+        """All devices, in id order; the loop runs on meanwhile."""
+        return self._matching(DeviceQuery())
+
     async def page(self, query: DeviceQuery) -> DevicePage:
         """Ids of one page of devices; the loop runs on while a long list is searched."""
         first = query.page * query.page_size

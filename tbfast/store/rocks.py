@@ -59,14 +59,14 @@ def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: in
     """
     cache = Cache.new_hyper_clock_cache(8_388_608, 4_096)
     made = options(write_buffer_bytes=write_buffer_bytes, cache=cache)
-    return open_with(path, dict.fromkeys(families, made))
+    return open_with(path, made, dict.fromkeys(families, made))
 
 
-def open_with(path: Path, families: Mapping[str, Options]) -> Rdict:
-    """`open_families` with options of its own for each; those of "default" are the database's."""
+def open_with(path: Path, base: Options, families: Mapping[str, Options]) -> Rdict:
+    """`open_families` with options of its own for each; `base`: of the database as a whole."""
     with translated(path):
         _create_directory(path)
-        return Rdict(str(path), families["default"], column_families=dict(families))
+        return Rdict(str(path), base, column_families=dict(families))
 
 
 def close(db: Rdict, path: Path) -> None:

@@ -30,7 +30,8 @@ class SeriesFiles:
             with rocks.translated(path):
                 names = [*FIXED, *(n for n in Rdict.list_cf(str(path)) if n not in FIXED)]
         self._cache = Cache.new_hyper_clock_cache(CACHE_BYTES, 16_384)
-        self.db = rocks.open_with(path, {name: self._options(name) for name in names})
+        families = {name: self._options(name) for name in names}
+        self.db = rocks.open_with(path, families["default"], families)
         self.keys, self.latest, self.deleted = map(self.db.get_column_family, FIXED[1:])
         self.chunks = {n: self.db.get_column_family(n) for n in names if n not in FIXED}
         self._number = max((int(name[1:]) for name in self.chunks), default=0)

@@ -1,8 +1,8 @@
 """Chunks of several runs made into few (design section 3).
 
-Of equal times the row of the latest run stays, and rows that were deleted by then are left out.  The
-new chunks carry the number of the latest run in them: of rows in other chunks they win over the same
-ones as before.
+Of equal times the row of the latest run stays, and rows that were deleted by then are left out.
+The new chunks carry the number of the latest run in them: of rows in other chunks they win over the
+same ones as before.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -13,7 +13,6 @@ from tbfast.errors import StoreError
 
 from tbfast._ext.batch cimport TBF_MORE, TBF_OK, tbf_status
 from tbfast._ext.chunk cimport (
-    TBF_CHUNK_BATCH,
     open_chunk,
     tbf_cell,
     tbf_chunk,

@@ -1,8 +1,8 @@
 """Which chunks the columns of one device go to (design section 3).
 
-Small series, and larger ones that share their times with another, go into the device's common chunk
-(key 0), where shared times are written once; the rest earn a chunk of their own, so that reading one
-key does not fetch the others.
+Small series, and larger ones that share their times with another, go into the device's common
+chunk (key 0), where shared times are written once; the rest earn a chunk of their own, so that
+reading one key does not fetch the others.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
