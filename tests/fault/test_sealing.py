@@ -23,7 +23,11 @@ from tests.support.node import Node, running_node
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
-OFTEN = {"TBFAST_SERIES__HEAD_BYTES": "1048576", "TBFAST_SERIES__SEAL_INTERVAL_MS": "1000"}
+OFTEN = {
+    "TBFAST_SERIES__HEAD_BYTES": "1048576",
+    "TBFAST_SERIES__SEAL_INTERVAL_MS": "1000",
+    "TBFAST_SERIES__JOIN_RUNS": "2",
+}
 SECONDS = float(os.environ.get("TBFAST_TEST_SEALING_SECONDS", "12"))
 HELD_BYTES = 1 << 20  # of a journal, when what is sealed is trimmed
 SEALED_S = 15.0
@@ -55,7 +59,16 @@ def sealed_points(node: Node) -> int:
         store.close()
 
 
-def test_kills_while_sealing(tmp_path: Path) -> None:
+def segments(node: Node) -> list[int]:
+    """Levels of the segments of a stopped node: 0 = not joined."""
+    store = SeriesStore(Layout(node.data_dir).series)
+    try:
+        return [segment.level for window in store.windows() for segment in window.segments]
+    finally:
+        store.close()
+
+
+def test_kills_while_sealing_and_joining(tmp_path: Path) -> None:
     print(f"TBFAST_TEST_SEED={SEED}")
     deadline = time.monotonic() + SECONDS
     with running_node(tmp_path / "data", env=OFTEN) as node:
@@ -72,6 +85,8 @@ def test_kills_while_sealing(tmp_path: Path) -> None:
         assert node.stop() == 0
         audit_stopped(node, record)
         assert sealed_points(node) >= 2 * load.acked  # keys n and text; some again after a crash
+        levels = segments(node)
+        assert max(levels) > 0, "nothing was joined"
         node.start()
         assert audit(node, record) == load.acked
 
