@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.head import Head
 from tbfast._ext.metrics import Slot
@@ -74,6 +75,7 @@ class SealService:
         self._stopping = asyncio.Event()
         self._unrecorded: tuple[Head, dict[int, Cursor]] | None = None  # frozen, with its cursors
         self._keys_stored = 1
+        self._folded_run = 0  # changes since are not in the records of their devices
         self._hurried = False
 
     def restore(self) -> None:
@@ -83,6 +85,9 @@ class SealService:
         self._keys_stored = self._tail.key_count + 1
         for device, packed in self._store.latest():
             self._tail.restore_latest(device, packed)
+        for packed in self._store.changes():
+            self._tail.restore_changes(packed)
+        self._folded_run = self._store.recorded
         self._tail.restore_cursors(self._store.cursors())
         for journal in self._store.tombstones.journals():
             self._tail.restore_deleted(journal, *self._store.tombstones.replayed(journal))
@@ -144,6 +149,7 @@ class SealService:
             self._slot.add(words.SEALED_POINTS, record.points)
             self._on_run(cursors)
             await self._patiently(self._upkeep.expire)
+            await self._fold()
             log.debug("run recorded", run=record.number, points=record.points)
             return record
 
@@ -165,15 +171,34 @@ class SealService:
                 self._on_broken(error)
                 raise
 
+    async def _fold(self) -> None:
+        """Every so often: changes of latest values go into the records of their devices."""
+        runs = self._store.recorded - self._folded_run
+        if runs < limits.LATEST_RUNS and self._store.changes_bytes < limits.LATEST_BYTES:
+            return
+        before = self._store.next_change
+        start = 0
+        # Changes of devices that were looked at already come after `before`.
+        while (
+            packed := self._tail.pack_stale(start, LATEST_SERIES_PER_STEP, self._keys_stored)
+        ) is not None:
+            if packed:
+                write = partial(self._store.write_latest, packed)
+                await self._patiently(partial(self._in_thread, write))
+            start += LATEST_SERIES_PER_STEP
+        forget = partial(self._store.forget_changes, before)
+        await self._patiently(partial(self._in_thread, forget))
+        self._folded_run = self._store.recorded
+
     async def _seal(self, head: Head, cursors: dict[int, Cursor]) -> RunRecord:
         names = self._tail.names_from(self._keys_stored)
         record = await self._in_thread(lambda: self._write_chunks(head, cursors, names))
         for start in range(0, head.series_held, LATEST_SERIES_PER_STEP):
             # Series that began after the freeze may have keys whose names are not stored yet.
-            packed = self._tail.pack_latest(
+            packed = self._tail.pack_changes(
                 head, start, LATEST_SERIES_PER_STEP, self._keys_stored + len(names)
             )
-            await self._in_thread(partial(self._store.write_latest, packed))
+            await self._in_thread(partial(self._store.write_changes, packed))
         if self._before_record is not None:
             await self._before_record()
         await self._in_thread(lambda: self._store.finish_run(record))
@@ -208,8 +233,8 @@ class SealService:
         after it.
         """
         names = self._tail.names_from(self._keys_stored)
-        latest = [(device, self._tail.pack_device(device)) for device in devices]
-        await self._in_thread(lambda: self._store.write_deletes(names, latest))
+        changes = b"".join(map(self._tail.pack_device_changes, devices))
+        await self._in_thread(lambda: self._store.write_deletes(names, changes))
 
     async def drop_oldest(self) -> int | None:
         """Points of the oldest sealed window, dropped; None when only the newest is left."""

@@ -24,6 +24,7 @@ log = get_logger("tbfast.tail")
 LIVE_QUEUE_BYTES = 1 << 20  # per subscriber; beyond it the subscription is ended
 _WHERE = struct.Struct("<IIQ")  # journal, epoch, sequence: block header, offset 8
 _DEFS_BYTES = struct.Struct("<I")
+_EVERY_KEY = (1 << 32) - 1
 _TELEMETRY, _ATTRIBUTES = 0, 1  # kinds of records
 
 Cursor = tuple[int, int]
@@ -179,11 +180,26 @@ class TailService:
         """Latest values of a device from the series store."""
         self._tail.restore_latest(device, packed)
 
-    def pack_latest(
-        self, head: Head, start: int, count: int, keys_end: int
-    ) -> list[tuple[int, bytes]]:
-        """Latest values of devices in a head, for the series store: keys below `keys_end`."""
-        return self._tail.pack_latest(head, start, count, keys_end)
+    def restore_changes(self, packed: bytes) -> None:
+        """Changes of latest values since, from the series store."""
+        self._tail.restore_changes(packed)
+
+    def pack_changes(self, head: Head, start: int, count: int, keys_end: int) -> bytes:
+        """Latest values of series in a head, for the series store: keys below `keys_end`."""
+        return self._tail.pack_changes(head, start, count, keys_end)
+
+    def pack_device_changes(self, device: int) -> bytes:
+        """Latest values of one device, or that it is gone."""
+        return self._tail.pack_device_changes(device, _EVERY_KEY)
+
+    def pack_stale(
+        self, start: int, count: int, keys_end: int
+    ) -> list[tuple[int, bytes | None]] | None:
+        """Devices with changes that their records in the series store lack, of `count` from place
+        `start` on; None at the end."""
+        if not self._tail.numbers(start, 1):
+            return None
+        return self._tail.pack_stale(start, count, keys_end)
 
     def feed(self, scan: RangeScan, device: int) -> None:
         """Gives the rows that no recorded run holds to a range scan."""
@@ -279,10 +295,6 @@ class TailService:
     def rewrite_latest(self, device: int, scan: RangeScan) -> None:
         """Takes the points of a scan (limit 1, newest first) as latest values, if newer."""
         self._tail.rewrite_latest(device, scan)
-
-    def pack_device(self, device: int) -> bytes | None:
-        """Latest values of one device for the series store; None when it was deleted."""
-        return self._tail.pack_device(device)
 
     def numbers(self, start: int, count: int) -> list[int]:
         """Numbers of devices seen, from the one in place `start`."""

@@ -10,7 +10,8 @@ Column families:
     default   b"f" format version, b"n" next run number, b"c" -> State, b"w" + window -> Window
     keys      key number (u32) -> name
     deleted   device (u64), number (u64) -> Tombstone
-    latest    device (u64) -> latest value of each of its series
+    latest    device (u64) -> latest value of each of its series, without
+    changes   number (u64) -> those of some series since, oldest first
     w<number> chunks of runs, j<number> joined ones: device (u64), key number or 0 (u32), run (u32)
 
 All numbers in keys are big-endian.  Key numbers belong to this store, not to a journal epoch.
@@ -96,6 +97,10 @@ class SeriesStore:
             self.tombstones = self._read_tombstones()
             stored = self._files.db.get(b"n")
             self._begun = _U32.unpack(stored)[0] - 1 if stored else 0
+            self._next_change, self._changes_bytes = 1, 0
+            for key, packed in rocks.pairs(self._files.changes, path):
+                self._next_change = _U64.unpack(key)[0] + 1
+                self._changes_bytes += len(packed)
         except BaseException:
             self.close()
             raise
@@ -224,13 +229,48 @@ class SeriesStore:
             batch.put(_U32.pack(number), name, handle)
         self._files.write(batch)
 
-    def write_latest(self, values: Iterable[tuple[int, bytes]]) -> None:
-        """Latest values per device; durable with the next recorded run."""
+    def write_changes(self, packed: bytes) -> None:
+        """Latest values of series that have changed; durable with the next recorded run."""
+        batch = WriteBatch(raw_mode=True)
+        self._put_changes(batch, packed)
+        self._files.write(batch)
+
+    def _put_changes(self, batch: WriteBatch, packed: bytes) -> None:
+        if packed:
+            handle = self._files.db.get_column_family_handle("changes")
+            batch.put(_U64.pack(self._next_change), packed, handle)
+            self._next_change += 1
+            self._changes_bytes += len(packed)
+
+    @property
+    def changes_bytes(self) -> int:
+        """Of all changes that are kept."""
+        return self._changes_bytes
+
+    @property
+    def next_change(self) -> int:
+        """Number of the next change that is written."""
+        return self._next_change
+
+    def write_latest(self, values: Iterable[tuple[int, bytes | None]]) -> None:
+        """Records of devices (None = gone), with all changes so far; durable with
+        `forget_changes`."""
         batch = WriteBatch(raw_mode=True)
         handle = self._files.db.get_column_family_handle("latest")
-        for device, value in values:
-            batch.put(_U64.pack(device), value, handle)
+        for device, packed in values:
+            if packed is None:
+                batch.delete(_U64.pack(device), handle)
+            else:
+                batch.put(_U64.pack(device), packed, handle)
         self._files.write(batch)
+
+    def forget_changes(self, before: int) -> None:
+        """Drops changes with smaller numbers: the devices' records have them."""
+        batch = WriteBatch(raw_mode=True)
+        handle = self._files.db.get_column_family_handle("changes")
+        batch.delete_range(_U64.pack(0), _U64.pack(before), handle)
+        self._files.write_synced(batch)
+        self._changes_bytes = sum(map(len, self.changes()))
 
     def finish_run(self, run: RunRecord) -> None:
         """Flushes the run's chunks, then records the run: from here on it is visible."""
@@ -315,6 +355,11 @@ class SeriesStore:
         for key, name in rocks.pairs(self._files.keys, self.path):
             yield _U32.unpack(key)[0], name
 
+    def changes(self) -> Iterator[bytes]:
+        """Changes of latest values that came after the records of `latest`, in order."""
+        for _, packed in rocks.pairs(self._files.changes, self.path):
+            yield packed
+
     def latest(self) -> Iterator[tuple[int, bytes]]:
         """(device, packed latest values)."""
         for key, packed in rocks.pairs(self._files.latest, self.path):
@@ -322,10 +367,8 @@ class SeriesStore:
 
     # --- deletes -------------------------------------------------------------------------
 
-    def write_deletes(
-        self, names: Iterable[tuple[int, bytes]], latest: Iterable[tuple[int, bytes | None]]
-    ) -> None:
-        """Makes new tombstones durable, with the latest values they left (None = device removed).
+    def write_deletes(self, names: Iterable[tuple[int, bytes]], latest: bytes) -> None:
+        """Makes new tombstones durable, with the changes of latest values they made.
 
         names: of the key numbers in them.  After an error the next call tries the rest again.
         """
@@ -341,12 +384,7 @@ class SeriesStore:
         family = self._files.db.get_column_family_handle("keys")
         for number, name in names:
             batch.put(_U32.pack(number), name, family)
-        family = self._files.db.get_column_family_handle("latest")
-        for device, packed in latest:
-            if packed is None:
-                batch.delete(_U64.pack(device), family)
-            else:
-                batch.put(_U64.pack(device), packed, family)
+        self._put_changes(batch, latest)
         try:
             self._files.write_synced(batch)
         except BaseException:

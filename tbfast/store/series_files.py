@@ -14,7 +14,7 @@ from tbfast.store.windows import family_name
 WRITE_BUFFER_BYTES: Final = 8 << 20
 CACHE_BYTES: Final = 16 << 20
 CHUNK_KEY: Final = struct.Struct(">QII")  # device, key number or 0, run
-FIXED: Final = ("default", "keys", "latest", "deleted")
+FIXED: Final = ("default", "keys", "latest", "deleted", "changes")
 
 
 class SeriesFiles:
@@ -32,7 +32,8 @@ class SeriesFiles:
         self._cache = Cache.new_hyper_clock_cache(CACHE_BYTES, 16_384)
         families = {name: self._options(name) for name in names}
         self.db = rocks.open_with(path, families["default"], families)
-        self.keys, self.latest, self.deleted = map(self.db.get_column_family, FIXED[1:])
+        fixed = [self.db.get_column_family(name) for name in FIXED[1:]]
+        self.keys, self.latest, self.deleted, self.changes = fixed
         self.chunks = {n: self.db.get_column_family(n) for n in names if n not in FIXED}
         self._number = max((int(name[1:]) for name in self.chunks), default=0)
         self._unwanted: set[str] = set()  # what a full disk did not let go
@@ -108,6 +109,7 @@ class SeriesFiles:
 
     def close(self) -> None:
         """Releases the files."""
-        for family in (*self.chunks.values(), self.keys, self.latest, self.deleted):
+        fixed = (self.keys, self.latest, self.deleted, self.changes)
+        for family in (*self.chunks.values(), *fixed):
             rocks.close(family, self.path)
         rocks.close(self.db, self.path)

@@ -112,7 +112,7 @@ def test_power_cuts_while_sealing(tmp_path: Path) -> None:
 def test_latest_and_keys_after_a_killed_controller(tmp_path: Path) -> None:
     """What is sealed is not replayed: the journals no longer have it."""
     with running_node(tmp_path / "data", env=OFTEN) as node:
-        tokens = node.add_devices(4)
+        tokens = node.add_devices(16)  # so many that each worker has some
         with running_load(node.mqtt_port, tokens) as load:
             load.wait_acked(2000)
             record = load.finish()

@@ -37,7 +37,16 @@ MESSAGES = st.tuples(
 BURSTS = st.tuples(DEVICES, st.sampled_from(KEYS), st.integers(65, 150), st.integers(-2000, 2000))
 CRASHES = st.tuples(
     st.sampled_from(
-        ["begin_run", "window_for", "write_keys", "write_chunks", "write_latest", "finish_run"]
+        [
+            "begin_run",
+            "window_for",
+            "write_keys",
+            "write_chunks",
+            "write_changes",
+            "finish_run",
+            "write_latest",
+            "forget_changes",
+        ]
     ),
     st.integers(0, 2),
     st.booleans(),
@@ -78,6 +87,8 @@ class SeriesModel(RuleBasedStateMachine):
         self.runs: set[int] = set()
         self.batch_bytes = mock.patch("tbfast.control.sealer.WRITE_BATCH_BYTES", SMALL_BATCH_BYTES)
         self.batch_bytes.start()
+        self.latest_runs = mock.patch("tbfast.limits.LATEST_RUNS", 2)
+        self.latest_runs.start()
         self.arrivals = 0
         self.classes = {1: 0, 2: 0, 3: 1}
         self.storage = self._opened(self.directory / "0")
@@ -173,10 +184,11 @@ class SeriesModel(RuleBasedStateMachine):
         self, step: tuple[str, int, bool], delete: Delete | None, late: Message | None
     ) -> None:
         self.storage.store.crash_at = step
+        recorded = self.storage.store.recorded
         try:
             self.runner.run(self._sealed(delete, late))
         except Crash:
-            if step == ("finish_run", 0, False):
+            if self.storage.store.recorded > recorded:
                 self._recorded()
         else:
             self._recorded()
@@ -372,6 +384,7 @@ class SeriesModel(RuleBasedStateMachine):
             self.storage.close()
             self.runner.close()
             self.batch_bytes.stop()
+            self.latest_runs.stop()
             shutil.rmtree(self.directory)
 
 

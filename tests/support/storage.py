@@ -57,8 +57,14 @@ class CrashingStore(SeriesStore):
     def write_chunks(self, *arguments: Any) -> None:
         self._step("write_chunks", *arguments)
 
+    def write_changes(self, *arguments: Any) -> None:
+        self._step("write_changes", *arguments)
+
     def write_latest(self, *arguments: Any) -> None:
         self._step("write_latest", *arguments)
+
+    def forget_changes(self, *arguments: Any) -> None:
+        self._step("forget_changes", *arguments)
 
     def finish_run(self, *arguments: Any) -> None:
         self._step("finish_run", *arguments)

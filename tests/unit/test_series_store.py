@@ -66,7 +66,7 @@ def test_run_numbers_are_never_given_twice(storage: Storage) -> None:
     assert [*given, record.number] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("step", ["write_chunks", "write_latest", "finish_run"])
+@pytest.mark.parametrize("step", ["write_chunks", "write_changes", "finish_run"])
 def test_chunks_of_an_unrecorded_run_are_invisible(storage: Storage, step: str) -> None:
     sealed(storage, 1)
     storage.write(0, 1, (2, {"a": "2"}))
