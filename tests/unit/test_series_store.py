@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rocksdict import Options, Rdict
 
+from tbfast import limits
 from tbfast._ext.series import RangeScan
 from tbfast.config import Series
 from tbfast.errors import StoreBusy, StoreError
@@ -351,3 +352,39 @@ def test_a_damaged_table_names_the_path(storage: Storage) -> None:
             stored(store)
         finally:
             store.close()
+
+
+# --- latest values ---------------------------------------------------------------------------
+
+
+def test_a_run_writes_the_latest_values_of_its_series_only(storage: Storage) -> None:
+    storage.write(0, 1, (1, {f"k{n}": str(n) for n in range(500)}))
+    seal(storage)
+    first = storage.store.changes_bytes
+    storage.write(0, 1, (2, {"k7": "9"}))
+    seal(storage)
+    assert first > 2_000
+    assert storage.store.changes_bytes - first < 20
+    storage.trim()
+    reopened(storage)
+    latest = parsed(asyncio.run(storage.reads.latest(1, None)))
+    assert len(latest) == 500
+    assert latest["k7"] == [{"ts": 2, "value": 9}]
+
+
+def test_changes_of_latest_values_go_to_the_records_now_and_then(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LATEST_RUNS", 3)
+    for ts in range(7):
+        storage.write(0, 1, (ts, {"a": str(ts)}))
+        storage.write(0, 2, (ts, {f"k{ts}": "1"}))
+        seal(storage)
+        assert len(list(storage.store.changes())) == (ts + 1) % 3
+    assert [device for device, _ in storage.store.latest()] == [1, 2]
+    storage.trim()
+    reopened(storage)
+    assert storage.replayed == 0
+    latest = parsed(asyncio.run(storage.reads.latest(1, None)))
+    assert latest == {"a": [{"ts": 6, "value": 6}]}
+    assert asyncio.run(storage.reads.keys(2)) == [f"k{n}" for n in range(7)]
