@@ -83,9 +83,9 @@ class SealService:
         for number, name in self._store.key_names():
             self._tail.restore_key(number, name)
         self._keys_stored = self._tail.key_count + 1
-        for device, packed in self._store.latest():
+        for device, packed in self._store.latest.records():
             self._tail.restore_latest(device, packed)
-        for packed in self._store.changes():
+        for packed in self._store.latest.changes():
             self._tail.restore_changes(packed)
         self._folded_run = self._store.recorded
         self._tail.restore_cursors(self._store.cursors())
@@ -174,19 +174,19 @@ class SealService:
     async def _fold(self) -> None:
         """Every so often: changes of latest values go into the records of their devices."""
         runs = self._store.recorded - self._folded_run
-        if runs < limits.LATEST_RUNS and self._store.changes_bytes < limits.LATEST_BYTES:
+        if runs < limits.LATEST_RUNS and self._store.latest.changes_bytes < limits.LATEST_BYTES:
             return
-        before = self._store.next_change
+        before = self._store.latest.next_change
         start = 0
         # Changes of devices that were looked at already come after `before`.
         while (
             packed := self._tail.pack_stale(start, LATEST_SERIES_PER_STEP, self._keys_stored)
         ) is not None:
             if packed:
-                write = partial(self._store.write_latest, packed)
+                write = partial(self._store.latest.write_records, packed)
                 await self._patiently(partial(self._in_thread, write))
             start += LATEST_SERIES_PER_STEP
-        forget = partial(self._store.forget_changes, before)
+        forget = partial(self._store.latest.forget_changes, before)
         await self._patiently(partial(self._in_thread, forget))
         self._folded_run = self._store.recorded
 
@@ -198,7 +198,7 @@ class SealService:
             packed = self._tail.pack_changes(
                 head, start, LATEST_SERIES_PER_STEP, self._keys_stored + len(names)
             )
-            await self._in_thread(partial(self._store.write_changes, packed))
+            await self._in_thread(partial(self._store.latest.write_changes, packed))
         if self._before_record is not None:
             await self._before_record()
         await self._in_thread(lambda: self._store.finish_run(record))

@@ -31,6 +31,7 @@ from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
 from tbfast.store.joins import Join
+from tbfast.store.latest import LatestValues
 from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
 from tbfast.store.tombstones import KEY as TOMBSTONE_KEY
 from tbfast.store.tombstones import Tombstones, decode
@@ -50,7 +51,6 @@ from tbfast.store.windows import (
 FORMAT_VERSION: Final = 2
 WRITE_BATCH_BYTES: Final = 65_536  # the GIL is held during one write
 _U32: Final = struct.Struct(">I")
-_U64: Final = struct.Struct(">Q")
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -97,10 +97,7 @@ class SeriesStore:
             self.tombstones = self._read_tombstones()
             stored = self._files.db.get(b"n")
             self._begun = _U32.unpack(stored)[0] - 1 if stored else 0
-            self._next_change, self._changes_bytes = 1, 0
-            for key, packed in rocks.pairs(self._files.changes, path):
-                self._next_change = _U64.unpack(key)[0] + 1
-                self._changes_bytes += len(packed)
+            self.latest = LatestValues(self._files)
         except BaseException:
             self.close()
             raise
@@ -229,49 +226,6 @@ class SeriesStore:
             batch.put(_U32.pack(number), name, handle)
         self._files.write(batch)
 
-    def write_changes(self, packed: bytes) -> None:
-        """Latest values of series that have changed; durable with the next recorded run."""
-        batch = WriteBatch(raw_mode=True)
-        self._put_changes(batch, packed)
-        self._files.write(batch)
-
-    def _put_changes(self, batch: WriteBatch, packed: bytes) -> None:
-        if packed:
-            handle = self._files.db.get_column_family_handle("changes")
-            batch.put(_U64.pack(self._next_change), packed, handle)
-            self._next_change += 1
-            self._changes_bytes += len(packed)
-
-    @property
-    def changes_bytes(self) -> int:
-        """Of all changes that are kept."""
-        return self._changes_bytes
-
-    @property
-    def next_change(self) -> int:
-        """Number of the next change that is written."""
-        return self._next_change
-
-    def write_latest(self, values: Iterable[tuple[int, bytes | None]]) -> None:
-        """Records of devices (None = gone), with all changes so far; durable with
-        `forget_changes`."""
-        batch = WriteBatch(raw_mode=True)
-        handle = self._files.db.get_column_family_handle("latest")
-        for device, packed in values:
-            if packed is None:
-                batch.delete(_U64.pack(device), handle)
-            else:
-                batch.put(_U64.pack(device), packed, handle)
-        self._files.write(batch)
-
-    def forget_changes(self, before: int) -> None:
-        """Drops changes with smaller numbers: the devices' records have them."""
-        batch = WriteBatch(raw_mode=True)
-        handle = self._files.db.get_column_family_handle("changes")
-        batch.delete_range(_U64.pack(0), _U64.pack(before), handle)
-        self._files.write_synced(batch)
-        self._changes_bytes = sum(map(len, self.changes()))
-
     def finish_run(self, run: RunRecord) -> None:
         """Flushes the run's chunks, then records the run: from here on it is visible."""
         changed = {
@@ -355,16 +309,6 @@ class SeriesStore:
         for key, name in rocks.pairs(self._files.keys, self.path):
             yield _U32.unpack(key)[0], name
 
-    def changes(self) -> Iterator[bytes]:
-        """Changes of latest values that came after the records of `latest`, in order."""
-        for _, packed in rocks.pairs(self._files.changes, self.path):
-            yield packed
-
-    def latest(self) -> Iterator[tuple[int, bytes]]:
-        """(device, packed latest values)."""
-        for key, packed in rocks.pairs(self._files.latest, self.path):
-            yield _U64.unpack(key)[0], packed
-
     # --- deletes -------------------------------------------------------------------------
 
     def write_deletes(self, names: Iterable[tuple[int, bytes]], latest: bytes) -> None:
@@ -384,7 +328,7 @@ class SeriesStore:
         family = self._files.db.get_column_family_handle("keys")
         for number, name in names:
             batch.put(_U32.pack(number), name, family)
-        self._put_changes(batch, latest)
+        self.latest.put_changes(batch, latest)
         try:
             self._files.write_synced(batch)
         except BaseException:

@@ -44,7 +44,7 @@ CRASHES = st.tuples(
             "write_chunks",
             "write_changes",
             "finish_run",
-            "write_latest",
+            "write_records",
             "forget_changes",
         ]
     ),

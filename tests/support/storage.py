@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,24 @@ class CrashingStore(SeriesStore):
 
     crash_at: tuple[str, int, bool] | None = None
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for name in ("write_changes", "write_records", "forget_changes"):
+            method = getattr(self.latest, name)
+            setattr(self.latest, name, partial(self._around, name, method))
+
     def _step(self, name: str, *arguments: Any) -> Any:
+        return self._around(name, getattr(super(), name), *arguments)
+
+    def _around(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
         method, calls, before = self.crash_at or ("", 0, True)
         if method != name:
-            return getattr(super(), name)(*arguments)
+            return work(*arguments)
         if calls:
             self.crash_at = method, calls - 1, before
-            return getattr(super(), name)(*arguments)
+            return work(*arguments)
         if not before:
-            getattr(super(), name)(*arguments)
+            work(*arguments)
         raise Crash(name)
 
     def begin_run(self) -> int:
@@ -56,15 +66,6 @@ class CrashingStore(SeriesStore):
 
     def write_chunks(self, *arguments: Any) -> None:
         self._step("write_chunks", *arguments)
-
-    def write_changes(self, *arguments: Any) -> None:
-        self._step("write_changes", *arguments)
-
-    def write_latest(self, *arguments: Any) -> None:
-        self._step("write_latest", *arguments)
-
-    def forget_changes(self, *arguments: Any) -> None:
-        self._step("forget_changes", *arguments)
 
     def finish_run(self, *arguments: Any) -> None:
         self._step("finish_run", *arguments)

@@ -218,7 +218,7 @@ def test_a_removed_device(storage: Storage, tmp_path: Path) -> None:
     for _ in range(2):
         assert (times(storage), latest(storage)) == ([], {})
         assert (times(storage, device=2), latest(storage, 2)) == ([3], {"a": 3})
-        assert 1 not in dict(storage.store.latest())
+        assert 1 not in dict(storage.store.latest.records())
         killed(storage, tmp_path)
 
 

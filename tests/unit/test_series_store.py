@@ -360,11 +360,11 @@ def test_a_damaged_table_names_the_path(storage: Storage) -> None:
 def test_a_run_writes_the_latest_values_of_its_series_only(storage: Storage) -> None:
     storage.write(0, 1, (1, {f"k{n}": str(n) for n in range(500)}))
     seal(storage)
-    first = storage.store.changes_bytes
+    first = storage.store.latest.changes_bytes
     storage.write(0, 1, (2, {"k7": "9"}))
     seal(storage)
     assert first > 2_000
-    assert storage.store.changes_bytes - first < 20
+    assert storage.store.latest.changes_bytes - first < 20
     storage.trim()
     reopened(storage)
     latest = parsed(asyncio.run(storage.reads.latest(1, None)))
@@ -380,8 +380,8 @@ def test_changes_of_latest_values_go_to_the_records_now_and_then(
         storage.write(0, 1, (ts, {"a": str(ts)}))
         storage.write(0, 2, (ts, {f"k{ts}": "1"}))
         seal(storage)
-        assert len(list(storage.store.changes())) == (ts + 1) % 3
-    assert [device for device, _ in storage.store.latest()] == [1, 2]
+        assert len(list(storage.store.latest.changes())) == (ts + 1) % 3
+    assert [device for device, _ in storage.store.latest.records()] == [1, 2]
     storage.trim()
     reopened(storage)
     assert storage.replayed == 0
