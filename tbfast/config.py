@@ -171,6 +171,30 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = limits.MQTT_IDLE_TIMEOUT_MS
 
 
+class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When a device counts as active (MQTT spec 8.5)."""
+
+    default_inactivity_timeout_in_sec: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=31_536_000,
+            description="s without activity after which a device is inactive, unless its server "
+            "attribute inactivityTimeout (ms) says otherwise",
+            extra={"alias": "DEFAULT_INACTIVITY_TIMEOUT"},
+        ),
+    ] = 600
+    default_state_check_interval_in_sec: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3_600,
+            description="s between two looks at which devices have become inactive",
+            extra={"alias": "DEFAULT_STATE_CHECK_INTERVAL"},
+        ),
+    ] = 60
+
+
 class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The workers' journals."""
 
@@ -309,6 +333,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http = Http()
     json: Json = Json()
     sessions: Sessions = Sessions()
+    state: State = State()
     journal: Journal = Journal()
     series: Series = Series()
     disk: Disk = Disk()

@@ -81,6 +81,9 @@ OPERATIONS_PENDING: Final = 20_000  # per worker, not answered yet; more are ref
 RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are answered 503
 RPC_PENDING: Final = 100_000  # the same for the whole node
 
+# Activity of devices
+ACTIVITY_SCAN_DEVICES: Final = 1_024  # looked at in one turn of the controller's loop
+
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted
 LOG_PEER_BYTES: Final = 64  # bytes of peer data shown, escaped
@@ -115,6 +118,11 @@ REGISTRY_CHANGES: Final = 100_000  # entries of the change log; older readers st
 REGISTRY_NAME_CHARS: Final = 255  # longest device name, label, type or credentials id
 REGISTRY_INFO_BYTES: Final = 65_536  # additionalInfo of one device, encoded
 REGISTRY_INFO_DEPTH: Final = 32  # its nesting
+REGISTRY_PROFILE_BYTES: Final = 1_048_576  # one device profile, encoded, its image included
+REGISTRY_PROFILE_DEPTH: Final = 64  # its nesting
+REGISTRY_PROFILE_CACHE: Final = 1_024  # profiles kept decoded; the oldest is forgotten
+REGISTRY_CREDENTIALS_CHARS: Final = 65_536  # longest credentialsValue
+REGISTRY_UNIQUE_NAMES: Final = 10_000  # names tried for nameConflictPolicy=UNIQUIFY
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched
 REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` says

@@ -2,10 +2,11 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from tbfast import limits
 from tbfast.control.sessions import Sessions
 from tbfast.errors import StoreError
 from tbfast.model.device import Change
@@ -36,6 +37,8 @@ class AttributeService:
         self._now_ms = now_ms
         self._listeners: list[Listener] = []
         self.caught_up: Callable[[], Awaitable[object]] | None = None  # the journals are applied
+        # Server attributes of a device that are newer in memory than on disk.
+        self.overlay: Callable[[int], Mapping[str, bytes]] = _nothing
         self._backlog: deque[_Block] = deque()  # a full disk; sealing waits, so journals keep it
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -49,7 +52,38 @@ class AttributeService:
         """Those of these names that exist, with what was acknowledged before; None = all."""
         if self.caught_up is not None:
             await self.caught_up()
-        return [a for scope in scopes for a in self._store.read(device, scope, names)]
+        return [a for scope in scopes for a in self._read(device, scope, names)]
+
+    def _read(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
+        found = self._store.read(device, scope, names)
+        newer = self.overlay(device) if scope == "SERVER_SCOPE" else None
+        if not newer:
+            return found
+        kept = [a for a in found if a.name not in newer]
+        now_ms = self._now_ms()
+        fresh = [
+            Attribute(name, now_ms, text)
+            for name, text in newer.items()
+            if names is None or name in names
+        ]
+        return sorted(kept + fresh)
+
+    def stored(self, device: int, scope: Scope, name: str) -> bytes | None:
+        """The JSON text of one attribute as it is on disk; None where there is none."""
+        found = self._store.read(device, scope, (name,))
+        return found[0].text if found else None
+
+    def devices_with_true(self, scope: Scope, name: str, after: int) -> list[int]:
+        """Some of the devices above a number whose attribute is true, in order; [] = no more."""
+        return self._store.devices_with(scope, name, b"true", after, limits.REST_SCAN_ROWS)
+
+    async def save_server(self, values: Mapping[int, Mapping[str, bytes]]) -> None:
+        """Server attributes of many devices as JSON text, in one write; durable on return."""
+        now_ms = self._now_ms()
+        await self._store.save_many("SERVER_SCOPE", values, now_ms)
+        for device, named in values.items():
+            saved = [Attribute(name, now_ms, text) for name, text in named.items()]
+            self._changed(device, "SERVER_SCOPE", saved, ())
 
     def for_device(self, device: int, request: ReadAttributes) -> Attributes:
         """What a device asked for (MQTT spec 4.2)."""
@@ -117,6 +151,10 @@ class AttributeService:
     ) -> None:
         for listener in list(self._listeners):
             listener(device, scope, saved, deleted)
+
+
+def _nothing(device: int) -> Mapping[str, bytes]:
+    return {}
 
 
 def _object(values: Iterable[tuple[str, bytes]]) -> bytes:

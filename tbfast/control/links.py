@@ -18,6 +18,7 @@ from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.auth import StoredCredentials
 from tbfast.model.device import Change
+from tbfast.model.transport import DEFAULT_MQTT
 from tbfast.obs.log import get_logger
 
 log = get_logger("tbfast.links")
@@ -33,6 +34,7 @@ class _Worker:
         self.channel = channel
         self.journal_id = hello.journal_id
         self.owed_bytes = 0
+        self.profiles: set[str] = set()  # of which it was told; the others are all defaults
         self.asked: dict[int, asyncio.Task[None]] = {}  # operations under way, by request
 
     def send(self, message: msg.Message) -> None:
@@ -64,6 +66,7 @@ class LinkServer:
         self._changes = 0  # told to the workers
         self._server: asyncio.AbstractServer | None = None
         self._unsubscribe: Callable[[], None] | None = None
+        self.on_active: Callable[[list[int]], None] = _ignored
 
     async def listen(self, path: Path) -> None:
         """Starts accepting."""
@@ -125,6 +128,8 @@ class LinkServer:
                 self._sessions.closed(self._workers[channel], device, slot, generation)
             case msg.Listen():
                 self._sessions.listens(self._workers[channel], message)
+            case msg.Active(devices):
+                self.on_active(devices)
             case msg.Delivered(push, state):
                 self._sessions.delivered(push, state)
             case msg.Ask():
@@ -175,7 +180,7 @@ class LinkServer:
         if sealed is not None:
             channel.send(msg.Trim(*sealed))
         for change in changes or ():
-            channel.send(_changed_message(change))
+            self._tell_change(worker, change)
         log.info("worker linked", journal=worker.journal_id, pid=hello.pid, after=cursor)
 
     # --- registry ----------------------------------------------------------------------------
@@ -187,6 +192,12 @@ class LinkServer:
             # What a worker has been told to forget must not reach it again from before the change.
             if changes == self._changes:
                 break
+        worker = self._workers.get(channel)
+        if worker is None:
+            return  # gone
+        for profile in {c.profile for c in found if c is not None} - worker.profiles:
+            if self._registry.profiles.mqtt(profile) is not DEFAULT_MQTT:
+                self._tell_profile(worker, profile)
         channel.send(msg.Found(lookup.request, found))
 
     async def _credentials(self, credentials_id: str) -> StoredCredentials | None:
@@ -200,14 +211,28 @@ class LinkServer:
             device=device.number,
             device_name=device.name,
             transport=profile.transport_type,
-            value=credentials.value or "",
+            value="" if credentials.type == "X509_CERTIFICATE" else credentials.value or "",
+            profile=profile.id,
         )
 
     def _changed(self, change: Change) -> None:
         self._changes += 1
-        message = _changed_message(change)
-        for channel in self._workers:
-            channel.send(message)
+        for worker in self._workers.values():
+            self._tell_change(worker, change)
+
+    def _tell_change(self, worker: _Worker, change: Change) -> None:
+        if change.kind == "device_profile":
+            # First: who has seen the change's revision never asks for it again.
+            self._tell_profile(worker, change.id)
+        worker.send(_changed_message(change))
+
+    def _tell_profile(self, worker: _Worker, profile: str) -> None:
+        settings = self._registry.profiles.mqtt(profile)
+        worker.send(msg.Profile(profile, settings))
+        if settings is None:
+            worker.profiles.discard(profile)
+        else:
+            worker.profiles.add(profile)
 
     # --- operations --------------------------------------------------------------------------
 
@@ -269,6 +294,10 @@ class LinkServer:
             log.limited("link_task", level, "answering a worker failed", error=str(error))
             if not isinstance(error, TbfastError):
                 raise error
+
+
+def _ignored(devices: list[int]) -> None:
+    """Nobody wants to know."""
 
 
 def _changed_message(change: Change) -> msg.Changed:

@@ -17,6 +17,7 @@ from tbfast import __version__
 from tbfast._ext import metrics as words
 from tbfast._ext.series import split_definitions
 from tbfast.config import Config
+from tbfast.control.activity import Activity
 from tbfast.control.attributes import AttributeService
 from tbfast.control.deletes import DeleteService
 from tbfast.control.disk import DiskWatch
@@ -149,6 +150,8 @@ class _Controller:
         await self._links.listen(self._layout.link)
         sealing = loop.create_task(self._sealer.run())
         sealing.add_done_callback(self._task_ended)
+        state = loop.create_task(self._activity.run())
+        state.add_done_callback(self._task_ended)
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
@@ -163,9 +166,12 @@ class _Controller:
         if self._broken:
             sealing.cancel()
             watching.cancel()
+            state.cancel()
             return EXIT_STORE
         await self._links.close()
         await self._writer.finish()
+        state.cancel()
+        await self._activity.finish()
         sweeping.cancel()
         await self._deletes.close()
         watching.cancel()
@@ -210,11 +216,12 @@ class _Controller:
             registered=self._registry.has_number,
             on_attributes=self._attributes.applied,
         )
+        operations = DeviceOperations(self._attributes, self._rpc, sessions, wall_clock_ms)
         self._links = LinkServer(
             self._registry,
             self._tail,
             sessions,
-            DeviceOperations(self._attributes, self._rpc, sessions),
+            operations,
             self._store.cursors,
         )
         self._sealer = SealService(
@@ -236,6 +243,20 @@ class _Controller:
         )
         self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
+        state = self._config.state
+        self._activity = Activity(
+            self._attributes,
+            self._tail,
+            self._registry.has_number,
+            wall_clock_ms,
+            timeout_ms=state.default_inactivity_timeout_in_sec * 1000,
+            check_ms=state.default_state_check_interval_in_sec * 1000,
+        )
+        sessions.on_opened = self._connected
+        sessions.on_closed = self._activity.disconnected
+        self._links.on_active = self._active
+        operations.on_asked = self._activity.touched
+        self._registry.subscribe(self._activity.registry_changed)
         self._watches = Watches()
         self._tail.listen(self._watches)
         self._attributes.subscribe(self._watches.attributes_changed)
@@ -262,6 +283,15 @@ class _Controller:
             type_cast=self._config.json.type_cast_enabled,
             max_string=self._config.json.max_string_value_length,
         )
+
+    def _connected(self, device: int, monotonic_ms: int) -> None:
+        now_ms = int(asyncio.get_running_loop().time() * 1000)
+        self._activity.connected(device, wall_clock_ms() - (now_ms - monotonic_ms))
+
+    def _active(self, devices: list[int]) -> None:
+        now_ms = wall_clock_ms()
+        for device in devices:
+            self._activity.touched(device, now_ms)
 
     def _run_recorded(self, cursors: dict[int, Cursor]) -> None:
         self._links.run_recorded(cursors)
@@ -298,7 +328,7 @@ class _Controller:
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("sealing or watching the disk ended", error=str(error))
+            log.error("a task of the controller ended", error=str(error))
             self._broken = True
             self._stop.set()
 

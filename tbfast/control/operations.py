@@ -1,6 +1,7 @@
 """What devices ask of the controller: each operation to the service that carries it out."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from tbfast.control.attributes import AttributeService
@@ -28,13 +29,22 @@ CALL_TIMEOUT_S: Final = 60.0  # transport.client_side_rpc.timeout of ThingsBoard
 class DeviceOperations:
     """All methods belong to one event loop; cancelling one gives its waiting up."""
 
-    def __init__(self, attributes: AttributeService, rpc: RpcService, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        attributes: AttributeService,
+        rpc: RpcService,
+        sessions: Sessions,
+        now_ms: Callable[[], int],
+    ) -> None:
         self._attributes = attributes
         self._rpc = rpc
         self._sessions = sessions
+        self._now_ms = now_ms
+        self.on_asked: Callable[[int, int], None] = _ignored  # device, Unix time in ms
 
     async def carry_out(self, device: int, operation: Operation) -> Result:
         """The result; Refusal instead of an error that the device must hear of."""
+        self.on_asked(device, self._now_ms())
         try:
             match operation:
                 case ReadAttributes():
@@ -67,3 +77,7 @@ class DeviceOperations:
             return await told
         finally:
             stop()
+
+
+def _ignored(device: int, at_ms: int) -> None:
+    """Nobody wants to know."""

@@ -2,12 +2,14 @@
 
 import secrets
 import string
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from tbfast import limits
 from tbfast.errors import Conflict, LocalError
+
+T = TypeVar("T")
 
 TOKEN_CHARS: Final = 20
 _TOKEN_ALPHABET: Final = string.ascii_letters + string.digits
@@ -57,24 +59,33 @@ def checked_label(label: str | None) -> str | None:
     return label if not label else checked("device label", label)
 
 
-def checked_info(info: dict[str, Any] | None) -> dict[str, Any] | None:
-    """additionalInfo is free but bounded in size and depth; integers have 64 bits."""
-    if info is None:
-        return None
-    level: list[Any] = [info]
-    for _ in range(limits.REGISTRY_INFO_DEPTH):
+def checked_json(what: str, value: T, size: int, depth: int) -> T:
+    """Free JSON is bounded in encoded bytes and in nesting; integers have 64 bits."""
+    level: list[Any] = [value]
+    for _ in range(depth):
         level = [child for node in level for child in _children(node)]
         if not level:
             break
     else:
-        raise InvalidEntity(f"additionalInfo is deeper than {limits.REGISTRY_INFO_DEPTH} levels")
+        raise InvalidEntity(f"{what} is deeper than {depth} levels")
     try:
-        size = len(msgspec.msgpack.encode(info))
+        encoded = len(msgspec.msgpack.encode(value))
     except OverflowError as error:
-        raise InvalidEntity("additionalInfo holds an integer of more than 64 bits") from error
-    if size > limits.REGISTRY_INFO_BYTES:
-        raise InvalidEntity(f"additionalInfo is longer than {limits.REGISTRY_INFO_BYTES} bytes")
-    return info
+        raise InvalidEntity(f"{what} holds an integer of more than 64 bits") from error
+    except UnicodeEncodeError as error:
+        raise InvalidEntity(f"{what} holds text that is not Unicode") from error
+    if encoded > size:
+        raise InvalidEntity(f"{what} is longer than {size} bytes")
+    return value
+
+
+def checked_info(info: dict[str, Any] | None) -> dict[str, Any] | None:
+    """additionalInfo, an object or nothing."""
+    if info is None:
+        return None
+    return checked_json(
+        "additionalInfo", info, limits.REGISTRY_INFO_BYTES, limits.REGISTRY_INFO_DEPTH
+    )
 
 
 def _children(node: Any) -> list[Any]:

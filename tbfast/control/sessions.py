@@ -28,7 +28,7 @@ class Sessions:
         self._pushes: dict[int, tuple[Worker, Outcome]] = {}  # as many as workers have under way
         self._push = itertools.count(1)
         self._polls: dict[tuple[int, bool], list[Callable[[Notice], None]]] = {}
-        self.on_opened: Callable[[int], None] = _ignored  # device number
+        self.on_opened: Callable[[int, int], None] = _ignored  # device, CONNECT (monotonic ms)
         self.on_closed: Callable[[int], None] = _ignored
         self.on_ready_for_calls: Callable[[int], None] = _ignored  # wants calls, also open ones
 
@@ -41,8 +41,7 @@ class Sessions:
                 return
             _take_over(*older)
         self._sessions[session.device] = (worker, session)
-        if older is None:
-            self.on_opened(session.device)
+        self.on_opened(session.device, session.at_ms)
         if session.rpc:
             self.on_ready_for_calls(session.device)
 
@@ -138,7 +137,7 @@ class Sessions:
         return bool(waiting)
 
 
-def _ignored(device: int) -> None:
+def _ignored(*_: int) -> None:
     """Nobody wants to know."""
 
 

@@ -359,6 +359,15 @@ class TailService:
             if mine:
                 subscription.push(mine)
 
+    def active_since(self, since_ms: int, start: int, count: int) -> list[tuple[int, int]]:
+        """(device number, commit time) of those among `count` places that had rows since."""
+        return self._tail.active_since(since_ms, start, count)
+
+    @property
+    def devices_seen(self) -> int:
+        """Places of devices in use."""
+        return self._tail.devices_seen
+
     # --- reads -------------------------------------------------------------------------------
 
     def latest(self, device: int, keys: list[str] | None) -> tuple[bytes, list[str]]:

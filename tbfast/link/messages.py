@@ -9,6 +9,7 @@ import msgspec
 
 from tbfast.model.auth import StoredCredentials
 from tbfast.model.operations import Delivery, Notice, Operation, Result
+from tbfast.model.transport import MqttProfile
 
 LINK_VERSION = 1
 
@@ -84,6 +85,16 @@ class Found(msgspec.Struct, array_like=True, tag=7, frozen=True):
 
     request: int
     credentials: list[StoredCredentials | None]
+
+
+class Profile(msgspec.Struct, array_like=True, tag=21, frozen=True):
+    """How sessions of a profile's devices behave from now on; None = it was deleted.
+
+    Sent before the first credentials that name it, unless it is the default, and on every change.
+    """
+
+    profile: str
+    mqtt: MqttProfile | None
 
 
 class Changed(msgspec.Struct, array_like=True, tag=8, frozen=True):
@@ -183,6 +194,12 @@ class Delivered(msgspec.Struct, array_like=True, tag=19, frozen=True):
     state: Delivery
 
 
+class Active(msgspec.Struct, array_like=True, tag=20, frozen=True):
+    """Devices that did something since the last report and sent no row with it."""
+
+    devices: list[int]
+
+
 Message = (
     Hello
     | KeyTable
@@ -203,4 +220,6 @@ Message = (
     | Listen
     | Notify
     | Delivered
+    | Active
+    | Profile
 )

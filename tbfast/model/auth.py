@@ -3,10 +3,14 @@
 import msgspec
 
 from tbfast.model.device import CredentialsType
+from tbfast.model.transport import DEFAULT_MQTT, MqttProfile
 
 
-class StoredCredentials(msgspec.Struct, frozen=True):
-    """What the registry knows under a credentials id; `value` only for MQTT_BASIC."""
+class StoredCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the registry knows under a credentials id; `value` as stored, of a certificate nothing.
+
+    `mqtt`: what sessions of the profile go by; workers fill it in, it does not travel with this.
+    """
 
     credentials_id: str
     type: CredentialsType
@@ -14,6 +18,8 @@ class StoredCredentials(msgspec.Struct, frozen=True):
     device_name: str
     transport: str = "DEFAULT"
     value: str = ""
+    profile: str = ""
+    mqtt: MqttProfile = DEFAULT_MQTT
 
 
 class Presented(msgspec.Struct, frozen=True):

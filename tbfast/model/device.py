@@ -1,10 +1,10 @@
-"""Devices, their credentials and profiles, and the changes made to them (REST spec 3, 4, 5)."""
+"""Devices, their credentials, and the changes made to the registry (REST spec 3, 4)."""
 
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-CredentialsType = Literal["ACCESS_TOKEN", "MQTT_BASIC", "X509_CERTIFICATE"]
+CredentialsType = Literal["ACCESS_TOKEN", "MQTT_BASIC", "X509_CERTIFICATE", "LWM2M_CREDENTIALS"]
 ChangeKind = Literal[
     "device",
     "credentials",
@@ -23,7 +23,7 @@ ChangeOp = Literal["created", "updated", "deleted"]
 
 NAME_INDEX = "name:"
 CREDENTIALS_INDEX = "credentials:"
-PROFILE_NAME_INDEX = "profile-name:"
+DEVICE_OF_INDEX = "device-of:"  # + id of a profile, customer or package : id of a device
 
 DEFAULT_PROFILE_NAME = "default"
 
@@ -33,6 +33,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
     ``number`` is the node-local row key: at least 1, never reused, never sent to another node
     (0 only while the registry has not assigned it yet). ``version`` grows by one per save.
+    ``type`` is the name of the profile. ``data`` is ``deviceData`` of REST spec 3, None when both
+    of its parts are DEFAULT. ``firmware_id``, ``software_id``: the device's own packages.
     """
 
     id: str
@@ -43,6 +45,9 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     additional_info: dict[str, Any] | None = None
     customer_id: str | None = None
+    data: dict[str, Any] | None = None
+    firmware_id: str | None = None
+    software_id: str | None = None
     created_ms: int
     version: int = 1
 
@@ -64,18 +69,6 @@ class DeviceRecord(msgspec.Struct, frozen=True):
 
     device: Device
     credentials: Credentials
-
-
-class DeviceProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """What devices of one type have in common."""
-
-    id: str
-    name: str
-    description: str | None = None
-    transport_type: str = "DEFAULT"
-    default: bool = False
-    created_ms: int
-    version: int = 1
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from tbfast.errors import StoreError
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode
 from tbfast.model.operations import CallServer, Delivery, Notice, Result
+from tbfast.model.transport import MqttProfile
 from tbfast.net import worker
 from tbfast.net.strangers import Strangers
 from tbfast.net.worker import Commits
@@ -361,6 +362,11 @@ class MqttPort:
             engine.shutdown(code, reason, self.reactor.mono_ms)
             self._pump(slot, engine)
 
+    def active_since(self, since_ms: int) -> list[int]:
+        """Devices whose sessions received a packet since then that is no plain telemetry."""
+        engines = self._engines
+        return [d for d, live in self._live.items() if engines[live.slot].last_ms >= since_ms]
+
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]:
         """(device, slot, generation, accepted at ms, listens to attributes, to calls) of each."""
         return [
@@ -389,6 +395,15 @@ class MqttPort:
             was = self._engines[live.slot].credentials
             if found is None or was is None or not _same_secret(found, was):
                 self._shut(live.slot, ReasonCode.ADMINISTRATIVE_ACTION, "credentials were revoked")
+            else:
+                self._engines[live.slot].profile_changed(found.mqtt)
+
+    def profile_changed(self, profile: str, mqtt: MqttProfile) -> None:
+        """Sessions of that profile go by these settings from the next packet on."""
+        for live in self._live.values():
+            engine = self._engines[live.slot]
+            if engine.credentials is not None and engine.credentials.profile == profile:
+                engine.profile_changed(mqtt)
 
     # --- time and the end --------------------------------------------------------------------
 

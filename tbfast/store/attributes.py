@@ -9,7 +9,7 @@ JSON text of the value.
 import asyncio
 import contextlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -95,6 +95,24 @@ class AttributeStore:
             every.append(_attribute(key[len(prefix) :].decode("utf-8", "surrogateescape"), raw))
         return every
 
+    def devices_with(
+        self, scope: Scope, name: str, text: bytes, after: int, limit: int
+    ) -> list[int]:
+        """At most `limit` devices above a number whose attribute has this value, in order."""
+        found: list[int] = []
+        with rocks.translated(self._path):
+            it = self._rows.iter()
+            it.seek(_prefix(after + 1, scope) + name.encode())
+            while it.valid() and len(found) < limit:
+                key = it.key()
+                device = _DEVICE.unpack_from(key)[0]
+                wanted = _prefix(device, scope) + name.encode()
+                if key == wanted and it.value()[_HEAD.size :] == text:
+                    found.append(device)
+                it.seek(wanted if key < wanted else _prefix(device + 1, scope) + name.encode())
+            it.status()
+        return found
+
     def cursor(self, journal: int) -> tuple[int, int]:
         """Position of the newest journal block whose client attributes are here."""
         with rocks.translated(self._path):
@@ -126,6 +144,19 @@ class AttributeStore:
                 _HEAD.pack(_VALUE_FORMAT, ts_ms) + text,
                 self._rows_handle,
             )
+        self._write(batch)
+        await self.synced()
+
+    async def save_many(
+        self, scope: Scope, values: Mapping[int, Mapping[str, bytes]], ts_ms: int
+    ) -> None:
+        """Values of many devices in one write; durable on return."""
+        batch = WriteBatch(raw_mode=True)
+        head = _HEAD.pack(_VALUE_FORMAT, ts_ms)
+        for device, named in values.items():
+            prefix = _prefix(device, scope)
+            for name, text in named.items():
+                batch.put(prefix + name.encode(), head + text, self._rows_handle)
         self._write(batch)
         await self.synced()
 

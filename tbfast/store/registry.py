@@ -13,7 +13,7 @@ kind and id), ``number`` (device number to id), ``change`` (revision to Change),
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args
@@ -136,6 +136,25 @@ class RegistryStore:
         """Kind and id of the entity that holds an index key."""
         return self._owner(unique)
 
+    def holder(self, unique: str) -> tuple[Kind, str] | None:
+        """As `find`, of what was last written, which may not be on disk yet."""
+        return self._owner(unique)
+
+    def peek(self, kind: Kind, id: str) -> Entity | None:
+        """The entity as last written, which may not be on disk yet."""
+        return self._entity(kind, id)
+
+    def keys(self, prefix: str, after: str = "", limit: int | None = None) -> list[str]:
+        """Index keys that begin with ``prefix``, without it and in order; after ``after``."""
+        found: list[str] = []
+        start = prefix.encode()
+        from_key = (prefix + after).encode() + (b"\0" if after else b"")
+        for key, _raw in rocks.pairs(self._families["unique"], self._path, from_key):
+            if not key.startswith(start) or len(found) == limit:
+                break
+            found.append(key[len(start) :].decode())
+        return found
+
     async def id_of_number(self, number: int) -> str | None:
         """Id of the device with this number."""
         if number < 1 or number >= self._state.next_number:
@@ -159,6 +178,15 @@ class RegistryStore:
             if len(found) >= limit:
                 break
         return found
+
+    async def entities(self, kind: Kind) -> AsyncIterator[Entity]:
+        """All entities of a kind, in id order; the loop runs on meanwhile."""
+        after = ""
+        while rows := await self.scan(kind, after, limits.REST_SCAN_ROWS):
+            for row in rows:
+                yield row
+            after = rows[-1].id
+            await asyncio.sleep(0)
 
     async def changes_since(self, revision: int) -> list[Change] | None:
         """Changes after ``revision``; None if the log no longer (or not yet) reaches it."""

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from tbfast import limits
 from tbfast.errors import StoreFull, StoreStall, TbfastError
 from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.model.transport import DEFAULT_MQTT, MqttProfile
 from tbfast.obs.log import get_logger
 from tbfast.ops.auth import Lookup, candidate_ids, identify
 from tbfast.store.journal import Journal, Position
@@ -35,9 +38,11 @@ class Sessions(Protocol):
 
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]: ...
     def open_credentials(self) -> list[str]: ...
+    def active_since(self, since_ms: int) -> list[int]: ...
     def close_device(self, device: int, reason: str) -> None: ...
     def taken_over(self, device: int, slot: int, generation: int) -> None: ...
     def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None: ...
+    def profile_changed(self, profile: str, mqtt: MqttProfile) -> None: ...
 
 
 class Polls(Protocol):
@@ -87,9 +92,11 @@ class Directory:
         self._revision = 0
         self._known: dict[str, StoredCredentials] = {}
         self._unknown: dict[str, None] = {}
+        self._profiles: dict[str, MqttProfile] = {}  # as many as are not all defaults
         self._pending: dict[int, _Pending] = {}  # bounded: the rest hears "try later"
         self._rechecks: dict[int, str] = {}
         self._request = 0
+        self._reported_ms = 0
         self.sessions: Sessions | None = None
         self.polls: Polls | None = None
 
@@ -152,17 +159,38 @@ class Directory:
         self._channel.send(msg.Lookup(request, pending.ids))
 
     def _found(self, answer: msg.Found) -> None:
+        credentials = [self._with_profile(found) for found in answer.credentials]
         if (recheck := self._rechecks.pop(answer.request, None)) is not None:
-            self._learn([recheck], answer.credentials)
+            self._learn([recheck], credentials)
             if self.sessions is not None:
-                self.sessions.rechecked(recheck, answer.credentials[0])
+                self.sessions.rechecked(recheck, credentials[0])
             return
         pending = self._pending.pop(answer.request, None)
         if pending is None:
             return
-        self._learn(pending.ids, answer.credentials)
-        fresh = dict(zip(pending.ids, answer.credentials, strict=True))
+        self._learn(pending.ids, credentials)
+        fresh = dict(zip(pending.ids, credentials, strict=True))
         pending.done(pending.decide(fresh.get))
+
+    def _with_profile(self, found: StoredCredentials | None) -> StoredCredentials | None:
+        """The same object of settings for all devices of a profile."""
+        mqtt = self._profiles.get(found.profile) if found is not None else None
+        if found is None or mqtt is None:
+            return found
+        return msgspec.structs.replace(found, mqtt=mqtt)
+
+    def _profile(self, profile: str, mqtt: MqttProfile | None) -> None:
+        """Sessions and what is cached go by the new settings at once (MQTT spec 1.7)."""
+        if mqtt is None or mqtt == DEFAULT_MQTT:
+            mqtt = DEFAULT_MQTT
+            self._profiles.pop(profile, None)
+        else:
+            self._profiles[profile] = mqtt
+        for credentials_id, known in self._known.items():
+            if known.profile == profile:
+                self._known[credentials_id] = msgspec.structs.replace(known, mqtt=mqtt)
+        if self.sessions is not None:
+            self.sessions.profile_changed(profile, mqtt)
 
     def _learn(self, ids: list[str], credentials: list[StoredCredentials | None]) -> None:
         for credentials_id, found in zip(ids, credentials, strict=True):
@@ -189,6 +217,14 @@ class Directory:
         """Tells the controller, which ends older sessions of the device on other workers."""
         if self._channel is not None:
             self._channel.send(msg.SessionOpened(msg.OpenSession(device, slot, generation, at_ms)))
+
+    def report_activity(self) -> None:
+        """Tells which sessions were active since the last report; called every few seconds."""
+        since_ms, self._reported_ms = self._reported_ms, int(self._loop.time() * 1000)
+        if self._channel is not None and self.sessions is not None:
+            devices = self.sessions.active_since(since_ms)
+            if devices:
+                self._channel.send(msg.Active(devices))
 
     def session_closed(self, device: int, slot: int, generation: int) -> None:
         """The session has ended."""
@@ -231,6 +267,8 @@ class Directory:
                 self._feed.add_credit(nbytes)
             case msg.Changed():
                 self._changed(message)
+            case msg.Profile(profile, mqtt):
+                self._profile(profile, mqtt)
             case msg.TakenOver(device, slot, generation):
                 if self.sessions is not None:
                     self.sessions.taken_over(device, slot, generation)
@@ -263,6 +301,7 @@ class Directory:
         if welcome.flush:
             self._known.clear()
             self._unknown.clear()
+            self._profiles.clear()
             unchecked.update(self.sessions.open_credentials() if self.sessions else ())
         for credentials_id in unchecked:
             self._request += 1

@@ -37,6 +37,7 @@ from tbfast.worker.operations import Operations
 log = get_logger("tbfast.worker")
 
 HEARTBEAT_S = 0.5
+ACTIVITY_REPORT_S = 3.0  # transport.sessions.report_timeout of ThingsBoard
 DRAIN_S = 20.0  # longest graceful stop (Kubernetes grants 30 s)
 EXIT_STORE = 70  # the journal could not be opened or has failed: reopen under supervision
 
@@ -215,6 +216,7 @@ class Worker:
         directory: Directory,
         operations: Operations,
     ) -> None:
+        report_s = asyncio.get_running_loop().time() + ACTIVITY_REPORT_S
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
@@ -223,6 +225,9 @@ class Worker:
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
             operations.expire()
+            if asyncio.get_running_loop().time() >= report_s:
+                report_s += ACTIVITY_REPORT_S
+                directory.report_activity()
             pressed = self._space.full or bool(self._controller.get(words.DISK_ALARM))
             if journal.reclaimable(pressed=pressed) and (
                 self._reclaiming is None or self._reclaiming.done()

@@ -1,9 +1,7 @@
 """The REST application over a real Unix socket (REST spec 1, 3, 4, 5, 7)."""
 
 import contextlib
-import http.client
 import json
-import socket
 import uuid
 from pathlib import Path
 from urllib.parse import urlencode
@@ -11,52 +9,8 @@ from urllib.parse import urlencode
 import pytest
 
 from tbfast import limits
-from tests.support.rest_server import NODE, RunningApp, running_app
-
-
-class Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=10)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
-        self.sock.connect(str(self._path))
-
-
-class Api:
-    """One keep-alive connection to the application."""
-
-    def __init__(self, app: RunningApp) -> None:
-        self.app = app
-        self.connection = Connection(app.layout.api)
-
-    def raw(self, method: str, path: str, body: bytes | None = None, **headers: str):
-        self.connection.request(method, path, body, headers)
-        response = self.connection.getresponse()
-        return response, response.read()
-
-    def __call__(self, method: str, path: str, body: object = None, **query: object):
-        target = f"{path}?{urlencode(query, doseq=True)}" if query else path
-        response, text = self.raw(
-            method, target, None if body is None else json.dumps(body).encode()
-        )
-        return response.status, json.loads(text) if text else None
-
-    def error(self, method: str, path: str, body: object = None, **query: object):
-        status, envelope = self(method, path, body, **query)
-        assert envelope.keys() == {"status", "message", "errorCode", "timestamp"}
-        assert envelope["status"] == status
-        return status, envelope["errorCode"], envelope["message"]
-
-    def device(self, name: str, **query: object) -> str:
-        status, body = self("POST", "/api/device", {"name": name}, **query)
-        assert status == 200
-        return body["id"]["id"]
-
-    def number(self, device_id: str) -> int:
-        return self.app.call(self.app.registry.device(device_id)).number
+from tests.support.api import Api, Connection
+from tests.support.rest_server import NODE, running_app
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tbfast.control.registry import Registry
-from tbfast.model.device import CREDENTIALS_INDEX, NAME_INDEX
+from tbfast.model.device import CREDENTIALS_INDEX, DEVICE_OF_INDEX, NAME_INDEX
 from tbfast.store.registry import RegistryStore
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ async def check(
         found = await registry.lookup_credentials(token)
         assert found is not None
         assert found[0] == device
-    page_ids = {e.id for e in await registry._store.scan("device", "", 1_000_000)}
+    page_ids = {e.id for e in await registry.store.scan("device", "", 1_000_000)}
     assert not deleted & page_ids
     made = await registry.create_device("after", "after")
     highest = max((int(number) for _, _, number in devices.values()), default=0)
@@ -87,6 +87,7 @@ async def check_indexes(path: Path) -> None:
     """Every index key points at an entity that claims it, and the other way round."""
     store = RegistryStore(path)
     registry = Registry(store)
+    await registry.profiles.start()
     entities = await store.scan("device", "", 1_000_000)
     profiles = await store.scan("device_profile", "", 1_000_000)
     keys = [key.decode() for key in store._families["unique"].keys()]  # noqa: SIM118
@@ -96,6 +97,7 @@ async def check_indexes(path: Path) -> None:
         assert set(entity.unique) == {
             NAME_INDEX + record.device.name,
             CREDENTIALS_INDEX + record.credentials.credentials_id,
+            f"{DEVICE_OF_INDEX}{record.device.profile_id}:{entity.id}",
         }
         assert await store.id_of_number(entity.number) == entity.id
     assert len(list(store._families["number"].keys())) == len(entities)

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tbfast.control.registry import DeviceQuery, Registry
+from tbfast.control.registry import DeviceDraft, DeviceQuery, Registry
 from tbfast.errors import Conflict
 from tbfast.model.device import Change
 
@@ -69,7 +69,7 @@ class RegistryModel(RuleBasedStateMachine):
         id = data.draw(st.sampled_from(sorted(self.devices)))
         _, token, number = self.devices[id]
         possible = self._free(name, token, but=id)
-        work = self.registry.update_device(id, name=name, label=None, additional_info=None)
+        work = self.registry.change_device(id, DeviceDraft(name=name))
         if self._expect(possible, work) is not None:
             self.devices[id] = (name, token, number)
 

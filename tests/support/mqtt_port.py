@@ -37,7 +37,9 @@ class Directory:
     ) -> None:
         token = client.user_name or ""
         number = self.numbers.setdefault(token, len(self.numbers) + 1)
-        found = StoredCredentials(token, "ACCESS_TOKEN", number, f"device {number}")
+        found = StoredCredentials(
+            token, "ACCESS_TOKEN", number, f"device {number}", profile=f"profile of {token}"
+        )
         if self.cold:
             self.waiting.append(lambda: done(found))
         else:

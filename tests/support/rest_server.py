@@ -215,7 +215,12 @@ class RunningApp:
             )
         )
         config = uvicorn.Config(
-            app, uds=str(self.layout.api), ws="none", lifespan="off", log_config=None
+            app,
+            uds=str(self.layout.api),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            timeout_keep_alive=60,
         )
         self._server = _Server(config, self._started)
         try:

@@ -1,10 +1,8 @@
 """What the command line prints without asking anyone: help, settings, limits, escapes."""
 
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,23 +11,14 @@ from tbfast import config, limits
 from tbfast.cli import limits_table, main, output
 
 ROOT = Path(__file__).parents[2]
-QUICK_S = 0.5 if os.environ.get("TBFAST_SANITIZE") == "1" else 0.15
 
 
-def test_help_is_quick_and_names_every_command() -> None:
-    # The best of several: a busy machine must not fail this.
-    best = 1.0
-    for _ in range(20):
-        if best < QUICK_S:
-            break
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "tbfast.cli.main", "--help"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        best = min(best, time.perf_counter() - start)
+def test_help_names_every_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tbfast.cli.main", "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert all(f"    {command.name} " in done.stdout for command in main.COMMANDS)
-    assert best < QUICK_S
 
 
 def test_help_loads_no_command() -> None:

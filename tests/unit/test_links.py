@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
+
 from tbfast._ext.metrics import Slot
 from tbfast.control.links import LinkServer
-from tbfast.control.registry import Registry
+from tbfast.control.registry import ProfileDraft, Registry
 from tbfast.control.sessions import Sessions
 from tbfast.control.tail import TailService
 from tbfast.link import messages as msg
@@ -22,6 +24,7 @@ from tbfast.model.operations import (
     Reply,
     RpcRequest,
 )
+from tbfast.model.transport import DEFAULT_MQTT, MqttProfile
 from tbfast.store.journal import Position
 from tbfast.worker.directory import Directory
 from tbfast.worker.operations import Operations as WorkerOperations
@@ -144,6 +147,54 @@ def test_an_answer_never_overtakes_the_change_that_made_it_stale(tmp_path):
     with_controller(tmp_path, work)
 
 
+def mqtt(topic: str, name: str = "meter") -> ProfileDraft:
+    data = {"transportConfiguration": {"type": "MQTT", "deviceTelemetryTopic": topic}}
+    return ProfileDraft(name=name, transport_type="MQTT", data=data)
+
+
+def test_a_profile_is_told_before_the_first_credentials_that_name_it(tmp_path):
+    async def work(controller: Controller) -> None:
+        registry = controller.registry
+        profile = await registry.profiles.save(mqtt("/t"))
+        for name in ("a", "b"):
+            await registry.create_device(name, name, type="meter")
+        await registry.create_device("c", "c")
+        channel = controller.hello(0)
+        for request, token in enumerate(("c", "a", "b", "nobody")):
+            controller.links.message(channel, msg.Lookup(request, [token]))
+        await until(lambda: len(channel.of(msg.Found)) == 4)
+        (told,) = channel.of(msg.Profile)
+        assert told == msg.Profile(profile.id, registry.profiles.mqtt(profile.id))
+        assert told.mqtt.telemetry_topic == "/t"
+        first = next(m for m in channel.of(msg.Found) if m.request == 1)
+        assert first.credentials[0].profile == profile.id
+        assert channel.sent.index(told) < channel.sent.index(first)
+
+    with_controller(tmp_path, work)
+
+
+def test_a_changed_profile_is_told_before_its_revision(tmp_path):
+    async def work(controller: Controller) -> None:
+        registry = controller.registry
+        profile = await registry.profiles.save(mqtt("/t"))
+        channel = controller.hello(0, revision=registry.revision)
+        await until(lambda: channel.of(msg.Welcome))
+        seen = registry.revision
+        await registry.profiles.save(mqtt("/u"), profile.id)
+        await registry.profiles.delete(profile.id)
+        await until(lambda: len(channel.of(msg.Changed)) == 2)
+        told = [m for m in channel.sent if isinstance(m, msg.Profile | msg.Changed)]
+        assert [type(m).__name__ for m in told] == ["Profile", "Changed"] * 2
+        assert told[0].mqtt is None or told[0].mqtt.telemetry_topic == "/u"
+        assert told[2] == msg.Profile(profile.id, None)
+        # A worker that was away meanwhile.
+        other = controller.hello(1, revision=seen)
+        await until(lambda: len(other.of(msg.Changed)) == 2)
+        assert other.of(msg.Profile)[-1] == msg.Profile(profile.id, None)
+
+    with_controller(tmp_path, work)
+
+
 def test_a_session_that_closes_right_after_hello_is_forgotten(tmp_path):
     async def work(controller: Controller) -> None:
         first = controller.hello(0, msg.OpenSession(5, 1, 1, 1000), revision=1)
@@ -190,6 +241,10 @@ class _Sessions:
     def __init__(self) -> None:
         self.credentials: list[str] = []
         self.checked: list[tuple[str, StoredCredentials | None]] = []
+        self.edited: list[tuple[str, MqttProfile]] = []
+
+    def profile_changed(self, profile, mqtt):
+        self.edited.append((profile, mqtt))
 
     def open_sessions(self):
         return []
@@ -214,6 +269,50 @@ def with_directory(work: Callable[[Directory, _Sessions], None]) -> None:
 
 def welcome(revision: int, *, flush: bool = False) -> msg.Welcome:
     return msg.Welcome(0, 0, 1 << 20, revision, flush)
+
+
+SETTINGS = MqttProfile(telemetry_topic="/t")
+KNOWN = StoredCredentials("T", "ACCESS_TOKEN", 5, "pump", profile="p")
+
+
+def test_sessions_and_cached_credentials_share_the_settings_of_their_profile():
+    def work(directory: Directory, sessions: _Sessions) -> None:
+        channel, found = Channel(), []
+        directory.channel_opened(channel)
+        directory.message(channel, welcome(7))
+        directory.find_token("T", found.append, found.clear)
+        directory.find_token("U", found.append, found.clear)
+        directory.message(channel, msg.Profile("p", SETTINGS))
+        for lookup in channel.of(msg.Lookup):
+            answer = msgspec.structs.replace(KNOWN, credentials_id=lookup.ids[0])
+            directory.message(channel, msg.Found(lookup.request, [answer]))
+        assert [c.mqtt for c in found] == [SETTINGS] * 2
+        assert found[0].mqtt is found[1].mqtt
+        edited = MqttProfile(telemetry_topic="/u")
+        directory.message(channel, msg.Profile("p", edited))
+        directory.message(channel, msg.Profile("q", SETTINGS))
+        assert directory.token("T").mqtt is edited
+        directory.message(channel, msg.Profile("p", MqttProfile()))
+        assert directory.token("T").mqtt is DEFAULT_MQTT
+        assert sessions.edited == [
+            ("p", SETTINGS), ("p", edited), ("q", SETTINGS), ("p", DEFAULT_MQTT),
+        ]  # fmt: skip
+
+    with_directory(work)
+
+
+def test_a_worker_that_starts_afresh_forgets_settings():
+    def work(directory: Directory, sessions: _Sessions) -> None:
+        sessions.credentials = ["T"]
+        channel = Channel()
+        directory.channel_opened(channel)
+        directory.message(channel, msg.Profile("p", SETTINGS))
+        directory.message(channel, welcome(7, flush=True))
+        (lookup,) = channel.of(msg.Lookup)
+        directory.message(channel, msg.Found(lookup.request, [KNOWN]))
+        assert sessions.checked == [("T", KNOWN)]
+
+    with_directory(work)
 
 
 def test_sessions_between_hello_and_welcome_are_reported():

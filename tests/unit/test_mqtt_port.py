@@ -9,6 +9,7 @@ from tbfast._ext import metrics as words
 from tbfast.codec import mqtt as codec
 from tbfast.engine.mqtt import session
 from tbfast.model import mqtt as m
+from tbfast.model.transport import DEFAULT_MQTT, MqttProfile
 from tests.support.mqtt_port import Client, Port, connect_packet, publish, running_port
 
 
@@ -45,6 +46,23 @@ def test_groups_of_packets_outside_the_hot_path_are_bounded(tmp_path):
             assert [(await client.receive()).packet_id for _ in range(100)] == [*range(1, 101)]
             largest = max(size for _, size in node.metrics.groups)
             assert largest < limits.BATCH_GROUP_BYTES + 2 * len(payload)
+
+    asyncio.run(run())
+
+
+def test_an_edited_profile_reaches_its_open_sessions(tmp_path):
+    edited = MqttProfile(telemetry_topic="/t")
+
+    async def run() -> None:
+        async with running_port(tmp_path) as node:
+            for token in ("a", "b"):
+                client = await node.connect()
+                client.send(connect_packet(token))
+                await client.receive()
+            node.port.profile_changed("profile of b", edited)
+            engines = node.port._engines.values()
+            found = {e.credentials.credentials_id: e.credentials.mqtt for e in engines}
+            assert found == {"a": DEFAULT_MQTT, "b": edited}
 
     asyncio.run(run())
 

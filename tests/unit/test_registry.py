@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tbfast import limits
-from tbfast.control.registry import DeviceQuery, Registry
+from tbfast.control.registry import DeviceDraft, DeviceQuery, Registry
 from tbfast.control.rules import InvalidEntity, UniqueConflict
 from tbfast.errors import Conflict, NotFound
 
@@ -31,8 +31,8 @@ def run(tmp_path: Path):
 
 def test_first_opening_makes_the_default_profile_once(run) -> None:
     async def profile(registry: Registry):
-        assert len(await registry.profiles()) == 1
-        return await registry.default_profile(), registry.tenant_id
+        assert len(await registry.profiles.all()) == 1
+        return await registry.profiles.default(), registry.tenant_id
 
     first, second = run(profile), run(profile)
     assert first == second
@@ -56,7 +56,7 @@ def test_create_and_find(run) -> None:
         assert await registry.device_by_number(0) is None
         found = await registry.lookup_credentials("T1")
         assert found is not None
-        assert found == (device, record.credentials, await registry.default_profile())
+        assert found == (device, record.credentials, await registry.profiles.default())
         for nobody in ("", "T2", "\ud800"):
             assert await registry.lookup_credentials(nobody) is None
 
@@ -86,7 +86,7 @@ def test_taken_names_and_tokens(run) -> None:
         with pytest.raises(UniqueConflict, match="already assigned"):
             await registry.update_credentials(first.id, "U")
         with pytest.raises(UniqueConflict, match="such name"):
-            await registry.update_device(first.id, name="b", label=None, additional_info=None)
+            await registry.change_device(first.id, DeviceDraft(name="b"))
 
     run(work)
 
@@ -152,18 +152,16 @@ def test_additional_info_is_bounded(run, info: dict[str, object], words: str) ->
 def test_update_and_versions(run) -> None:
     async def work(registry: Registry) -> None:
         device = (await registry.create_device("a", "T")).device
-        changed = await registry.update_device(
-            device.id, name="b", label="L", additional_info=None, version=1
+        changed = await registry.change_device(
+            device.id, DeviceDraft(name="b", label="L"), version=1
         )
         assert (changed.device.version, changed.device.number) == (2, device.number)
         assert changed.credentials.version == 1
         assert await registry.device_by_name("a") is None
         with pytest.raises(Conflict, match="version 1 is stale"):
-            await registry.update_device(
-                device.id, name="c", label=None, additional_info=None, version=1
-            )
+            await registry.change_device(device.id, DeviceDraft(name="c"), version=1)
         with pytest.raises(NotFound, match="is not found"):
-            await registry.update_device("nobody", name="c", label=None, additional_info=None)
+            await registry.change_device("nobody", DeviceDraft(name="c"))
 
     run(work)
 
@@ -257,9 +255,9 @@ def test_a_new_type_makes_a_profile(run) -> None:
         )
         assert len({r.device.profile_id for r in results}) == 1
         assert {r.device.type for r in results} == {"meter"}
-        assert len(await registry.profiles()) == 2
+        assert len(await registry.profiles.all()) == 2
         with pytest.raises(NotFound, match="profile"):
-            await registry.create_device("x", profile_id="nope")
+            await registry.add_device(DeviceDraft(name="x", profile_id="nope"))
 
     run(work)
 

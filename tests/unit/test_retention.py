@@ -8,7 +8,7 @@ import pytest
 
 from tbfast import config, limits
 from tbfast.config import ConfigError, Series
-from tbfast.control.registry import Registry
+from tbfast.control.registry import DeviceDraft, ProfileDraft, Registry
 from tbfast.control.retention import RetentionClasses
 from tests.support.storage import Storage
 
@@ -110,14 +110,16 @@ def test_devices_are_followed_through_the_registry(tmp_path: Path) -> None:
             assert (classes.of(meter.number), classes.of(plain.number)) == (1, 0)
             door = (await registry.create_device("d1", type="door")).device
             await _until(lambda: classes.of(door.number) == 2)
-            await registry.update_device(
-                meter.id, name="m1", label=None, type="door", additional_info=None
-            )
+            await registry.change_device(meter.id, DeviceDraft(name="m1", type="door"))
             await _until(lambda: classes.of(meter.number) == 2)
-            await registry.update_device(
-                meter.id, name="m1", label=None, type="default", additional_info=None
-            )
+            await registry.change_device(meter.id, DeviceDraft(name="m1", type="default"))
             await _until(lambda: classes.of(meter.number) == 0)
+            profile = await registry.profiles.by_name("door")
+            assert profile is not None
+            await registry.profiles.save(ProfileDraft(name="meter2"), profile.id)
+            await _until(lambda: classes.of(door.number) == 0)
+            await registry.profiles.save(ProfileDraft(name="door"), profile.id)
+            await _until(lambda: classes.of(door.number) == 2)
             await registry.delete_device(door.id)
             await _until(lambda: classes.of(door.number) == 0)
         finally:

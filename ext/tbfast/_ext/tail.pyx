@@ -729,6 +729,22 @@ cdef class Tail:
         cdef uint32_t i
         return [self.devices[i].number for i in range(start, min(start + count, self.device_count))]
 
+    def active_since(self, int64_t since_ms, uint32_t start, uint32_t count):
+        """(number, commit time of the last record) of those among `count` places it came since."""
+        cdef uint32_t i
+        cdef device *d
+        found = []
+        for i in range(start, min(start + count, self.device_count)):
+            d = &self.devices[i]
+            if d.activity_ms >= since_ms and d.activity_ms and not d.gone:
+                found.append((d.number, d.activity_ms))
+        return found
+
+    @property
+    def devices_seen(self):
+        """Places of devices in use."""
+        return self.device_count
+
     # --- reads ---------------------------------------------------------------------------
 
     @property

@@ -12,6 +12,7 @@ from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
+from tbfast.control.rest.profiles import ProfileRoutes
 from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
@@ -38,6 +39,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
     """All of them, in the order in which paths must be tried."""
     return [
         *DeviceRoutes(services.registry).endpoints(),
+        *ProfileRoutes(services.registry).endpoints(),
         *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),
         *RpcRoutes(services.registry, services.rpc).endpoints(),

@@ -1,4 +1,4 @@
-"""Devices, credentials and profile infos over REST (REST spec 3, 4, 5)."""
+"""Devices and credentials over REST (REST spec 3, 4)."""
 
 from collections.abc import AsyncIterator
 
@@ -7,10 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from tbfast import limits
-from tbfast.control.registry import DevicePage, DeviceQuery, Registry
+from tbfast.control.credentials import CredentialsDraft
+from tbfast.control.registry import DeviceDraft, DevicePage, DeviceQuery, Registry
 from tbfast.control.rest import params, shapes
 from tbfast.control.rest.callers import visible_device
-from tbfast.control.rest.endpoints import Endpoint
+from tbfast.control.rest.endpoints import NAMING, PAGING, Endpoint, Query, answer
 from tbfast.control.rest.errors import ITEM_NOT_FOUND, RestError
 from tbfast.errors import NotFound
 from tbfast.model.device import Device
@@ -25,41 +26,72 @@ class DeviceRoutes:
     def endpoints(self) -> list[Endpoint]:
         """Paths in the order they must be tried."""
         return [
-            Endpoint("POST", "/api/device", self.save, "tenant"),
-            Endpoint("POST", "/api/device/credentials", self.save_credentials, "tenant"),
-            Endpoint("GET", "/api/device/{id}/credentials", self.credentials, "user"),
-            Endpoint("GET", "/api/device/{id}", self.get, "user"),
+            Endpoint(
+                "POST", "/api/device", self.save, "tenant",
+                body=shapes.DeviceInput, answer=shapes.DeviceBody,
+                query=(Query(name="accessToken"), Query(name="entityGroupId"), *NAMING),
+            ),
+            Endpoint(
+                "POST", "/api/device-with-credentials", self.save_with_credentials, "tenant",
+                body=shapes.DeviceWithCredentials, answer=shapes.DeviceBody, query=NAMING,
+            ),
+            Endpoint(
+                "POST", "/api/device/credentials", self.save_credentials, "tenant",
+                body=shapes.CredentialsInput, answer=shapes.CredentialsBody,
+            ),
+            Endpoint(
+                "GET", "/api/device/{id}/credentials", self.credentials, "user",
+                answer=shapes.CredentialsBody,
+            ),
+            Endpoint("GET", "/api/device/{id}", self.get, "user", answer=shapes.DeviceBody),
             Endpoint("DELETE", "/api/device/{id}", self.delete, "tenant"),
-            Endpoint("GET", "/api/tenant/devices", self.list, "tenant"),
-            Endpoint("GET", "/api/tenant/device", self.by_name, "tenant"),
-            Endpoint("GET", "/api/deviceProfileInfo/default", self.default_profile, "user"),
-            Endpoint("GET", "/api/deviceProfileInfos", self.profiles, "user"),
-        ]
+            Endpoint(
+                "GET", "/api/tenant/devices", self.list, "tenant",
+                answer=shapes.Page[shapes.DeviceBody],
+                query=(*PAGING, Query(name="type"), Query(name="deviceName")),
+            ),
+            Endpoint(
+                "GET", "/api/tenant/device", self.by_name, "tenant",
+                answer=shapes.DeviceBody, query=(Query(name="deviceName", required=True),),
+            ),
+        ]  # fmt: skip
 
     async def save(self, request: Request) -> Response:
         """POST /api/device: create, or update when the body has an id."""
         given = await params.body(request, shapes.DeviceInput)
-        profile_id = (
-            params.entity_id(given.device_profile_id.id) if given.device_profile_id else None
+        token = request.query_params.get("accessToken") or None
+        secret = CredentialsDraft("ACCESS_TOKEN", token) if token and given.id is None else None
+        return await self._saved(request, given, secret)
+
+    async def save_with_credentials(self, request: Request) -> Response:
+        """POST /api/device-with-credentials: both in one step."""
+        given = await params.body(request, shapes.DeviceWithCredentials)
+        return await self._saved(request, given.device, _secret(given.credentials))
+
+    async def _saved(
+        self, request: Request, given: shapes.DeviceInput, secret: CredentialsDraft | None
+    ) -> Response:
+        naming = params.naming(request)
+        draft = DeviceDraft(
+            name=given.name,
+            label=given.label,
+            type=given.type,
+            profile_id=params.referred(given.device_profile_id),
+            customer_id=params.referred(given.customer_id),
+            additional_info=given.additional_info,
+            data=given.device_data,
+            firmware_id=params.referred(given.firmware_id),
+            software_id=params.referred(given.software_id),
         )
         if given.id is None:
-            record = await self._registry.create_device(
-                given.name,
-                request.query_params.get("accessToken") or None,
-                label=given.label,
-                type=given.type,
-                profile_id=profile_id,
-                additional_info=given.additional_info,
-            )
+            record = await self._registry.add_device(draft, secret, naming)
         else:
-            record = await self._registry.update_device(
+            record = await self._registry.change_device(
                 params.entity_id(given.id.id),
-                name=given.name,
-                label=given.label,
-                type=given.type,
-                profile_id=profile_id,
-                additional_info=given.additional_info,
+                draft,
                 version=given.version,
+                secret=secret,
+                naming=naming,
             )
         return self._device(record.device)
 
@@ -69,7 +101,7 @@ class DeviceRoutes:
 
     async def delete(self, request: Request) -> Response:
         """DELETE /api/device/{id}: 200 and an empty body."""
-        await self._registry.delete_device(_path_id(request))
+        await self._registry.delete_device(params.path_id(request))
         return Response()
 
     async def list(self, request: Request) -> Response:
@@ -92,38 +124,23 @@ class DeviceRoutes:
         """GET /api/device/{id}/credentials."""
         device = await visible_device(request, self._registry)
         record = await self._registry.record(device.id)
-        return _json(shapes.credentials_body(record.credentials))
+        return answer(shapes.credentials_body(record.credentials))
 
     async def save_credentials(self, request: Request) -> Response:
         """POST /api/device/credentials: sessions of the old credentials are closed."""
         given = await params.body(request, shapes.CredentialsInput)
+        secret = _secret(given)
         saved = await self._registry.update_credentials(
             params.entity_id(given.device_id.id),
-            given.credentials_id or "",
-            type=given.credentials_type,
-            value=given.credentials_value,
+            secret.id,
+            type=secret.type,
+            value=secret.value,
             version=given.version,
         )
-        return _json(shapes.credentials_body(saved))
-
-    async def default_profile(self, _request: Request) -> Response:
-        """GET /api/deviceProfileInfo/default."""
-        profile = await self._registry.default_profile()
-        return _json(shapes.profile_info(profile, self._registry.tenant_id))
-
-    async def profiles(self, request: Request) -> Response:
-        """GET /api/deviceProfileInfos: a page; there are few profiles."""
-        page = params.integer(request, "page")
-        size = params.integer(request, "pageSize", least=1)
-        wanted = request.query_params.get("textSearch", "").casefold()
-        found = [p for p in await self._registry.profiles() if wanted in p.name.casefold()]
-        shown = found[page * size : (page + 1) * size]
-        data = [shapes.profile_info(p, self._registry.tenant_id) for p in shown]
-        tail = shapes.page_tail(page, size, len(found))
-        return _json({"data": data, **msgspec.to_builtins(tail)})
+        return answer(shapes.credentials_body(saved))
 
     def _device(self, device: Device) -> Response:
-        return _json(shapes.device_body(device, self._registry.tenant_id))
+        return answer(shapes.device_body(device, self._registry.tenant_id))
 
     async def _page(self, query: DeviceQuery, page: DevicePage) -> AsyncIterator[bytes]:
         """The page as it is read, so that a huge ``pageSize`` costs no memory."""
@@ -144,9 +161,7 @@ class DeviceRoutes:
         yield b"]," + tail[1:]
 
 
-def _path_id(request: Request) -> str:
-    return params.entity_id(request.path_params["id"])
-
-
-def _json(body: object) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")
+def _secret(given: shapes.SecretInput) -> CredentialsDraft:
+    return CredentialsDraft(
+        given.credentials_type, given.credentials_id or "", given.credentials_value
+    )

@@ -1,14 +1,16 @@
 """Reading requests: ids, query parameters and bounded JSON bodies; refusals are 400 code 31."""
 
 import uuid
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
 from tbfast import limits
-from tbfast.control.registry import DeviceQuery, SortProperty
+from tbfast.control.registry import DeviceQuery, Naming, SortProperty
 from tbfast.control.rest.errors import BAD_REQUEST, RestError, bad_request
+from tbfast.control.rest.shapes import NULL_UUID, Reference
 
 T = TypeVar("T")
 _INT64_DIGITS = 20
@@ -20,6 +22,17 @@ def entity_id(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError as error:
         raise bad_request(f"Invalid UUID string: {text[:64]}") from error
+
+
+def referred(reference: Reference | None) -> str | None:
+    """The id of a reference in a body; the null UUID is none, as is nothing."""
+    found = None if reference is None else entity_id(reference.id)
+    return None if found == NULL_UUID else found
+
+
+def path_id(request: Request, name: str = "id") -> str:
+    """The id in the path."""
+    return entity_id(request.path_params[name])
 
 
 def integer(request: Request, name: str, default: int | None = None, *, least: int = 0) -> int:
@@ -73,11 +86,54 @@ def keys(request: Request) -> list[str] | None:
     return list(dict.fromkeys(names)) or None
 
 
+class Paging(msgspec.Struct, frozen=True):
+    """One page of a list; page from 0."""
+
+    page: int
+    size: int
+
+    def of(self, found: Sequence[T]) -> Sequence[T]:
+        """The page's part of everything that was found."""
+        return found[self.page * self.size : (self.page + 1) * self.size]
+
+
+def paging(request: Request) -> Paging:
+    """The required parameters of REST spec 1.2."""
+    return Paging(integer(request, "page"), integer(request, "pageSize", least=1))
+
+
+SortKeys = Mapping[str, Callable[[T], Any]]
+
+
+def ordered(request: Request, found: Iterable[T], keys: SortKeys[T]) -> list[T]:
+    """``found`` as sortProperty and sortOrder want it; ``keys`` by property, the first is usual."""
+    name = request.query_params.get("sortProperty") or next(iter(keys))
+    if name not in keys:
+        raise bad_request(f"Unsupported sortProperty: {name[:64]}")
+    return sorted(found, key=keys[name], reverse=descending(request, "sortOrder", "ASC"))
+
+
+def ids(request: Request, name: str) -> list[str]:
+    """Ids as ``name=a,b``, without repetitions."""
+    words = request.query_params.get(name, "").split(",")
+    return list(dict.fromkeys(entity_id(word.strip()) for word in words if word.strip()))
+
+
+def naming(request: Request) -> Naming:
+    """What to do with a name that is taken (REST spec 3)."""
+    return Naming(
+        policy=choice(request, "nameConflictPolicy", Literal["FAIL", "UNIQUIFY"], "FAIL"),
+        separator=request.query_params.get("uniquifySeparator", "_"),
+        strategy=choice(request, "uniquifyStrategy", Literal["RANDOM", "INCREMENTAL"], "RANDOM"),
+    )
+
+
 def device_query(request: Request) -> DeviceQuery:
     """Paging of a device list (REST spec 1.2)."""
+    wanted = paging(request)
     return DeviceQuery(
-        page=integer(request, "page"),
-        page_size=integer(request, "pageSize", least=1),
+        page=wanted.page,
+        page_size=wanted.size,
         text_search=request.query_params.get("textSearch", ""),
         type=request.query_params.get("type") or None,
         sort_property=_sort_property(request),

@@ -34,6 +34,7 @@ from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode as Code
+from tbfast.model.transport import MqttProfile
 
 CONNECT = 1
 PUBACK = 4
@@ -211,6 +212,11 @@ class MqttSession(Requests):
         else:
             self._close(Code.MALFORMED_PACKET, str(error), now)
 
+    @property
+    def last_ms(self) -> int:
+        """Time of the last packet that came on the event path."""
+        return self._last_ms
+
     def timeout(self, now: int) -> None:
         """The deadline has passed."""
         if self.state in (State.NEW, State.AUTHENTICATING):
@@ -287,6 +293,11 @@ class MqttSession(Requests):
         early, self._early, self._early_bytes = self._early, None, 0
         for frame in early or ():
             self.receive_packet(frame, now)
+
+    def profile_changed(self, mqtt: MqttProfile) -> None:
+        """The profile was edited: its settings hold from the next packet on (MQTT spec 1.7)."""
+        if self.credentials is not None:
+            self.credentials = msgspec.structs.replace(self.credentials, mqtt=mqtt)
 
     def auth_unavailable(self, now: int) -> None:
         """Nobody could be asked who this is: "try later"."""
