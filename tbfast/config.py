@@ -195,6 +195,32 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 60
 
 
+class Claiming(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Devices that customers make their own (MQTT spec 6.1)."""
+
+    allow_claiming_by_default: Annotated[
+        bool,
+        Meta(
+            description="devices may be claimed without the server attribute claimingAllowed",
+            extra={"alias": "SECURITY_CLAIM_ALLOW_CLAIMING_BY_DEFAULT"},
+        ),
+    ] = True
+    duration: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="ms a device can be claimed after it told a secret without a time",
+            extra={"alias": "SECURITY_CLAIM_DURATION"},
+        ),
+    ] = 86_400_000
+
+
+class Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may have what."""
+
+    claim: Claiming = Claiming()
+
+
 class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The workers' journals."""
 
@@ -334,6 +360,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     json: Json = Json()
     sessions: Sessions = Sessions()
     state: State = State()
+    security: Security = Security()
     journal: Journal = Journal()
     series: Series = Series()
     disk: Disk = Disk()

@@ -22,6 +22,7 @@ MQTT_REQUESTS: Final = 100  # of one session that wait for an answer
 MQTT_ACK_TIMEOUT_MS: Final = 10_000  # a PUBACK of the device is waited for so long
 MQTT_DOWNLINK_WINDOW: Final = 100  # messages to a session without a PUBACK yet, at most
 MQTT_DOWNLINK_QUEUE: Final = 100  # messages that wait for room in the window; more are dropped
+MQTT_PROVISION_MS: Final = 60_000  # after its first reply a client that registers is sent away
 MQTT_TOPIC_LEVELS: Final = 64  # more is an unknown topic or a failed filter
 MQTT_TOPIC_BYTES: Final = 1_024  # the same
 MQTT_USER_PROPERTIES: Final = 64  # per packet; more is malformed
@@ -123,6 +124,8 @@ REGISTRY_PROFILE_DEPTH: Final = 64  # its nesting
 REGISTRY_PROFILE_CACHE: Final = 1_024  # profiles kept decoded; the oldest is forgotten
 REGISTRY_CREDENTIALS_CHARS: Final = 65_536  # longest credentialsValue
 REGISTRY_UNIQUE_NAMES: Final = 10_000  # names tried for nameConflictPolicy=UNIQUIFY
+REGISTRY_RESOURCE_BYTES: Final = 1_048_576  # one LwM2M object definition file
+REGISTRY_RESOURCES: Final = 2_000  # such files; more are refused
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched
 REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` says

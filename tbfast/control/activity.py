@@ -209,13 +209,13 @@ class Activity:
         timeout_ms = self._number(device, TIMEOUT)
         known = _Device(timeout_ms if timeout_ms else self._timeout_ms)
         known.last_ms = known.saved_ms = self._number(device, LAST_ACTIVITY) or 0
-        known.active = self._attributes.stored(device, _SCOPE, ACTIVE) == b"true"
+        known.active = self._attributes.text_of(device, _SCOPE, ACTIVE) == b"true"
         self._devices[device] = known
         return known
 
     def _number(self, device: int, name: str) -> int | None:
         changed = self._changes.get(device, {}).get(name)
-        text = changed if changed is not None else self._attributes.stored(device, _SCOPE, name)
+        text = changed if changed is not None else self._attributes.text_of(device, _SCOPE, name)
         return int(text) if text is not None and text.isdigit() else None
 
     def _change(self, device: int, name: str, value: int) -> None:

@@ -68,7 +68,7 @@ class AttributeService:
         ]
         return sorted(kept + fresh)
 
-    def stored(self, device: int, scope: Scope, name: str) -> bytes | None:
+    def text_of(self, device: int, scope: Scope, name: str) -> bytes | None:
         """The JSON text of one attribute as it is on disk; None where there is none."""
         found = self._store.read(device, scope, (name,))
         return found[0].text if found else None
@@ -84,6 +84,15 @@ class AttributeService:
         for device, named in values.items():
             saved = [Attribute(name, now_ms, text) for name, text in named.items()]
             self._changed(device, "SERVER_SCOPE", saved, ())
+
+    def stored(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
+        """As `read`, of one scope and without waiting for what journals still hold."""
+        return self._read(device, scope, names)
+
+    def active(self, device: int) -> bool:
+        """The server's attribute of that name (REST spec 3)."""
+        found = self._store.read(device, "SERVER_SCOPE", ("active",))
+        return bool(found) and found[0].text == b"true"
 
     def for_device(self, device: int, request: ReadAttributes) -> Attributes:
         """What a device asked for (MQTT spec 4.2)."""

@@ -19,10 +19,12 @@ from tbfast._ext.series import split_definitions
 from tbfast.config import Config
 from tbfast.control.activity import Activity
 from tbfast.control.attributes import AttributeService
+from tbfast.control.claims import Claims
 from tbfast.control.deletes import DeleteService
 from tbfast.control.disk import DiskWatch
 from tbfast.control.links import LinkServer
 from tbfast.control.operations import DeviceOperations
+from tbfast.control.provisioning import Provisioning
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
 from tbfast.control.retention import RetentionClasses
@@ -153,6 +155,7 @@ class _Controller:
         state = loop.create_task(self._activity.run())
         state.add_done_callback(self._task_ended)
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
+        tidying = loop.create_task(self._registry.relations.sweep())
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
         api = self._api()
@@ -173,6 +176,7 @@ class _Controller:
         state.cancel()
         await self._activity.finish()
         sweeping.cancel()
+        tidying.cancel()
         await self._deletes.close()
         watching.cancel()
         await asyncio.wait([watching])  # not in the middle of a drop
@@ -216,7 +220,21 @@ class _Controller:
             registered=self._registry.has_number,
             on_attributes=self._attributes.applied,
         )
-        operations = DeviceOperations(self._attributes, self._rpc, sessions, wall_clock_ms)
+        self._claims = Claims(
+            self._registry,
+            self._attributes,
+            wall_clock_ms,
+            by_default=self._config.security.claim.allow_claiming_by_default,
+            default_ms=self._config.security.claim.duration,
+        )
+        operations = DeviceOperations(
+            self._attributes,
+            self._rpc,
+            sessions,
+            self._claims,
+            Provisioning(self._registry, self._attributes),
+            wall_clock_ms,
+        )
         self._links = LinkServer(
             self._registry,
             self._tail,
@@ -257,6 +275,7 @@ class _Controller:
         self._links.on_active = self._active
         operations.on_asked = self._activity.touched
         self._registry.subscribe(self._activity.registry_changed)
+        self._registry.subscribe(self._claims.registry_changed)
         self._watches = Watches()
         self._tail.listen(self._watches)
         self._attributes.subscribe(self._watches.attributes_changed)
@@ -343,6 +362,7 @@ class _Controller:
             node=_Status(self._config, self._run, self._metrics),
             deletes=self._deletes,
             watches=self._watches,
+            claims=self._claims,
         )
         return _ApiServer(
             uvicorn.Config(

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from tbfast.control.attributes import AttributeService
+from tbfast.control.claims import Claims
+from tbfast.control.provisioning import Provisioning
 from tbfast.control.rpc import RpcService
 from tbfast.control.sessions import Sessions
 from tbfast.errors import StoreError
@@ -17,6 +19,7 @@ from tbfast.model.operations import (
     Done,
     Notice,
     Operation,
+    Provision,
     ReadAttributes,
     Refusal,
     Result,
@@ -34,11 +37,15 @@ class DeviceOperations:
         attributes: AttributeService,
         rpc: RpcService,
         sessions: Sessions,
+        claims: Claims,
+        provisioning: Provisioning,
         now_ms: Callable[[], int],
     ) -> None:
         self._attributes = attributes
         self._rpc = rpc
         self._sessions = sessions
+        self._claims = claims
+        self._provisioning = provisioning
         self._now_ms = now_ms
         self.on_asked: Callable[[int, int], None] = _ignored  # device, Unix time in ms
 
@@ -57,7 +64,10 @@ class DeviceOperations:
                     self._rpc.answered(device, request, body)
                     return Done()
                 case Claim():
-                    return Refusal("unserved", "claiming is not served by this version")
+                    await self._claims.told(device, operation)
+                    return Done()
+                case Provision():
+                    return await self._provisioning.provision(operation)
                 case AwaitAttributes():
                     return Told(await self._next(device, calls=False))
                 case AwaitRpc():

@@ -7,6 +7,7 @@ from typing import Protocol
 import msgspec
 
 from tbfast.control.attributes import AttributeService
+from tbfast.control.claims import Claims
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
 from tbfast.control.ws.watches import Watches
@@ -121,3 +122,4 @@ class Services:
     node: NodeStatus
     deletes: SeriesDeletes
     watches: Watches
+    claims: Claims

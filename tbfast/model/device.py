@@ -17,6 +17,7 @@ ChangeKind = Literal[
     "resource",
     "ota_package",
     "rpc",
+    "claim",
     "node",
 ]
 ChangeOp = Literal["created", "updated", "deleted"]

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 import msgspec
 
+from tbfast.model.device import CredentialsType
+
 Keys = tuple[str, ...]
 
 
@@ -64,9 +66,28 @@ class AwaitRpc(msgspec.Struct, array_like=True, frozen=True, tag=6):
     again: ClassVar[bool] = True
 
 
-Operation = ReadAttributes | CallServer | AnswerRpc | Claim | AwaitAttributes | AwaitRpc
+class Provision(msgspec.Struct, array_like=True, frozen=True, tag=7, kw_only=True):
+    """A device wants to be registered, or its credentials (MQTT spec 6.2); asked by nobody known.
 
-RefusalReason = Literal["unavailable", "timeout", "limit", "unserved"]
+    Answered by Provisioned.
+    """
+
+    again: ClassVar[bool] = False
+    key: str
+    secret: str
+    device_name: str | None = None
+    credentials_type: CredentialsType = "ACCESS_TOKEN"
+    token: str | None = None
+    client_id: str | None = None
+    user_name: str | None = None
+    password: str | None = None
+    certificate: str | None = None
+    gateway: bool = False
+
+
+Operation = ReadAttributes | CallServer | AnswerRpc | Claim | AwaitAttributes | AwaitRpc | Provision
+
+RefusalReason = Literal["unavailable", "timeout", "limit", "unserved", "invalid"]
 
 
 class Attributes(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -89,6 +110,25 @@ class Reply(msgspec.Struct, array_like=True, frozen=True, tag=2):
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=3):
     """It is done, and durable where it has to be."""
+
+
+class Provisioned(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """What came of a wish to be registered; the value is JSON text, b"" = none."""
+
+    status: Literal["SUCCESS", "NOT_FOUND", "FAILURE"]
+    credentials_type: CredentialsType = "ACCESS_TOKEN"
+    credentials_value: bytes = b""
+
+    def to_json(self) -> bytes:
+        """The answer of every protocol that speaks JSON (MQTT spec 6.2)."""
+        if self.status == "SUCCESS":
+            value = self.credentials_value
+            head = b'"credentialsValue":%b,' % value if value else b""
+            type_ = self.credentials_type.encode()
+            return b'{%b"credentialsType":"%b","status":"SUCCESS"}' % (head, type_)
+        if self.status == "NOT_FOUND":
+            return b'{"errorMsg":"Provision data was not found!","status":"NOT_FOUND"}'
+        return b'{"errorMsg":"Failed to provision device!","status":"FAILURE"}'
 
 
 class Refusal(msgspec.Struct, array_like=True, frozen=True, tag=4):
@@ -141,6 +181,6 @@ class Told(msgspec.Struct, array_like=True, frozen=True, tag=5):
     notice: Notice
 
 
-Result = Attributes | Reply | Done | Refusal | Told
+Result = Attributes | Reply | Done | Refusal | Told | Provisioned
 
 Delivery = Literal["sent", "acknowledged", "timeout", "dropped"]

@@ -25,6 +25,7 @@ from tbfast.model.operations import (
     AwaitRpc,
     Done,
     Operation,
+    Provisioned,
     Refusal,
     Reply,
     Result,
@@ -37,6 +38,7 @@ from tbfast.net.http_routes import ROOT, PayloadLimits, Target, integer, paramet
 from tbfast.net.worker import Commits, Operations
 from tbfast.ops import attributes as attributes_ops
 from tbfast.ops import claim as claim_ops
+from tbfast.ops import provision as provision_ops
 from tbfast.ops import rpc as rpc_ops
 
 _ANSWER_S: Final = 10.0  # longest wait for an answer of the controller
@@ -44,7 +46,13 @@ _INT32: Final = range(-(1 << 31), 1 << 31)
 _UNAUTHORIZED: Final = Response(401)
 _TIMED_OUT: Final = Response(408)
 _DELETED: Final = Response(403, b"Device was deleted!", "text/plain;charset=UTF-8")
-_REFUSALS: Final = {"unavailable": 503, "timeout": 408, "limit": 429, "unserved": 501}
+_REFUSALS: Final = {
+    "unavailable": 503,
+    "timeout": 408,
+    "limit": 429,
+    "unserved": 501,
+    "invalid": 500,
+}
 
 Accepted = Callable[[StoredCredentials], None]
 
@@ -140,7 +148,7 @@ class DeviceApi:
                 response = error_response(405, "Method not allowed", [("Allow", found.allow)])
                 exchange.answer(response)
             elif found.name == "provision":
-                self._not_served(exchange, "provisioning")
+                self._provision(exchange)
             else:
                 serve = getattr(self, f"_{method.lower()}_{_METHODS[found.name]}")
                 self._accept(found.token, exchange, partial(self._serve, serve, exchange, found))
@@ -317,6 +325,15 @@ class DeviceApi:
     def _post_claim(self, exchange: Exchange, device: int, found: Target) -> None:
         self._ask(exchange, device, claim_ops.request(_body(exchange)), _ANSWER_S)
 
+    def _provision(self, exchange: Exchange) -> None:
+        """Answered with 200 whatever came of it; 500 where the profile wants certificates."""
+        try:
+            operation = provision_ops.request(_body(exchange))
+        except PeerError as error:
+            self._refuse_payload(exchange, error)
+            return
+        self._ask(exchange, 0, operation, _ANSWER_S)
+
     def _post_call(self, exchange: Exchange, device: int, found: Target) -> None:
         body = _body(exchange)
         if not body:
@@ -436,6 +453,8 @@ def _response(result: Result) -> Response:
             if isinstance(notice, RpcRequest):
                 return _json(notice.to_json(with_id=True))
             return _json(notice.to_json())
+        case Provisioned():
+            return _json(result.to_json())
         case Done():
             return OK
         case Refusal(reason, message):

@@ -39,6 +39,7 @@ from tbfast.obs.log import get_logger
 log = get_logger("tbfast.mqtt")
 
 SWEEP_INTERVAL_S = 0.25
+NOBODY = 0  # no device has this number; of clients that ask to be registered
 REPLY_S = 10.0  # longest wait for an answer of the controller
 CALL_S = 65.0  # the same for a call of the server, which the controller gives up after 60 s
 
@@ -290,7 +291,6 @@ class MqttPort:
     # --- operations --------------------------------------------------------------------------
 
     def _ask(self, slot: int, engine: MqttSession, effect: Ask) -> None:
-        assert engine.credentials is not None
         waits = self._asked.setdefault(slot, set())
 
         def done(result: Result) -> None:
@@ -302,8 +302,9 @@ class MqttPort:
             self._pump(slot, engine)
 
         calls = isinstance(effect.operation, CallServer)
+        who = engine.credentials
         request = self._operations.ask(
-            engine.credentials.device,
+            NOBODY if who is None else who.device,
             effect.operation,
             done,
             timeout_s=CALL_S if calls else REPLY_S,

@@ -18,7 +18,7 @@ MILLI: Final = 1e-3
 
 REASONS: Final = (
     "malformed", "too_big", "payload", "topic", "auth", "timeout", "protocol", "early_queue",
-    "store", "slow_consumer", "wrong_port", "key", "limit",
+    "store", "slow_consumer", "wrong_port", "key", "limit", "unavailable",
 )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ Kind = Literal[
     "resource",
     "ota_package",
     "rpc",
+    "claim",  # what a device told whoever wants to claim it, under its id
     "node",  # what this installation made up for itself: keys, the first administrator
 ]
 

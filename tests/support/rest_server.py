@@ -10,6 +10,7 @@ import msgspec
 import uvicorn
 
 from tbfast.control.attributes import AttributeService
+from tbfast.control.claims import Claims
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
 from tbfast.control.rpc import RpcService
@@ -212,6 +213,9 @@ class RunningApp:
                 deletes=self.series,
                 writer=self.series,
                 watches=Watches(),
+                claims=Claims(
+                    self.registry, self.attributes, wall_clock_ms, by_default=True, default_ms=1
+                ),
             )
         )
         config = uvicorn.Config(

@@ -58,6 +58,7 @@ cpdef enum:
     REASON_WRONG_PORT = 10
     REASON_KEY = 11
     REASON_LIMIT = 12
+    REASON_UNAVAILABLE = 13
 
     # Gauges: zero again when the process starts.
     GAUGES = 128

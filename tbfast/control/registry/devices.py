@@ -5,6 +5,7 @@ changing either is a single compare-and-set. The entity holds an index key for e
 at (profile, customer, packages): who points at something is known without reading devices.
 """
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
@@ -116,6 +117,17 @@ class Devices:
         async for entity in self.store.entities("device"):
             yield self._record(entity).device
 
+    async def devices_of(self, owner_id: str) -> AsyncIterator[Device]:
+        """Devices that point at a profile, customer or package, in id order."""
+        after = ""
+        while ids := self.device_ids_of(owner_id, after, limits.REST_SCAN_ROWS):
+            for device_id in ids:
+                entity = self.store.peek("device", device_id)
+                if entity is not None:
+                    yield self._record(entity).device
+            after = ids[-1]
+            await asyncio.sleep(0)
+
     async def lookup_credentials(
         self, credentials_id: str
     ) -> tuple[Device, Credentials, DeviceProfile] | None:
@@ -197,9 +209,12 @@ class Devices:
         change: ChangeKind = "device" if secret is None else "credentials"
         return await self._save_named(saved, entity.version, naming, change)
 
-    async def assign_device(self, device_id: str, customer_id: str | None) -> Device:
-        """Give a device to a customer, or to none."""
+    async def assign_device(
+        self, device_id: str, customer_id: str | None, *, version: int | None = None
+    ) -> Device:
+        """Give a device to a customer, or to none; ``version`` as in `change_device`."""
         entity, record = await self._stored(device_id)
+        check_version(version, record.device.version)
         if record.device.customer_id == customer_id:
             return record.device
         device = msgspec.structs.replace(

@@ -1,13 +1,19 @@
 """The registry as one service."""
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tbfast import limits
+from tbfast.control.registry.customers import Customers
 from tbfast.control.registry.devices import Devices
 from tbfast.control.registry.listing import DevicePage, DeviceQuery, device_page
+from tbfast.control.registry.relations import Relations
+from tbfast.control.registry.resources import Resources
 from tbfast.control.rules import random_token
-from tbfast.errors import TbfastError
+from tbfast.errors import Conflict, NotFound, TbfastError
 from tbfast.model.device import Change
 from tbfast.store.registry import RegistryStore
 
@@ -33,6 +39,9 @@ class Registry(Devices):
         new_token: Callable[[], str] = random_token,
     ) -> None:
         super().__init__(store, now_ms=now_ms, new_token=new_token)
+        self.customers = Customers(store, self.references, now_ms)
+        self.relations = Relations(store, self.references)
+        self.resources = Resources(store, now_ms)
 
     @classmethod
     async def open(cls, path: Path) -> "Registry":
@@ -71,6 +80,36 @@ class Registry(Devices):
     async def changes_since(self, revision: int) -> list[Change] | None:
         """Changes after ``revision``; None when the log does not reach back: start afresh."""
         return await self.store.changes_since(revision)
+
+    async def delete_device(self, device_id: str) -> None:
+        """Delete a device with its credentials and relations."""
+        await super().delete_device(device_id)
+        await self.relations.forget(device_id)
+
+    async def delete_profile(self, profile_id: str) -> None:
+        """Delete a profile that is not the default and that no device has."""
+        await self.profiles.delete(profile_id)
+        await self.relations.forget(profile_id)
+
+    async def delete_customer(self, customer_id: str) -> None:
+        """Delete a customer; its devices are nobody's from then on."""
+        await self.customers.delete(customer_id, self._take_devices)
+        await self.relations.forget(customer_id)
+
+    async def _take_devices(self, customer_id: str) -> None:
+        while ids := self.device_ids_of(customer_id, limit=limits.REST_SCAN_ROWS):
+            await asyncio.gather(*(self._take_device(id, customer_id) for id in ids))
+
+    async def _take_device(self, device_id: str, customer_id: str) -> None:
+        """Whoever changes the device meanwhile is faster; the caller looks again."""
+        with contextlib.suppress(NotFound, Conflict):
+            if (await self.device(device_id)).customer_id == customer_id:
+                await self.assign_device(device_id, None)
+
+    def customer_title(self, customer_id: str | None) -> str:
+        """Title of a customer; empty where there is none."""
+        customer = self.customers.peek(customer_id)
+        return "" if customer is None else customer.title
 
     async def page(self, query: DeviceQuery) -> DevicePage:
         """Ids of one page of devices; the loop runs on while a long list is searched."""

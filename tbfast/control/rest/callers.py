@@ -37,6 +37,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             case "owner":
                 return self.authority is None
 
+    def of_customer(self, customer_id: str) -> bool:
+        """Whether this caller may look at a customer."""
+        return self.may("tenant") or self.customer_id == customer_id
+
     def sees(self, device: Device) -> bool:
         """Whether this caller may look at and act on a device."""
         match self.authority:

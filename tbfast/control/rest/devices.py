@@ -1,27 +1,25 @@
 """Devices and credentials over REST (REST spec 3, 4)."""
 
-from collections.abc import AsyncIterator
-
-import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from tbfast import limits
 from tbfast.control.credentials import CredentialsDraft
-from tbfast.control.registry import DeviceDraft, DevicePage, DeviceQuery, Registry
+from tbfast.control.registry import DeviceDraft, Registry
 from tbfast.control.rest import params, shapes
+from tbfast.control.rest.answers import json_answer
 from tbfast.control.rest.callers import visible_device
-from tbfast.control.rest.endpoints import NAMING, PAGING, Endpoint, Query, answer
+from tbfast.control.rest.device_lists import DEVICE_LIST, DeviceLists
+from tbfast.control.rest.endpoints import NAMING, Endpoint, Query
 from tbfast.control.rest.errors import ITEM_NOT_FOUND, RestError
-from tbfast.errors import NotFound
 from tbfast.model.device import Device
 
 
 class DeviceRoutes:
     """Endpoints on top of the registry service."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, lists: DeviceLists) -> None:
         self._registry = registry
+        self._lists = lists
 
     def endpoints(self) -> list[Endpoint]:
         """Paths in the order they must be tried."""
@@ -48,7 +46,7 @@ class DeviceRoutes:
             Endpoint(
                 "GET", "/api/tenant/devices", self.list, "tenant",
                 answer=shapes.Page[shapes.DeviceBody],
-                query=(*PAGING, Query(name="type"), Query(name="deviceName")),
+                query=(*DEVICE_LIST, Query(name="deviceName")),
             ),
             Endpoint(
                 "GET", "/api/tenant/device", self.by_name, "tenant",
@@ -108,9 +106,7 @@ class DeviceRoutes:
         """GET /api/tenant/devices: a page, or with deviceName one device."""
         if "deviceName" in request.query_params:
             return await self.by_name(request)
-        query = params.device_query(request)
-        page = await self._registry.page(query)
-        return StreamingResponse(self._page(query, page), media_type="application/json")
+        return await self._lists.page(request)
 
     async def by_name(self, request: Request) -> Response:
         """GET /api/tenant/device?deviceName=X."""
@@ -124,7 +120,7 @@ class DeviceRoutes:
         """GET /api/device/{id}/credentials."""
         device = await visible_device(request, self._registry)
         record = await self._registry.record(device.id)
-        return answer(shapes.credentials_body(record.credentials))
+        return json_answer(shapes.credentials_body(record.credentials))
 
     async def save_credentials(self, request: Request) -> Response:
         """POST /api/device/credentials: sessions of the old credentials are closed."""
@@ -137,28 +133,10 @@ class DeviceRoutes:
             value=secret.value,
             version=given.version,
         )
-        return answer(shapes.credentials_body(saved))
+        return json_answer(shapes.credentials_body(saved))
 
     def _device(self, device: Device) -> Response:
-        return answer(shapes.device_body(device, self._registry.tenant_id))
-
-    async def _page(self, query: DeviceQuery, page: DevicePage) -> AsyncIterator[bytes]:
-        """The page as it is read, so that a huge ``pageSize`` costs no memory."""
-        yield b'{"data":['
-        separator = b""
-        for start in range(0, len(page.ids), limits.REST_SCAN_ROWS):
-            out = bytearray()
-            for device_id in page.ids[start : start + limits.REST_SCAN_ROWS]:
-                try:
-                    device = await self._registry.device(device_id)
-                except NotFound:  # deleted since the page was selected
-                    continue
-                out += separator
-                out += msgspec.json.encode(shapes.device_body(device, self._registry.tenant_id))
-                separator = b","
-            yield bytes(out)
-        tail = msgspec.json.encode(shapes.page_tail(query.page, query.page_size, page.total))
-        yield b"]," + tail[1:]
+        return json_answer(shapes.device_body(device, self._registry.tenant_id))
 
 
 def _secret(given: shapes.SecretInput) -> CredentialsDraft:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -54,11 +53,6 @@ class Endpoint:
     body: Any = None
     answer: Any = None
     query: tuple[Query, ...] = ()
-
-
-def answer(body: object) -> Response:
-    """200 with a JSON body."""
-    return Response(msgspec.json.encode(body), media_type="application/json")
 
 
 def routes(endpoints: Iterable[Endpoint], gate: Gate) -> list[Route]:

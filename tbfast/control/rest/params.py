@@ -1,7 +1,6 @@
 """Reading requests: ids, query parameters and bounded JSON bodies; refusals are 400 code 31."""
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -10,7 +9,7 @@ from starlette.requests import Request
 from tbfast import limits
 from tbfast.control.registry import DeviceQuery, Naming, SortProperty
 from tbfast.control.rest.errors import BAD_REQUEST, RestError, bad_request
-from tbfast.control.rest.shapes import NULL_UUID, Reference
+from tbfast.control.rest.shapes import NULL_UUID, EntityType, Reference
 
 T = TypeVar("T")
 _INT64_DIGITS = 20
@@ -86,31 +85,18 @@ def keys(request: Request) -> list[str] | None:
     return list(dict.fromkeys(names)) or None
 
 
-class Paging(msgspec.Struct, frozen=True):
-    """One page of a list; page from 0."""
-
-    page: int
-    size: int
-
-    def of(self, found: Sequence[T]) -> Sequence[T]:
-        """The page's part of everything that was found."""
-        return found[self.page * self.size : (self.page + 1) * self.size]
+def entity_type(text: str) -> EntityType:
+    """A type of entities that ThingsBoard knows."""
+    found: EntityType = word(text, EntityType)
+    return found
 
 
-def paging(request: Request) -> Paging:
-    """The required parameters of REST spec 1.2."""
-    return Paging(integer(request, "page"), integer(request, "pageSize", least=1))
-
-
-SortKeys = Mapping[str, Callable[[T], Any]]
-
-
-def ordered(request: Request, found: Iterable[T], keys: SortKeys[T]) -> list[T]:
-    """``found`` as sortProperty and sortOrder want it; ``keys`` by property, the first is usual."""
-    name = request.query_params.get("sortProperty") or next(iter(keys))
-    if name not in keys:
-        raise bad_request(f"Unsupported sortProperty: {name[:64]}")
-    return sorted(found, key=keys[name], reverse=descending(request, "sortOrder", "ASC"))
+def word(text: str, words: Any) -> Any:
+    """One of the words of a Literal."""
+    try:
+        return msgspec.convert(text, words)
+    except msgspec.ValidationError as error:
+        raise bad_request(f"Unsupported value: {text[:64]}") from error
 
 
 def ids(request: Request, name: str) -> list[str]:
@@ -128,14 +114,16 @@ def naming(request: Request) -> Naming:
     )
 
 
-def device_query(request: Request) -> DeviceQuery:
-    """Paging of a device list (REST spec 1.2)."""
-    wanted = paging(request)
+def device_query(request: Request, customer_id: str | None = None) -> DeviceQuery:
+    """Paging and filters of a device list (REST spec 1.2, 3)."""
+    profile = request.query_params.get("deviceProfileId")
     return DeviceQuery(
-        page=wanted.page,
-        page_size=wanted.size,
+        page=integer(request, "page"),
+        page_size=integer(request, "pageSize", least=1),
         text_search=request.query_params.get("textSearch", ""),
         type=request.query_params.get("type") or None,
+        profile_id=entity_id(profile) if profile else None,
+        customer_id=customer_id,
         sort_property=_sort_property(request),
         descending=descending(request, "sortOrder", "ASC"),
     )
@@ -152,8 +140,13 @@ def _sort_property(request: Request) -> SortProperty:
 
 async def body(request: Request, type_: type[T]) -> T:
     """The JSON body, read up to the limit and checked against a type."""
+    return parsed(await raw_body(request), type_)
+
+
+def parsed(raw: bytes, type_: type[T]) -> T:
+    """A JSON body checked against a type."""
     try:
-        return msgspec.json.decode(await raw_body(request), type=type_)
+        return msgspec.json.decode(raw, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"Invalid request body: {error}") from error
 

@@ -1,13 +1,16 @@
 """Device profiles over REST (REST spec 5)."""
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tbfast.control.registry import ProfileDraft, Registry
 from tbfast.control.rest import params, shapes
-from tbfast.control.rest.endpoints import PAGING, Endpoint, Query, answer
+from tbfast.control.rest.answers import json_answer
+from tbfast.control.rest.endpoints import PAGING, Endpoint, Query
+from tbfast.control.rest.paging import page_of
 from tbfast.errors import NotFound
 from tbfast.model.profile import DeviceProfile
 from tbfast.model.transport import TransportType
@@ -91,27 +94,28 @@ class ProfileRoutes:
 
     async def page(self, request: Request) -> Response:
         """GET /api/deviceProfiles: a page."""
-        paging = params.paging(request)
-        found = await self._found(request)
-        data = [shapes.profile_body(p, self._registry.tenant_id) for p in paging.of(found)]
-        return answer(shapes.paged(data, paging.page, paging.size, len(found)))
+        found = await self._profiles.all()
+        return page_of(request, found, self._body, text=_name, sort=_SORT_KEYS)
 
     async def default_info(self, _request: Request) -> Response:
         """GET /api/deviceProfileInfo/default."""
-        return answer(self._info(await self._profiles.default()))
+        return json_answer(self._info(await self._profiles.default()))
 
     async def info(self, request: Request) -> Response:
         """GET /api/deviceProfileInfo/{id}."""
-        return answer(self._info(await self._profiles.get(params.path_id(request))))
+        return json_answer(self._info(await self._profiles.get(params.path_id(request))))
 
     async def infos(self, request: Request) -> Response:
         """GET /api/deviceProfileInfos: a page, or with deviceProfileIds those."""
         if "deviceProfileIds" in request.query_params:
             return await self.infos_by_id(request)
-        paging = params.paging(request)
-        found = await self._found(request)
-        data = [self._info(profile) for profile in paging.of(found)]
-        return answer(shapes.paged(data, paging.page, paging.size, len(found)))
+        transport: str | None = params.choice(request, "transportType", TransportType, None)
+        found = [
+            profile
+            for profile in await self._profiles.all()
+            if transport is None or profile.transport_type == transport
+        ]
+        return page_of(request, found, self._info, text=_name, sort=_SORT_KEYS)
 
     async def infos_by_id(self, request: Request) -> Response:
         """GET /api/deviceProfileInfos/list?deviceProfileIds=a,b: unknown ones are left out."""
@@ -121,7 +125,7 @@ class ProfileRoutes:
                 found.append(self._info(await self._profiles.get(profile_id)))
             except NotFound:
                 continue
-        return answer(found)
+        return json_answer(found)
 
     async def names(self, request: Request) -> Response:
         """GET /api/deviceProfile/names: by name; with activeOnly those that devices have."""
@@ -131,29 +135,23 @@ class ProfileRoutes:
             for profile in await self._profiles.all()
             if not active_only or self._profiles.in_use(profile.id)
         ]
-        return answer(sorted(found, key=lambda entity: entity.name))
-
-    async def _found(self, request: Request) -> list[DeviceProfile]:
-        """Profiles that the query asks for, in the order it wants."""
-        wanted = request.query_params.get("textSearch", "").casefold()
-        transport: str | None = params.choice(request, "transportType", TransportType, None)
-        found = [
-            profile
-            for profile in await self._profiles.all()
-            if wanted in profile.name.casefold()
-            and (transport is None or profile.transport_type == transport)
-        ]
-        return params.ordered(request, found, _SORT_KEYS)
+        return json_answer(sorted(found, key=lambda entity: entity.name))
 
     def _profile(self, profile: DeviceProfile) -> Response:
-        return answer(shapes.profile_body(profile, self._registry.tenant_id))
+        return json_answer(self._body(profile))
+
+    def _body(self, profile: DeviceProfile) -> shapes.ProfileBody:
+        return shapes.profile_body(profile, self._registry.tenant_id)
 
     def _info(self, profile: DeviceProfile) -> shapes.ProfileInfo:
         return shapes.profile_info(profile, self._registry.tenant_id)
 
 
-_SORT_KEYS: Final[params.SortKeys[DeviceProfile]] = {
-    "id": lambda profile: profile.id,
+def _name(profile: DeviceProfile) -> str:
+    return profile.name
+
+
+_SORT_KEYS: Final[Mapping[str, Callable[[DeviceProfile], Any]]] = {
     "name": lambda profile: profile.name.casefold(),
     "type": lambda profile: "DEFAULT",
     "transportType": lambda profile: profile.transport_type,

@@ -4,6 +4,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
+from tbfast.model.customer import Customer
 from tbfast.model.device import Credentials, CredentialsType, Device
 from tbfast.model.device_data import DEFAULT_DATA
 from tbfast.model.profile import DeviceProfile, ProvisionType
@@ -107,6 +108,23 @@ class DeviceBody(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     version: int
 
 
+class DeviceInfoBody(DeviceBody, frozen=True, rename="camel", kw_only=True):
+    """Info form of a device (REST spec 3)."""
+
+    customer_title: str | None
+    customer_is_public: bool
+    device_profile_name: str
+    active: bool
+
+
+class DeviceType(msgspec.Struct, frozen=True, rename="camel"):
+    """A type that devices have (REST spec 3)."""
+
+    tenant_id: EntityId
+    entity_type: str
+    type: str
+
+
 class CredentialsBody(msgspec.Struct, frozen=True, rename="camel"):
     """Device credentials (REST spec 4); their id carries no entity type."""
 
@@ -200,12 +218,6 @@ def page_tail(page: int, page_size: int, total: int) -> PageTail:
     return PageTail(pages, total, page + 1 < pages)
 
 
-def paged(data: list[T], page: int, page_size: int, total: int) -> Page[T]:
-    """A page with its totals."""
-    tail = page_tail(page, page_size, total)
-    return Page(data, tail.total_pages, tail.total_elements, tail.has_next)
-
-
 def reference(entity_type: EntityType, id: str | None) -> EntityId | None:
     """A reference, or nothing."""
     return None if id is None else EntityId(entity_type, id)
@@ -227,6 +239,19 @@ def device_body(device: Device, tenant_id: str) -> DeviceBody:
         firmware_id=reference("OTA_PACKAGE", device.firmware_id),
         software_id=reference("OTA_PACKAGE", device.software_id),
         version=device.version,
+    )
+
+
+def device_info(
+    device: Device, tenant_id: str, customer: Customer | None, active: bool
+) -> DeviceInfoBody:
+    """Info form of a device."""
+    return DeviceInfoBody(
+        **msgspec.structs.asdict(device_body(device, tenant_id)),
+        customer_title=None if customer is None else customer.title,
+        customer_is_public=customer is not None and customer.is_public,
+        device_profile_name=device.type,
+        active=active,
     )
 
 

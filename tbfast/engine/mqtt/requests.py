@@ -16,6 +16,8 @@ from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.engine.mqtt.topics import (
     CALLS,
     FILTERS,
+    PROVISION_REQUEST,
+    PROVISION_RESPONSE,
     PUSHES,
     Family,
     Route,
@@ -35,6 +37,7 @@ from tbfast.model.operations import (
     Delivery,
     Done,
     Notice,
+    Provisioned,
     Refusal,
     Reply,
     Result,
@@ -42,6 +45,7 @@ from tbfast.model.operations import (
 )
 from tbfast.ops import attributes as attributes_ops
 from tbfast.ops import claim as claim_ops
+from tbfast.ops import provision as provision_ops
 from tbfast.ops import rpc as rpc_ops
 
 SESSION_LIMITS: Final = "getSessionLimits"
@@ -55,8 +59,10 @@ class Requests(ABC):
         "_asking",
         "_downlink",
         "_effects",
+        "_leaves_ms",
         "_peer_window",
         "_settings",
+        "provisions",
         "state",
         "version",
     )
@@ -67,6 +73,8 @@ class Requests(ABC):
         self._settings = settings
         self._effects: list[Effect] = []
         self._downlink: Downlink | None = None
+        self.provisions = False  # a client that came to be registered (6.2)
+        self._leaves_ms = 0  # when it is sent away; 0 = no reply yet
         self._asking = 0  # requests that wait for the controller
         self._peer_window = limits.MQTT_DOWNLINK_WINDOW
 
@@ -152,6 +160,30 @@ class Requests(ABC):
         if self._may_ask(packet, now):
             self._ask(Ask(operation, AckOf(packet)))
 
+    def _on_provision(self, packet: m.Publish, topic: str, now: int) -> None:
+        """A PUBLISH of a client that came to be registered (6.2)."""
+        if topic != PROVISION_REQUEST:
+            why = "a client that registers may publish nothing else"
+            self._refused("topic", why)
+            self._answer(packet, Code.TOPIC_NAME_INVALID, why)
+            self._close(Code.TOPIC_NAME_INVALID, why, now)
+            return
+        try:
+            operation = provision_ops.request(packet.payload)
+        except PeerError as error:
+            if error.code == provision_ops.INCOMPLETE:
+                self._refused("payload", str(error))
+                self._fail_provisioning(packet, str(error), now)
+            else:
+                self._reject(packet, str(error), now)
+            return
+        if self._may_ask(packet, now):
+            self._ask(Ask(operation, AckOf(packet)))
+
+    def _fail_provisioning(self, packet: m.Publish, why: str, now: int) -> None:
+        self._answer(packet, Code.IMPLEMENTATION_SPECIFIC_ERROR, why)
+        self._close(Code.IMPLEMENTATION_SPECIFIC_ERROR, why, now)
+
     def _may_ask(self, packet: m.Publish, now: int) -> bool:
         """Whether one more request may wait; else the session is told, or closed (v3)."""
         if self._asking < limits.MQTT_REQUESTS:
@@ -176,6 +208,13 @@ class Requests(ABC):
         match asked.then, result:
             case AckOf(packet), Done():
                 self._acknowledge(packet)
+            case AckOf(packet), Provisioned():
+                self._acknowledge(packet)
+                self._publish(PROVISION_RESPONSE, result.to_json(), now)
+                self._leaves_ms = self._leaves_ms or now + limits.MQTT_PROVISION_MS
+            case AckOf(packet), Refusal(_, message) if self.provisions:
+                self._refused("unavailable", message)
+                self._fail_provisioning(packet, message, now)
             case AckOf(packet), Refusal(_, message):
                 self._refused("unavailable", message)
                 if self.version == 5 and packet.qos > 0:
@@ -255,7 +294,8 @@ class Requests(ABC):
         full = len(held) >= limits.MQTT_SUBSCRIPTIONS and wanted.filter not in held
         if index >= limits.MQTT_FILTERS_PER_SUBSCRIBE or full:
             return Code.QUOTA_EXCEEDED if self.version == 5 else 0x80
-        if wanted.filter not in FILTERS:
+        known = (PROVISION_RESPONSE,) if self.provisions else FILTERS
+        if wanted.filter not in known:
             return Code.TOPIC_FILTER_INVALID if self.version == 5 else 0x80
         qos = min(wanted.qos, 1)
         self._down().subscribe(wanted.filter, qos)

@@ -4,7 +4,8 @@ States and what ends them (MQTT spec 1.2 - 1.9):
 
     NEW             bytes until a CONNECT; other packets wait in the early queue
     AUTHENTICATING  the host is looking the device up; packets wait in the early queue
-    OPEN            accepted; plain telemetry may bypass this object (tbf_walk.h)
+    OPEN            accepted; plain telemetry may bypass this object (tbf_walk.h), unless the client
+                    came to be registered: then it stays a stranger
     CLOSING         a close was decided; answers for messages accepted earlier still go out
     CLOSED          nothing is acted on
 
@@ -139,8 +140,8 @@ class MqttSession(Requests):
     def deadline(self) -> int:
         """When `timeout` wants to be called; 0 = never."""
         if self._downlink is not None and (overdue := self._downlink.deadline()):
-            return min(self._deadline, overdue)
-        return self._deadline
+            return min(self._deadline, overdue, self._leaves_ms or overdue)
+        return min(self._deadline, self._leaves_ms or self._deadline)
 
     # --- input -------------------------------------------------------------------------------
 
@@ -225,7 +226,11 @@ class MqttSession(Requests):
         elif self.state is State.OPEN:
             if self._downlink is not None:
                 self._downlink.expire(now)
-            last = max(self._last_ms, self._sink.active_ms(self.slot))
+            if self._leaves_ms and self._leaves_ms <= now:
+                self._finish(disconnect=False)
+                return
+            active = 0 if self.credentials is None else self._sink.active_ms(self.slot)
+            last = max(self._last_ms, active)
             self._deadline = last + self._idle_ms()
             if self._deadline <= now:
                 self._refused("timeout", "no activity")
@@ -254,8 +259,8 @@ class MqttSession(Requests):
             self._peer_window = properties.receive_maximum or limits.MQTT_DOWNLINK_WINDOW
             self._problem_information = properties.request_problem_information != 0
         if packet.client_id == "provision" or packet.username == "provision":
-            self._refused("auth", "provisioning over MQTT is not served by this version")
-            self._refuse_connect(Code.SERVER_UNAVAILABLE, "provisioning is not available")
+            self.provisions = True
+            self._opened(packet, now)
             return
         self.state = State.AUTHENTICATING
         self._effects.append(
@@ -278,13 +283,17 @@ class MqttSession(Requests):
                 Code.SERVER_UNAVAILABLE, "the device profile is not for MQTT devices"
             )
             return
-        self.state = State.OPEN
         self.credentials = credentials
+        self._sink.open(self.slot, credentials.device, self.version, True)
+        self._opened(connect, now)
+
+    def _opened(self, connect: m.Connect, now: int) -> None:
+        self.state = State.OPEN
         self._connect = None
         self._last_ms = now
         self._deadline = now + self._idle_ms()
-        self._sink.open(self.slot, credentials.device, self.version, True)
-        self._effects.append(SessionOpened(credentials))
+        if self.credentials is not None:
+            self._effects.append(SessionOpened(self.credentials))
         self._send(
             m.Connack(
                 session_present=False, reason_code=0, properties=self._connack_properties(connect)
@@ -341,6 +350,9 @@ class MqttSession(Requests):
         if packet.qos == 2 and self._is_repeat(packet.packet_id or 0):
             # Stored before; PUBREC again, after whatever group still holds it.
             self._sink.note(self.slot, PUBREC, packet.packet_id or 0)
+            return
+        if self.provisions:
+            self._on_provision(packet, topic, now)
             return
         target = route(topic)
         _ROUTES[target.route](self, packet, target, now)
@@ -490,7 +502,7 @@ class MqttSession(Requests):
         """CLOSE of the spec's vocabulary, after the answers of messages accepted earlier."""
         if self.state in (State.CLOSING, State.CLOSED):
             return
-        accepted = self.state is State.OPEN
+        accepted = self.state is State.OPEN and self.credentials is not None
         self.state = State.CLOSING
         self._why = (code, reason)
         self._sink.cool(self.slot)

@@ -69,6 +69,10 @@ _PREFIXES: Final = (
 )
 _PACKAGE_PREFIXES: Final = ("v2/fw/request/", "v2/sw/request/")
 
+# All that a client may use that came to be registered (6.2).
+PROVISION_REQUEST: Final = "/provision/request"
+PROVISION_RESPONSE: Final = "/provision/response"
+
 # Subscriptions that register the device for something, and the family it then comes in.
 PUSHES: Final = {
     "v1/devices/me/attributes": Family.V1,

@@ -1,0 +1,55 @@
+"""Requests to be registered, once for every protocol (MQTT spec 6.2, HTTP spec 3.9)."""
+
+from typing import Final
+
+import msgspec
+
+from tbfast.errors import PeerError
+from tbfast.model.device import CredentialsType
+from tbfast.model.operations import Provision
+from tbfast.ops.payload import Payload, members, text_of
+
+INCOMPLETE: Final = 0x83  # MQTT's code for a request that is none; a body that is no object: 0x99
+_TEXTS: Final = {
+    "deviceName": "device_name",
+    "token": "token",
+    "clientId": "client_id",
+    "username": "user_name",
+    "password": "password",
+    "hash": "certificate",
+}
+
+
+def request(payload: Payload) -> Provision:
+    """The request of a JSON object; PeerError 0x99 for another payload, 0x83 for bad members."""
+    found = members(payload)
+    try:
+        key = _required(found, "provisionDeviceKey")
+        secret = _required(found, "provisionDeviceSecret")
+        texts = {field: _text(found, name) for name, field in _TEXTS.items() if name in found}
+        type_ = _text(found, "credentialsType") if "credentialsType" in found else "ACCESS_TOKEN"
+        gateway = _text(found, "gateway").lower() == "true" if "gateway" in found else False
+        return Provision(
+            key=key,
+            secret=secret,
+            credentials_type=msgspec.convert(type_, CredentialsType),
+            gateway=gateway,
+            **texts,
+        )
+    except msgspec.ValidationError as error:
+        raise PeerError("credentialsType is not known", code=INCOMPLETE) from error
+    except PeerError as error:
+        raise PeerError(str(error), code=INCOMPLETE) from error
+
+
+def _required(found: dict[str, bytes], name: str) -> str:
+    if name not in found:
+        raise PeerError(f"{name} is missing", code=INCOMPLETE)
+    return _text(found, name)
+
+
+def _text(found: dict[str, bytes], name: str) -> str:
+    text = text_of(found[name])
+    if text is None:
+        raise PeerError(f"{name} is null", code=INCOMPLETE)
+    return text
