@@ -12,6 +12,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # Arguments: make run ARGS="--mqtt-port 1884", make test ARGS="-k json".
 ARGS ?=
+# make faults: faults of each kind, and where the random moments come from (0 = a new seed).
+ROUNDS ?= 200
+SEED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,6 +33,10 @@ build: $(BUILT) ## compile the extensions in place
 .PHONY: test
 test: build $(VENV)/.test ## unit, property, hostile, fault and end-to-end tests
 	$(PY) -m pytest -m "not interop and not fault_long and not bench" $(ARGS)
+
+.PHONY: faults
+faults: build $(VENV)/.test ## kills, failing disks and power cuts for long, the ledger as judge: ROUNDS=200 SEED=1
+	TBFAST_TEST_FAULT_ROUNDS=$(ROUNDS) TBFAST_TEST_SEED=$(SEED) $(PY) -m pytest -s -m fault_long tests/fault $(ARGS)
 
 .PHONY: interop
 interop: build $(VENV)/.test build/.sdk ## the same server against clients nobody here wrote

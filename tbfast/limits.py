@@ -75,6 +75,7 @@ LINK_CREDIT_BYTES: Final = 4_194_304  # blocks pushed and not yet consumed, per 
 LINK_GATHER_MS: Final = 5  # committed blocks wait so long for company on their way
 LINK_GATHER_BYTES: Final = 65_536  # or until they are so many
 LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying
+MERGE_FRESH_MS: Final = 1_000  # journals whose newest blocks are so close are not held in step
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 
 # Device operations that the controller carries out
@@ -84,6 +85,11 @@ RPC_PENDING: Final = 100_000  # the same for the whole node
 
 # Activity of devices
 ACTIVITY_SCAN_DEVICES: Final = 1_024  # looked at in one turn of the controller's loop
+
+# Memory (promises 9), of the cgroup's limit or ulimit -v
+MEMORY_SHED_PERCENT: Final = (80, 87, 93)  # no new connections; smaller windows; slow peers go
+MEMORY_BACK_PERCENT: Final = 3  # so much less before a step is taken back
+MEMORY_INFLIGHT_BYTES: Final = 1_048_576  # INFLIGHT_BYTES while memory is scarce
 
 # Logs
 LOG_LINES_PER_SECOND: Final = 10  # per reason; the rest is counted
@@ -101,6 +107,7 @@ HTTP_DEVICE_BODY_BYTES: Final = 1_048_576  # of other device calls; likewise
 HTTP_CHUNK_LINE_BYTES: Final = 256  # chunk size with its extensions
 HTTP_HEAD_TIMEOUT_MS: Final = 10_000  # first byte (first request: accept) to complete head
 HTTP_BODY_TIMEOUT_MS: Final = 30_000  # end of head to end of body, progress does not extend it
+HTTP_BODY_RATE: Final = 16_384  # bytes per s that extend the same for the controller's requests
 HTTP_POLL_TIMEOUT_MS: Final = 60_000  # wait of a long poll that names none, as ThingsBoard
 HTTP_POLL_TIMEOUT_MAX_MS: Final = 300_000  # longest wait of one, whatever it names
 HTTP_POLLS_PER_DEVICE: Final = 8  # waiting at once; more are answered 429
@@ -110,6 +117,12 @@ HTTP_IDLE_TIMEOUT_MS: Final = 60_000  # between two requests of a connection
 HTTP_LINGER_MS: Final = 500  # after a closing answer: what still arrives is read and dropped
 HTTP_CONNECTIONS: Final = 16_384  # per worker; when full the oldest is closed
 HTTP_REQUESTS_PER_TURN: Final = 16  # pipelined requests of one connection answered in a row
+
+# Reverse proxy of a worker: requests for the controller
+PROXY_CONNECTIONS: Final = 256  # to the controller, per worker; then an idle one goes, else 503
+PROXY_IDLE_MS: Final = 2_000  # a connection nobody uses is closed before the controller would
+PROXY_BUFFER_BYTES: Final = 65_536  # unsent in either direction; then the sender is not read
+PROXY_DRAIN_MS: Final = 2_000  # a worker that stops cuts answers that take longer
 
 # Health
 HEARTBEAT_STALE_MS: Final = 5_000  # a process silent for longer counts as not ready
@@ -127,6 +140,7 @@ REGISTRY_UNIQUE_NAMES: Final = 10_000  # names tried for nameConflictPolicy=UNIQ
 REGISTRY_RESOURCE_BYTES: Final = 1_048_576  # one LwM2M object definition file
 REGISTRY_RESOURCES: Final = 2_000  # such files; more are refused
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
+REST_PACKAGE_BYTES: Final = 52_428_800  # of one that uploads an OTA package, likewise
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched
 REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` says
 REST_BUCKETS: Final = 700  # of one aggregation; more is answered 400, as ThingsBoard

@@ -29,6 +29,7 @@ from tbfast.control import main as control
 from tbfast.errors import LocalError, StoreError
 from tbfast.obs.log import get_logger, setup, shutdown_logging
 from tbfast.obs.metrics import NodeMetrics
+from tbfast.store.known import check_stores
 from tbfast.store.layout import Layout
 from tbfast.store.space import Space
 from tbfast.worker import main as worker
@@ -83,6 +84,7 @@ class Supervisor:
         _raise_descriptor_limit()
         self._layout.prepare()
         lock = self._layout.acquire()
+        check_stores(self._layout)
         space = Space(self._layout, config.disk.reserve_bytes)
         space.settle()  # stores need room to open
         for stale in (self._layout.api, self._layout.link):

@@ -39,6 +39,14 @@ static bool is_special(tbf_span name) {
            IS(name, "proxy-connection");
 }
 
+/* Whether a Content-Type leaves the body what it is, UTF-8. */
+static bool is_utf8(tbf_span value) {
+    static const char NAME[] = "charset=utf-8";
+    const size_t n = sizeof NAME - 1;
+    return memchr(value.p, '=', value.n) == NULL ||
+           (value.n > n && IS(((tbf_span){value.p + value.n - n, n}), NAME));
+}
+
 static bool take_length(tbf_span value, size_t *out) {
     if (value.n == 0 || value.n > LENGTH_DIGITS) {
         return false;
@@ -124,6 +132,8 @@ bool tbf_http_post(const uint8_t *p, size_t n, size_t max_head, unsigned max_hea
                 return false;
             }
             has_length = true;
+        } else if (IS(name, "content-type") && !is_utf8(value)) {
+            return false;
         } else if (IS(name, "connection") && !IS(value, "keep-alive")) {
             return false;
         }

@@ -6,6 +6,7 @@ are cut here as well, so a request ends at an exact byte and pipelined ones foll
 error nothing more is read: a stream that was misread once cannot be resynchronised (H3).
 """
 
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -13,21 +14,12 @@ from typing import Final, NamedTuple
 import httptools
 
 from tbfast import limits
-from tbfast.errors import PeerError
+from tbfast.codec.http_body import BodyReader
+from tbfast.codec.http_body import HttpError as HttpError
 
 _LETTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-_HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _PHRASES: Final = {int(status): status.phrase for status in HTTPStatus}
-_SCHEMES: Final = (b"http://", b"https://")
-
-
-class HttpError(PeerError):
-    """A request that is refused; ``code`` is the status, ``reason`` the metric's word."""
-
-    def __init__(self, status: int, message: str, reason: str = "malformed") -> None:
-        super().__init__(message, code=status)
-        self.status = status
-        self.reason = reason
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)")
 
 
 class Head(NamedTuple):
@@ -43,17 +35,27 @@ class Head(NamedTuple):
     def path(self) -> bytes:
         """The target's path, still percent-encoded; a named host is ignored (H12)."""
         target = self.target
-        for scheme in _SCHEMES:
-            if target.startswith(scheme):
-                slash = target.find(b"/", len(scheme))
-                target = b"/" if slash < 0 else target[slash:]
-                break
+        if not target.startswith(b"/") and (absolute := _ABSOLUTE.match(target)):
+            target = target[absolute.end() :]
+            if not target.startswith(b"/"):
+                return b"/"
         return target.partition(b"?")[0]
+
+    @property
+    def authority(self) -> bytes | None:
+        """The host an absolute target names, None for another form (RFC 9112 3.2.2)."""
+        absolute = None if self.target.startswith(b"/") else _ABSOLUTE.match(self.target)
+        return None if absolute is None else absolute[1]
 
     @property
     def query(self) -> bytes:
         """What follows the first question mark, still encoded."""
         return self.target.partition(b"?")[2]
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the peer would like to hear 100 (Continue) before it sends the body."""
+        return self.version == "1.1" and (self.header(b"expect") or b"").lower() == b"100-continue"
 
     def header(self, name: bytes) -> bytes | None:
         """First value of a header, by its lower-case name."""
@@ -94,28 +96,32 @@ class Response(NamedTuple):
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+class Admission(NamedTuple):
+    """What a request may bring, decided when its head is complete."""
+
+    max_body: int  # bytes
+    streamed: bool = False  # the body is handed over in parts
+
+
 class RequestReader:
     """Bytes in, requests out, one at a time.
 
     max_body: bytes of a body; a longer one is refused when its length is known (H5).
-    admit(head) gives that number by request instead, if given; it may raise HttpError.
+    admit(head) decides by request instead, if given; it may raise HttpError.
     """
 
     def __init__(
         self,
         max_body: int = limits.HTTP_BODY_BYTES,
-        admit: Callable[[Head], int] | None = None,
+        admit: Callable[[Head], Admission] | None = None,
     ) -> None:
         self._admit = admit
-        self._max_body = max_body
+        self._admission = Admission(max_body)
         self._buffer = bytearray()
-        self._searched = 0  # bytes of the buffer known to hold no end of head or line
+        self._searched = 0  # bytes of the buffer known to hold no end of head
         self._head: Head | None = None
-        self._left: int | None = None  # of the body, or of the chunk; None: a chunk line is next
-        self._chunked = False
-        self._trailers = False
-        self._trailer_bytes = 0
-        self._chunk_lines = 0  # bytes spent on them in this body
+        self._reading: BodyReader | None = None  # None: there is no body
+        self._handed = False  # the request of a streamed body was returned
         self._body = bytearray()
         self._failed = False
 
@@ -153,13 +159,7 @@ class RequestReader:
     def wants_continue(self) -> bool:
         """Whether the peer waits for 100 (Continue) before it sends the body."""
         head = self._head
-        return (
-            head is not None
-            and head.version == "1.1"
-            and not self._body
-            and not self._buffer
-            and (head.header(b"expect") or b"").lower() == b"100-continue"
-        )
+        return head is not None and head.expects_continue and not self._body and not self._buffer
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Adds bytes; nothing is parsed."""
@@ -169,25 +169,64 @@ class RequestReader:
     def next_request(self) -> Request | None:
         """The next complete request, or None if more bytes are needed.
 
+        One whose body is streamed comes without it, as soon as its head is complete; no other
+        follows before `next_part` has returned the whole body.
         Raises HttpError; after it every call returns None.
         """
-        if self._failed:
+        if self._failed or self._handed:
             return None
         try:
             if self._head is None and not self._read_head():
                 return None
-            if not (self._read_chunks() if self._chunked else self._read_plain()):
+            head = self._head
+            assert head is not None
+            if self._reading is None:
+                self._head = None
+                return Request(head, b"")
+            if self._admission.streamed:
+                self._handed = True
+                return Request(head, b"")
+            if not self._reading.move(self._buffer, self._body):
                 return None
         except HttpError:
-            self._failed = True
-            self._buffer.clear()
+            self._fail()
             raise
-        head = self._head
-        assert head is not None
-        request = Request(head, bytes(self._body))
-        self._head = None
+        return Request(head, self._end_body())
+
+    def next_part(self) -> bytes:
+        """What has come of a streamed body since the last call; `in_body` says if more is to come.
+
+        Raises HttpError; after it every call returns nothing.
+        """
+        if self._failed or not self._handed:
+            return b""
+        assert self._reading is not None
+        try:
+            if self._reading.move(self._buffer, self._body):
+                self._handed = False
+                return self._end_body()
+        except HttpError:
+            self._fail()
+            raise
+        part = bytes(self._body)
         self._body.clear()
-        return request
+        return part
+
+    def rest(self) -> bytes:
+        """Everything received and not parsed: what a peer sent after a request to upgrade."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+    def _end_body(self) -> bytes:
+        body = bytes(self._body)
+        self._body.clear()
+        self._head = self._reading = None
+        return body
+
+    def _fail(self) -> None:
+        self._failed = True
+        self._buffer.clear()
 
     # --- head --------------------------------------------------------------------------------
 
@@ -225,112 +264,19 @@ class RequestReader:
             raise HttpError(400, "a line of the head ends without CR")
 
     def _expect_body(self, head: Head) -> None:
+        if self._admit is not None:
+            self._admission = self._admit(head)
+        max_body = self._admission.max_body
         encoding = head.header(b"transfer-encoding")
         length = head.header(b"content-length")
-        self._chunked = encoding is not None
-        self._trailers = False
-        self._trailer_bytes = 0
-        self._chunk_lines = 0
-        if self._admit is not None:
-            self._max_body = self._admit(head)
         if encoding is not None:
             if head.version != "1.1" or encoding.strip().lower() != b"chunked":
                 raise HttpError(400, "this transfer encoding is not supported")
-            self._left = None
-            return
-        self._left = 0 if length is None else int(length)
-        self._check_size(self._left)
-
-    def _check_size(self, size: int) -> None:
-        if size > self._max_body:
-            message = f"Payload size exceeds the limit of {self._max_body} bytes"
-            raise HttpError(413, message, "too_big")
-
-    # --- body --------------------------------------------------------------------------------
-
-    def _read_plain(self) -> bool:
-        assert self._left is not None
-        self._take(self._left)
-        return self._left == 0
-
-    def _take(self, wanted: int) -> None:
-        """Moves up to that many bytes from the buffer to the body."""
-        piece = self._buffer[:wanted]
-        del self._buffer[: len(piece)]
-        self._body += piece
-        self._left = wanted - len(piece)
-
-    def _read_chunks(self) -> bool:
-        offset = 0
-        try:
-            while True:
-                if self._trailers:
-                    line = self._line(offset, limits.HTTP_HEAD_BYTES)
-                    if line is None:
-                        return False
-                    offset += len(line) + 2
-                    self._trailer_bytes += len(line) + 2
-                    if self._trailer_bytes > limits.HTTP_HEAD_BYTES:
-                        raise HttpError(431, "trailer is too long", "too_big")
-                    if not line:
-                        return True
-                elif self._left is None:
-                    line = self._line(offset, limits.HTTP_CHUNK_LINE_BYTES)
-                    if line is None:
-                        return False
-                    offset += len(line) + 2
-                    size = _chunk_size(line)
-                    self._check_overhead(len(line) + 4)
-                    self._check_size(len(self._body) + size)
-                    self._trailers = size == 0
-                    self._left = size + 2 if size else 0  # the CRLF after the data
-                else:
-                    offset = self._read_data(offset, self._left)
-                    if self._left:
-                        return False
-                    self._left = None
-        finally:
-            # Once, at the end: cutting the front for every chunk would be quadratic (H4).
-            del self._buffer[:offset]
-            if offset:
-                self._searched = 0
-
-    def _read_data(self, offset: int, left: int) -> int:
-        """Takes what there is of a chunk's data and its CRLF; returns the new offset."""
-        data = self._buffer[offset : offset + left]
-        self._left = left - len(data)
-        # Of the last two bytes of a chunk, those present are the CRLF.
-        text = min(len(data), max(0, left - 2))
-        self._body += data[:text]
-        ending = data[text:]
-        if ending and ending != b"\r\n"[2 - min(left, 2) :][: len(ending)]:
-            raise HttpError(400, "chunk data has another length than its size says")
-        return offset + len(data)
-
-    def _line(self, offset: int, limit: int) -> bytes | None:
-        """The line at offset without CRLF, None if it is not complete."""
-        start = max(offset, self._searched - 1)
-        end = self._buffer.find(b"\r\n", start, offset + limit + 2)
-        if end < 0:
-            if len(self._buffer) - offset >= limit + 2:
-                raise HttpError(400, "a line of a chunked body is too long", "too_big")
-            self._searched = max(0, len(self._buffer) - offset)
-            return None
-        self._searched = 0
-        return bytes(self._buffer[offset:end])
-
-    def _check_overhead(self, size: int) -> None:
-        """Bounds chunk lines by the data they carry: one-byte chunks pass, extensions do not."""
-        self._chunk_lines += size
-        if self._chunk_lines > 16 * len(self._body) + 16_384:
-            raise HttpError(400, "chunk lines outweigh the data", "too_big")
-
-
-def _chunk_size(line: bytes) -> int:
-    digits = line.partition(b";")[0].rstrip(b" \t")
-    if not 0 < len(digits) <= 16 or not _HEX.issuperset(digits):
-        raise HttpError(400, "chunk size is not a hexadecimal number")
-    return int(digits, 16)
+            self._reading = BodyReader(None, max_body)
+        elif length is not None and (size := int(length)):
+            self._reading = BodyReader(size, max_body)
+        else:
+            self._reading = None
 
 
 class _HeadParts:
@@ -365,7 +311,7 @@ def _parse_head(data: bytes) -> Head:
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
-        pass  # Upgrade is not offered here: an ordinary request (RFC 9110 section 7.8)
+        pass  # whether anybody offers it is decided later; until then an ordinary request
     except httptools.HttpParserInvalidMethodError as error:
         method = first.partition(b" ")[0]
         if _LETTERS.issuperset(method) and first.endswith((b" HTTP/1.1", b" HTTP/1.0")):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tbfast import limits
 from tbfast._ext.series import split_definitions
+from tbfast.control.merge import POLL_S, Merge, wall_clock_ms
 from tbfast.control.operations import DeviceOperations
 from tbfast.control.registry import Registry
 from tbfast.control.sessions import Sessions
@@ -30,16 +31,33 @@ POSITION_TIMEOUT_S = 1.0  # a read waits this long for a worker to say where it 
 class _Worker:
     """One connected worker."""
 
-    def __init__(self, channel: Channel, hello: msg.Hello) -> None:
+    def __init__(
+        self, channel: Channel, hello: msg.Hello, merge: Merge, full: Callable[[], bool]
+    ) -> None:
         self.channel = channel
         self.journal_id = hello.journal_id
         self.owed_bytes = 0
+        self.source = merge.link(hello.journal_id, self._consumed)
+        self.welcomed = False
+        self.asked_where: dict[int, int] = {}  # request not answered yet -> wall ms of it
+        self._full = full
         self.profiles: set[str] = set()  # of which it was told; the others are all defaults
         self.asked: dict[int, asyncio.Task[None]] = {}  # operations under way, by request
 
     def send(self, message: msg.Message) -> None:
         """Dropped when the link is down: Hello rebuilds that state."""
         self.channel.send(message)
+
+    def _consumed(self, nbytes: int) -> None:
+        """A block was applied; with enough of them, credit goes back unless sealing lags."""
+        self.owed_bytes += nbytes
+        if self.owed_bytes >= CREDIT_STEP_BYTES and not self._full():
+            self.give_credit()
+
+    def give_credit(self) -> None:
+        """Lets as many bytes come as were consumed."""
+        self.channel.send(msg.Credit(self.owed_bytes))
+        self.owed_bytes = 0
 
 
 class LinkServer:
@@ -52,6 +70,7 @@ class LinkServer:
         sessions: Sessions,
         operations: DeviceOperations,
         sealed: Callable[[], dict[int, tuple[int, int]]] = dict,
+        merge: Merge | None = None,
     ) -> None:
         self._registry = registry
         self._tail = tail
@@ -61,6 +80,8 @@ class LinkServer:
         self._channels: set[Channel] = set()
         self._workers: dict[Channel, _Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._merge = merge or Merge(tail.apply)
+        self._pace: asyncio.Task[None] | None = None
         self._positions: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._request = 0
         self._changes = 0  # told to the workers
@@ -78,11 +99,14 @@ class LinkServer:
         finally:
             os.umask(old)
         self._unsubscribe = self._registry.subscribe(self._changed)
+        self._pace = self._spawn(self._keep_pace())
 
     async def close(self) -> None:
         """Ends every link."""
         if self._unsubscribe is not None:
             self._unsubscribe()
+        if self._pace is not None:
+            self._pace.cancel()
         if self._server is not None:
             self._server.close()
         for channel in list(self._channels):
@@ -101,18 +125,16 @@ class LinkServer:
         for task in worker.asked.values():
             task.cancel()
         self._sessions.worker_gone(worker)
+        self._merge.unlink(worker.source)
 
     def block(self, channel: Channel, block: bytes) -> None:
-        worker = self._workers[channel]
-        self._tail.apply(block)
-        worker.owed_bytes += len(block)
-        if worker.owed_bytes >= CREDIT_STEP_BYTES and not self._tail.full:
-            self._give_credit(worker)
+        self._merge.push(self._workers[channel].source, block)
 
     def message(self, channel: Channel, message: msg.Message) -> None:
         match message:
             case msg.Hello():
-                worker = self._workers[channel] = _Worker(channel, message)
+                worker = _Worker(channel, message, self._merge, lambda: self._tail.full)
+                self._workers[channel] = worker
                 # At once: the worker tells of sessions that open and close from here on.
                 for session in message.sessions:
                     self._sessions.opened(worker, session)
@@ -137,16 +159,10 @@ class LinkServer:
             case msg.Drop(request):
                 if (task := self._workers[channel].asked.get(request)) is not None:
                     task.cancel()
-            case msg.Position(request, epoch, seq):
-                waiting = self._positions.pop(request, None)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result((epoch, seq))
+            case msg.Position():
+                self._told(self._workers[channel], message)
             case _:
                 log.error("unexpected link message", type=type(message).__name__)
-
-    def _give_credit(self, worker: _Worker) -> None:
-        worker.channel.send(msg.Credit(worker.owed_bytes))
-        worker.owed_bytes = 0
 
     def run_recorded(self, cursors: dict[int, tuple[int, int]]) -> None:
         """Rows up to these positions are sealed: journals may forget them."""
@@ -155,7 +171,7 @@ class LinkServer:
             if position is not None:
                 worker.channel.send(msg.Trim(*position))
             if worker.owed_bytes >= CREDIT_STEP_BYTES:
-                self._give_credit(worker)
+                worker.give_credit()
 
     # --- handshake ---------------------------------------------------------------------------
 
@@ -167,7 +183,7 @@ class LinkServer:
         if worker is None:
             return  # gone again
         changes = await self._registry.changes_since(hello.revision) if hello.revision else []
-        cursor = self._tail.cursor(worker.journal_id)
+        cursor = worker.source.received = self._tail.cursor(worker.journal_id)
         channel.send(
             msg.Welcome(
                 *cursor,
@@ -182,6 +198,8 @@ class LinkServer:
         for change in changes or ():
             self._tell_change(worker, change)
         log.info("worker linked", journal=worker.journal_id, pid=hello.pid, after=cursor)
+        worker.welcomed = True
+        self._ask_where(worker)
 
     # --- registry ----------------------------------------------------------------------------
 
@@ -264,11 +282,9 @@ class LinkServer:
         return {w.journal_id for w, done in zip(workers, reached, strict=True) if done}
 
     async def _wait_for(self, worker: _Worker) -> bool:
-        self._request += 1
-        request = self._request
         answer: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        request = self._ask_where(worker)
         self._positions[request] = answer
-        worker.channel.send(msg.WhereNow(request))
         try:
             async with asyncio.timeout(POSITION_TIMEOUT_S):
                 position = await answer
@@ -278,6 +294,33 @@ class LinkServer:
         finally:
             self._positions.pop(request, None)
         return True
+
+    # --- keeping journals in step ------------------------------------------------------------
+
+    async def _keep_pace(self) -> None:
+        """Asks idle workers how far they have come; blocks of the others may wait for that."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            quiet = self._merge.quiet()
+            for worker in self._workers.values():
+                if worker.welcomed and worker.source in quiet and not worker.asked_where:
+                    self._ask_where(worker)
+            self._merge.release()
+
+    def _ask_where(self, worker: _Worker) -> int:
+        self._request += 1
+        worker.asked_where[self._request] = wall_clock_ms()
+        worker.channel.send(msg.WhereNow(self._request))
+        return self._request
+
+    def _told(self, worker: _Worker, answer: msg.Position) -> None:
+        position = answer.epoch, answer.seq
+        asked_ms = worker.asked_where.pop(answer.request, None)
+        if asked_ms is not None:
+            self._merge.came(worker.source, position, asked_ms)
+        waiting = self._positions.pop(answer.request, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(position)
 
     # --- tasks -------------------------------------------------------------------------------
 

@@ -15,14 +15,15 @@ import uvloop
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
-from tbfast._ext.series import split_definitions
 from tbfast.config import Config
 from tbfast.control.activity import Activity
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
 from tbfast.control.deletes import DeleteService
 from tbfast.control.disk import DiskWatch
+from tbfast.control.former import FormerJournals
 from tbfast.control.links import LinkServer
+from tbfast.control.merge import Merge
 from tbfast.control.operations import DeviceOperations
 from tbfast.control.provisioning import Provisioning
 from tbfast.control.registry import Registry, wall_clock_ms
@@ -41,10 +42,9 @@ from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.attributes import AttributeStore
-from tbfast.store.journal import Position
+from tbfast.store.known import known_journal, remember_stores
 from tbfast.store.layout import NODE_JOURNAL, Layout
 from tbfast.store.series import SeriesStore
-from tbfast.store.series_reader import JournalFile, remove_journal
 from tbfast.store.space import Space
 
 log = get_logger("tbfast.controller")
@@ -149,6 +149,7 @@ class _Controller:
         except StoreError as error:
             log.error("cannot open a store", error=str(error))
             return EXIT_STORE
+        self._former.start()
         await self._links.listen(self._layout.link)
         sealing = loop.create_task(self._sealer.run())
         sealing.add_done_callback(self._task_ended)
@@ -172,6 +173,7 @@ class _Controller:
             state.cancel()
             return EXIT_STORE
         await self._links.close()
+        await self._former.stop()
         await self._writer.finish()
         state.cancel()
         await self._activity.finish()
@@ -220,6 +222,7 @@ class _Controller:
             registered=self._registry.has_number,
             on_attributes=self._attributes.applied,
         )
+        merge = Merge(self._tail.apply, range(self._run.workers))
         self._claims = Claims(
             self._registry,
             self._attributes,
@@ -241,6 +244,7 @@ class _Controller:
             sessions,
             operations,
             self._store.cursors,
+            merge,
         )
         self._sealer = SealService(
             self._tail,
@@ -256,8 +260,16 @@ class _Controller:
         in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
         await in_thread(None, self._sealer.restore)
         self._writer = await in_thread(None, self._open_writer)
+        await in_thread(None, remember_stores, self._layout)
+        workers = self._run.workers
+        former = [
+            number
+            for number in self._layout.journal_numbers()
+            if number >= workers and number != NODE_JOURNAL
+        ]
+        self._former = FormerJournals(self._layout, self._tail, merge, former)
         self._series = NodeSeries(
-            self._tail, self._links, self._store, self._layout, self._run.workers
+            self._tail, self._links, self._store, self._layout, workers, self._former.left
         )
         self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
@@ -282,20 +294,11 @@ class _Controller:
         self._deletes.subscribe(self._watches.deleted)
         self._registry.subscribe(self._deletes.registry_changed)
         self._registry.subscribe(self._attributes.registry_changed)
-        for number in self._layout.journal_numbers():
-            if number >= self._run.workers and number != NODE_JOURNAL:
-                try:
-                    await in_thread(None, self._adopt, number)
-                except StoreError as error:
-                    log.error(
-                        "the journal of a former worker cannot be read: its rows are missing",
-                        journal=number,
-                        error=str(error),
-                    )
 
     def _open_writer(self) -> TelemetryWriter:
         return TelemetryWriter(
             self._layout.journal(NODE_JOURNAL),
+            known_journal(self._layout, NODE_JOURNAL),
             self._tail,
             self._space,
             on_broken=self._fail,
@@ -315,29 +318,6 @@ class _Controller:
     def _run_recorded(self, cursors: dict[int, Cursor]) -> None:
         self._links.run_recorded(cursors)
         self._writer.run_recorded(cursors)
-
-    def _adopt(self, number: int) -> None:
-        """A journal that a smaller --workers left without a writer: its rows go to the head.
-
-        Once they are sealed, the next start finds nothing after the cursor and removes it.
-        """
-        path = self._layout.journal(number)
-        journal = JournalFile(path)
-        try:
-            after = Position(*self._tail.cursor(number))
-            for epoch, tables in journal.definitions().items():
-                for first, defs in tables:
-                    self._tail.define(number, epoch, first, split_definitions(defs))
-            blocks = 0
-            for _, block in journal.blocks(after):
-                self._tail.apply(block)
-                blocks += 1
-            epoch = journal.epoch()
-        finally:
-            journal.close()
-        log.info("journal of a former worker", journal=number, blocks=blocks)
-        if blocks == 0:
-            remove_journal(path, epoch)
 
     def _fail(self, error: StoreError) -> None:
         """A failed sync: nothing can be promised by this process any more."""

@@ -193,10 +193,11 @@ class SealService:
     async def _seal(self, head: Head, cursors: dict[int, Cursor]) -> RunRecord:
         names = self._tail.names_from(self._keys_stored)
         record = await self._in_thread(lambda: self._write_chunks(head, cursors, names))
-        for start in range(0, head.series_held, LATEST_SERIES_PER_STEP):
+        start = -1
+        while start:
             # Series that began after the freeze may have keys whose names are not stored yet.
-            packed = self._tail.pack_changes(
-                head, start, LATEST_SERIES_PER_STEP, self._keys_stored + len(names)
+            start, packed = self._tail.pack_changes(
+                head, max(start, 0), LATEST_SERIES_PER_STEP, self._keys_stored + len(names)
             )
             await self._in_thread(partial(self._store.latest.write_changes, packed))
         if self._before_record is not None:

@@ -1,7 +1,7 @@
 """What REST reads of stored telemetry are answered from."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -38,9 +38,12 @@ class NodeSeries:
         store: SeriesStore,
         layout: Layout,
         workers: int,
+        former: Collection[int] = (),
     ) -> None:
+        """former: journals without a worker whose rows are not all in the tail yet."""
         self._layout = layout
         self._workers = frozenset(range(workers))
+        self._former = former
         self._tail = tail
         self._links = links
         self._store = store
@@ -95,7 +98,7 @@ class NodeSeries:
         """Journals of which the tail may lack rows acknowledged before the call, after waiting."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + COMPLETE_TIMEOUT_S
-        while missing := self._workers - await self._links.caught_up():
+        while missing := (self._workers - await self._links.caught_up()).union(self._former):
             if loop.time() > deadline:
                 break
             await asyncio.sleep(0.02)

@@ -22,7 +22,7 @@ from tbfast.obs.log import get_logger
 log = get_logger("tbfast.tail")
 
 LIVE_QUEUE_BYTES = 1 << 20  # per subscriber; beyond it the subscription is ended
-_WHERE = struct.Struct("<IIQ")  # journal, epoch, sequence: block header, offset 8
+PLACE = struct.Struct("<IIQq")  # journal, epoch, sequence, commit time: block header, offset 8
 _DEFS_BYTES = struct.Struct("<I")
 _EVERY_KEY = (1 << 32) - 1
 _TELEMETRY, _ATTRIBUTES = 0, 1  # kinds of records
@@ -108,6 +108,9 @@ class TailService:
         self._replayed: dict[int, tuple[Cursor, dict[int, Deleted]]] = {}  # journal -> up to, what
         self._damaged: dict[int, str] = {}  # journal -> where; its rows end before that place
         self._cursors: dict[int, Cursor] = {}
+        self._clocks: dict[int, tuple[int, int]] = {}  # journal -> its last commit, what is added
+        self._newest_ms = 0  # of all commits
+        self._step_ms = 0  # what the clock has been set back in all
         self._names: dict[tuple[int, int], dict[int, bytes]] = {}
         self._waiting: dict[int, list[tuple[Cursor, asyncio.Future[None]]]] = {}
         self._live: set[LiveSubscription] = set()
@@ -184,8 +187,11 @@ class TailService:
         """Changes of latest values since, from the series store."""
         self._tail.restore_changes(packed)
 
-    def pack_changes(self, head: Head, start: int, count: int, keys_end: int) -> bytes:
-        """Latest values of series in a head, for the series store: keys below `keys_end`."""
+    def pack_changes(self, head: Head, start: int, count: int, keys_end: int) -> tuple[int, bytes]:
+        """What the series store keeps of the devices in the frozen head: keys below `keys_end`.
+
+        (Where to go on, 0 = the end, latest values and last activity).
+        """
         return self._tail.pack_changes(head, start, count, keys_end)
 
     def pack_device_changes(self, device: int) -> bytes:
@@ -218,7 +224,7 @@ class TailService:
 
     def apply(self, block: bytes) -> None:
         """Takes a block in; one that was applied before is ignored."""
-        journal, epoch, seq = _WHERE.unpack_from(block, 8)
+        journal, epoch, seq, commit_ms = PLACE.unpack_from(block, 8)
         position = (epoch, seq)
         if position <= self.cursor(journal):
             return
@@ -227,7 +233,8 @@ class TailService:
         attributes = self._tail.attribute_records
         try:
             dropped = self._tail.dropped
-            commit_ms = self._tail.apply(block, self._deleted_before(journal, position))[4]
+            deleted = self._deleted_before(journal, position)
+            self._tail.apply(block, deleted, self._ahead_ms(journal, commit_ms))
         except StoreError as error:
             # The cursor stays before it: nothing from here on is sealed or trimmed.
             self._damaged[journal] = f"journal {journal}, epoch {epoch}, sequence {seq}: {error}"
@@ -257,6 +264,21 @@ class TailService:
                 found = rows(block, names, wanted, _TELEMETRY)
                 listener.rows([(device, name, ts, text) for device, _, ts, name, _, text in found])
         self._wake(journal, position)
+
+    def _ahead_ms(self, journal: int, commit_ms: int) -> int:
+        """What is added to commit times of a journal so that they never run backwards.
+
+        A clock that was set back makes commits old that are the newest of all.
+        """
+        before_ms, ahead_ms = self._clocks.get(journal, (0, 0))
+        if commit_ms < before_ms:
+            # Every journal meets the same step: the first measures it.
+            if ahead_ms == self._step_ms:
+                self._step_ms = self._newest_ms - commit_ms
+            ahead_ms = self._step_ms
+        self._clocks[journal] = commit_ms, ahead_ms
+        self._newest_ms = max(self._newest_ms, commit_ms + ahead_ms)
+        return ahead_ms
 
     def _deleted_before(self, journal: int, position: Cursor) -> dict[int, Deleted] | None:
         replayed = self._replayed.get(journal)
@@ -295,6 +317,10 @@ class TailService:
     def rewrite_latest(self, device: int, scan: RangeScan) -> None:
         """Takes the points of a scan (limit 1, newest first) as latest values, if newer."""
         self._tail.rewrite_latest(device, scan)
+
+    def activity_ms(self, device: int) -> int:
+        """Commit time of the device's last record, 0 = none."""
+        return self._tail.activity_ms(device)
 
     def numbers(self, start: int, count: int) -> list[int]:
         """Numbers of devices seen, from the one in place `start`."""

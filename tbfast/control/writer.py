@@ -44,6 +44,7 @@ class TelemetryWriter:
     def __init__(
         self,
         path: Path,
+        known_epoch: Path,
         tail: TailService,
         room: Room,
         *,
@@ -52,7 +53,7 @@ class TelemetryWriter:
         max_string: int = 0,
     ) -> None:
         """Opens the journal; StoreError as `Journal`."""
-        self._journal = Journal(path, NODE_JOURNAL)
+        self._journal = Journal(path, NODE_JOURNAL, known_epoch)
         self._tail = tail
         self._room = room
         self._on_broken = on_broken

@@ -14,11 +14,11 @@ from typing import Final, Literal, Protocol, cast
 
 from tbfast import limits
 from tbfast._ext import metrics as words
-from tbfast._ext.http import plain_post
 from tbfast._ext.metrics import Slot
-from tbfast.codec.http import CONTINUE, Head, HttpError, RequestReader, Response
-from tbfast.net.http_exchange import RETRY, Exchange, Handler, error_response
-from tbfast.obs.http import HealthPages
+from tbfast.codec.http import CONTINUE, Admission, Head, HttpError, RequestReader, Response
+from tbfast.net.http_exchange import RETRY, Exchange, Handler, Link, error_response
+from tbfast.net.http_pages import Nobody, Pages
+from tbfast.net.http_stream import Stream
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 
@@ -32,41 +32,7 @@ _OK_BYTES: Final = OK.encode(None, keep_alive=True)
 class FastPath(Protocol):
     """Who takes plain telemetry: tbfast.net.http_device.DeviceApi."""
 
-    max_plain: int  # bytes of a request, head included
-
-    def telemetry(self, exchange: Exchange, token: str, body: bytes) -> None: ...
-
-
-class _Pages:
-    """The pages of the node itself."""
-
-    def __init__(self, node: NodeMetrics) -> None:
-        self._pages = HealthPages(node)
-
-    def admit(self, head: Head) -> int | None:
-        known = head.path in (b"/healthz", b"/readyz", b"/metrics")
-        return limits.HTTP_BODY_BYTES if known else None
-
-    def begin(self, exchange: Exchange) -> None:
-        assert exchange.request is not None
-        head = exchange.request.head
-        page = self._pages.page(head.path, time.monotonic())
-        assert page is not None
-        if head.method not in ("GET", "HEAD"):
-            response = error_response(405, "Method not allowed", [("Allow", "GET, HEAD")])
-        else:
-            response = Response(page.status, page.body, page.content_type)
-        exchange.answer(response)
-
-
-class _Nobody:
-    """Every other path."""
-
-    def admit(self, head: Head) -> int | None:
-        return limits.HTTP_BODY_BYTES
-
-    def begin(self, exchange: Exchange) -> None:
-        exchange.answer(error_response(404, "Not found"))
+    def take(self, exchange: Exchange, data: bytes) -> bool: ...
 
 
 class HttpPort:
@@ -83,14 +49,14 @@ class HttpPort:
         handlers: Sequence[Handler] = (),
         *,
         fast: FastPath | None = None,
-        max_connections: int = limits.HTTP_CONNECTIONS,
+        max_connections: int | None = None,
     ) -> None:
-        self._handlers: tuple[Handler, ...] = (_Pages(node), *handlers, _Nobody())
+        self._handlers: tuple[Handler, ...] = (Pages(node), *handlers, Nobody())
         self.fast = fast
         self.slot = Slot() if slot is None else slot
         self.stopping = False
         self._body_bytes = 0  # held by all connections
-        self._max_connections = max_connections
+        self._max_connections = max_connections or limits.HTTP_CONNECTIONS
         self._server: asyncio.Server | None = None
         self._connections: dict[_Connection, None] = {}  # oldest first
 
@@ -157,9 +123,12 @@ class _Connection(asyncio.Protocol):
         self._reader = RequestReader(admit=self._admit)
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None  # the one that is being answered
+        self._stream: Stream | None = None  # the same, if it is one
+        self._plain = Exchange(None, None, 0)  # the same for requests on the fast path
+        self.link: Link | None = None
+        self.peer = "-"  # its address
         self._handler: Handler | None = None  # of the request that is being read
         self.body_bytes = 0  # as last told to the port
-        self._peer = "-"
         self._scheduled = False
         self._beginning = False  # an answer that comes at once must not recurse
         self._read_paused = False
@@ -180,7 +149,8 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=limits.OUTBOUND_PAUSE_BYTES)
         name = transport.get_extra_info("peername")
-        self._peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "-"
+        if isinstance(name, tuple):
+            self.peer = name[0]
         self._port.opened(self)
         self._arm(limits.HTTP_HEAD_TIMEOUT_MS)
 
@@ -202,10 +172,15 @@ class _Connection(asyncio.Protocol):
             and self._exchange is None
             and not self._write_paused
             and self._reader.idle
-            and len(data) <= fast.max_plain
-            and (plain := plain_post(data)) is not None
+            and fast.take(self._plain, data)
         ):
-            self._begin_plain(fast, *plain)
+            self._exchange = self._plain
+            self._plain.owe(self)
+            self._phase = "idle"
+            self._deadline = _NEVER
+            return
+        if self._stream is not None and self._stream.spliced:
+            self._stream.on_part(data, False)
             return
         self._reader.feed(data)
         self._advance()
@@ -213,11 +188,17 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         # A peer may end its side after its requests and still wait for the answers.
         self._eof = True
+        if self._stream is not None:
+            if self._stream.spliced:
+                return False
+            self.body_wanted()
         return self._exchange is not None or self._scheduled or self._write_paused
 
     def pause_writing(self) -> None:
         self._write_paused = True
         self._arm(limits.WRITE_TIMEOUT_MS)
+        if self._stream is not None:
+            self._stream.on_flow(False)
 
     def resume_writing(self) -> None:
         self._write_paused = False
@@ -225,6 +206,9 @@ class _Connection(asyncio.Protocol):
             self._arm(limits.HTTP_LINGER_MS)
         elif self._exchange is not None:
             self._disarm()
+            if self._stream is not None:
+                self._stream.on_flow(True)
+                self.body_wanted()
         else:
             self._phase = "idle" if self._phase == "waiting" else self._phase
             self._advance()
@@ -235,6 +219,9 @@ class _Connection(asyncio.Protocol):
         """Answers what is complete, a bounded number in a row, and sets the next deadline."""
         self._scheduled = False
         for _ in range(limits.HTTP_REQUESTS_PER_TURN):
+            if self._stream is not None:
+                self.body_wanted()
+                return
             if self._closing or self._exchange is not None or self._write_paused:
                 self._hold()
                 return
@@ -250,19 +237,21 @@ class _Connection(asyncio.Protocol):
             if self.body_bytes:
                 self._count_body(0)
             assert self._handler is not None
-            self._begin(Exchange(self, request, time.monotonic_ns()), self._handler)
+            kind = Stream if self._handler.streamed else Exchange
+            self._begin(kind(self, request, time.monotonic_ns()), self._handler)
         if not (self._closing or self._scheduled):
             self._scheduled = True
             self._loop.call_soon(self._advance)
             self._hold()
 
-    def _admit(self, head: Head) -> int:
+    def _admit(self, head: Head) -> Admission:
         self._continued = False
         self._handler, max_body = self._port.admit(head)
-        return max_body
+        return Admission(max_body, self._handler.streamed)
 
     def _begin(self, exchange: Exchange, handler: Handler) -> None:
         self._exchange = exchange
+        self._stream = exchange if isinstance(exchange, Stream) else None
         self._beginning = True
         try:
             handler.begin(exchange)
@@ -277,41 +266,83 @@ class _Connection(asyncio.Protocol):
         log.limited("http_handler", 40, "request failed", error=repr(error), exc_info=error)
         exchange.answer(error_response(500, "Internal error"))
 
-    def _begin_plain(self, fast: FastPath, token: str, body: bytes) -> None:
-        exchange = self._exchange = Exchange(self, None, time.monotonic_ns())
-        self._phase = "idle"
-        self._beginning = True
-        try:
-            fast.telemetry(exchange, token, body)
-        except Exception as error:  # noqa: BLE001  # as in _begin
-            self._failed(exchange, error)
-        finally:
-            self._beginning = False
-        if exchange.open:
-            self._disarm()
-        else:
-            self._advance()
-
     # --- what exchanges do --------------------------------------------------------------------
 
     def answered(self, exchange: Exchange, response: Response) -> None:
         """The whole answer of the current exchange."""
         request = exchange.request
-        # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
-        keep_alive = not self._port.stopping and response.status != 400
-        if request is None and response is OK and keep_alive:
+        if request is None and response is OK and not self._port.stopping:
             self._write(_OK_BYTES)
-        else:
-            head = request.head if request is not None else None
-            keep_alive = keep_alive and (head is None or head.keep_alive)
-            if exchange.headers:
-                response = response._replace(headers=(*response.headers, *exchange.headers))
-            self._write(response.encode(head, keep_alive=keep_alive))
-        self._exchange = None
-        if not keep_alive:
+            self._exchange = None
+            if self._timer is None or self._write_paused or self._eof or not self._reader.idle:
+                self._advance()
+            else:
+                # As _wait; the timer was set before this request, so it is not later than this.
+                self._phase = "waiting"
+                self._deadline = self._loop.time() + limits.HTTP_IDLE_TIMEOUT_MS / 1000
+            return
+        # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
+        # Nor is it known after an answer that came before the whole request.
+        keep_alive = not self._port.stopping and response.status != 400 and not self._reader.in_body
+        head = request.head if request is not None else None
+        keep_alive = keep_alive and (head is None or head.keep_alive)
+        if exchange.headers:
+            response = response._replace(headers=(*response.headers, *exchange.headers))
+        self._write(response.encode(head, keep_alive=keep_alive))
+        self.finished(keep_alive=keep_alive)
+
+    def finished(self, *, keep_alive: bool) -> None:
+        """The answer has been written; the next request, or the end."""
+        self._exchange = self._stream = None
+        if not keep_alive or self._port.stopping:
             self._linger()
         elif not self._beginning:
             self._advance()
+
+    def send(self, data: bytes) -> None:
+        """Part of an answer."""
+        self._write(data)
+
+    def broke_off(self) -> None:
+        """The answer ends before it is complete."""
+        self.abort()
+
+    def body_wanted(self) -> None:
+        """Hands on what there is of a streamed body, or lets it wait; past the bound in the kernel.
+
+        The peer's time to send runs only while somebody waits for it.
+        """
+        stream = self._stream
+        if stream is None or self._transport is None or self._closing:
+            return
+        if stream.spliced:
+            self._read(on=stream.wants())
+            return
+        now_s = self._loop.time()
+        try:
+            more = stream.pump(self._reader, now_s)
+        except HttpError as error:
+            self._refuse(error)
+            return
+        if stream is not self._stream:
+            return
+        if more and self._eof:
+            self.abort()  # the rest of the body will not come
+        elif more:
+            self._read(on=True)
+            self._arm(stream.patience_ms(now_s))
+        else:
+            if not self._write_paused:
+                self._disarm()
+            self._hold()
+
+    def splice(self) -> None:
+        """No more HTTP here: what came early goes first."""
+        stream = self._stream
+        assert stream is not None
+        if early := self._reader.rest():
+            stream.on_part(early, False)
+        stream.want(True)
 
     def _write(self, data: bytes) -> None:
         """Sends bytes."""
@@ -336,19 +367,23 @@ class _Connection(asyncio.Protocol):
     def _drop(self) -> None:
         """Nobody is there any more."""
         self._count_body(0)
-        exchange, self._exchange = self._exchange, None
+        exchange, self._exchange, self._stream = self._exchange, None, None
         if exchange is not None:
             exchange.gone()
+        if self.link is not None:
+            self.link.abandon()
+            self.link = None
 
     def _refuse(self, error: HttpError) -> None:
         reason = getattr(words, f"REASON_{error.reason.upper()}")
         self._port.slot.add(words.REFUSED_HTTP + reason)
         log.limited(
             f"http_{error.reason}", 20, "request refused", status=error.status, error=str(error),
-            peer=self._peer,
+            peer=self.peer,
         )  # fmt: skip
-        if error.reason == "wrong_port":
-            self.abort()  # TLS or MQTT: the peer could not read an answer
+        begun = self._stream is not None and self._stream.begun
+        if error.reason == "wrong_port" or begun:
+            self.abort()  # TLS or MQTT: the peer could not read an answer; or it has half of one
             return
         self._write(self._refusal(error).encode(None, keep_alive=False))
         self._drop()
@@ -368,7 +403,7 @@ class _Connection(asyncio.Protocol):
         if self._eof:
             self._linger()
             return
-        self._resume_reading()
+        self._read(on=True)
         if self._reader.in_body:
             if self._phase != "body":
                 self._phase = "body"
@@ -389,17 +424,16 @@ class _Connection(asyncio.Protocol):
         """Bytes must wait: past the bound they wait in the kernel."""
         if self._closing or self._transport is None:
             return
-        full = self._reader.buffered > limits.HTTP_HEAD_BYTES
-        if full and not self._read_paused:
-            self._read_paused = True
-            self._transport.pause_reading()
-        elif not full:
-            self._resume_reading()
+        self._read(on=self._reader.buffered <= limits.HTTP_HEAD_BYTES)
 
-    def _resume_reading(self) -> None:
-        if self._read_paused and self._transport is not None:
-            self._read_paused = False
+    def _read(self, *, on: bool) -> None:
+        if self._transport is None or self._transport.is_closing() or on is not self._read_paused:
+            return
+        self._read_paused = not on
+        if on:
             self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
 
     def _arm(self, timeout_ms: int) -> None:
         self._deadline = self._loop.time() + timeout_ms / 1000
@@ -432,7 +466,7 @@ class _Connection(asyncio.Protocol):
         self._closing = True
         if self._transport is None:
             return
-        self._resume_reading()
+        self._read(on=True)
         if self._eof:
             self._transport.close()
             return

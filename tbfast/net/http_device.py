@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from tbfast import limits
 from tbfast._ext import metrics as words
+from tbfast._ext.http import take_post
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import Head, HttpError, Response
@@ -33,8 +34,8 @@ from tbfast.model.operations import (
     Told,
 )
 from tbfast.net.http import OK
-from tbfast.net.http_exchange import RETRY, Exchange, error_response
-from tbfast.net.http_routes import ROOT, PayloadLimits, Target, integer, parameters, target
+from tbfast.net.http_exchange import RETRY, Exchange, cors, error_response
+from tbfast.net.http_routes import ROOT, PayloadLimits, Target, integer, parameters, target, utf8
 from tbfast.net.worker import Commits, Operations
 from tbfast.ops import attributes as attributes_ops
 from tbfast.ops import claim as claim_ops
@@ -100,6 +101,8 @@ class _Waiting:
 class DeviceApi:
     """Everything below /api/v1/ on one worker; all calls on the loop's thread."""
 
+    streamed = False
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -121,7 +124,7 @@ class DeviceApi:
         self._held_bytes = 0
         self._waiting: dict[int, set[_Waiting]] = {}  # by device number
         self.commits: Commits | None = None
-        self.max_plain = settings.payloads.least
+        self._max_plain = settings.payloads.least
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -136,7 +139,7 @@ class DeviceApi:
         """As Handler.begin."""
         assert exchange.request is not None
         head = exchange.request.head
-        exchange.headers = _cors(head)
+        exchange.headers = cors(head)
         try:
             found = target(head.path)
             if found is None:
@@ -155,15 +158,20 @@ class DeviceApi:
         except HttpError as error:
             self._refuse(exchange, error)
 
-    def telemetry(self, exchange: Exchange, token: str, body: bytes) -> None:
-        """A telemetry POST whose head says nothing unusual."""
-        found = self._directory.token(token)
-        if found is not None and body:
-            self._store(exchange, found.device, body, attributes=False)
-        else:
-            self._accept(
-                token, exchange, lambda who: self._store_body(exchange, who.device, body, False)
-            )
+    def take(self, exchange: Exchange, data: bytes) -> bool:
+        """Whether the bytes are one plain telemetry POST, which is then answered with its commit.
+
+        Anything unusual is left for `begin`: heads, bodies, strangers, back-pressure.
+        """
+        if (
+            self._pressed
+            or len(data) > self._max_plain
+            or not take_post(self._ingest, self._directory.token, exchange, data)
+        ):
+            return False
+        if not self._turn_scheduled or self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES:
+            self._rows_came()
+        return True
 
     def _accept(self, token: str, exchange: Exchange, accepted: Accepted) -> None:
         """Calls `accepted` if the token is a device's; answers 401 or 503 itself."""
@@ -198,7 +206,8 @@ class DeviceApi:
 
     def _refuse(self, exchange: Exchange, error: HttpError) -> None:
         self._count(error.reason)
-        exchange.answer(error_response(error.status, str(error)))
+        retry = RETRY if error.status == 429 else ()
+        exchange.answer(error_response(error.status, str(error), retry))
 
     def _refuse_payload(self, exchange: Exchange, error: PeerError) -> None:
         self._count("payload")
@@ -243,10 +252,14 @@ class DeviceApi:
             self._refuse_payload(exchange, error)
             return
         ingest.wait(exchange)
+        self._rows_came()
+
+    def _rows_came(self) -> None:
+        """The group is committed at the end of the turn, or sooner if it is large."""
         if not self._turn_scheduled:
             self._turn_scheduled = True
             self._loop.call_soon(self._end_turn)
-        if ingest.rows_bytes >= limits.BATCH_GROUP_BYTES and not self._pressed:
+        if self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES and not self._pressed:
             self._loop.call_soon(self._close_group)
 
     def _close_group(self) -> None:
@@ -431,7 +444,7 @@ _METHODS: Final = {
 
 def _body(exchange: Exchange) -> bytes:
     assert exchange.request is not None
-    return exchange.request.body
+    return utf8(exchange.request.head, exchange.request.body)
 
 
 def _query(exchange: Exchange) -> dict[str, str]:
@@ -462,18 +475,6 @@ def _response(result: Result) -> Response:
                 return _TIMED_OUT
             retry = RETRY if reason in ("unavailable", "limit") else ()
             return error_response(_REFUSALS[reason], message, retry)
-
-
-def _cors(head: Head) -> tuple[tuple[str, str], ...]:
-    """Any origin may read: nothing is authorised by cookie or address (HTTP spec 1.1)."""
-    origin = head.header(b"origin")
-    if origin is None or not origin.isascii():
-        return ()
-    return (
-        ("Access-Control-Allow-Origin", origin.decode("ascii")),
-        ("Access-Control-Allow-Credentials", "true"),
-        ("Vary", "Origin"),
-    )
 
 
 def _preflight(head: Head) -> tuple[tuple[str, str], ...]:

@@ -9,7 +9,7 @@ import msgspec
 from tbfast.codec.http import Head, Request, Response
 
 _ERROR_CODES: Final = {
-    400: 31, 401: 10, 403: 20, 404: 32, 405: 31, 413: 31, 429: 33,
+    400: 31, 401: 10, 403: 20, 404: 32, 405: 31, 413: 31, 415: 31, 429: 33,
 }  # fmt: skip  # REST spec 1.3; others are general
 _GENERAL: Final = 2
 RETRY: Final = (("Retry-After", "1"),)
@@ -26,27 +26,55 @@ def error_response(status: int, message: str, headers: Sequence[tuple[str, str]]
     return Response(status, msgspec.json.encode(body), "application/json", tuple(headers))
 
 
+def cors(head: Head) -> tuple[tuple[str, str], ...]:
+    """Any origin may read: nothing is authorised by cookie or address (HTTP spec 1.1)."""
+    origin = head.header(b"origin")
+    if origin is None or not origin.isascii():
+        return ()
+    return (
+        ("Access-Control-Allow-Origin", origin.decode("ascii")),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Vary", "Origin"),
+    )
+
+
 def _ignored() -> None:
     """Nobody wants to know."""
+
+
+class Link(Protocol):
+    """What a handler keeps for the connection's next request."""
+
+    def abandon(self) -> None:
+        """The connection has ended."""
 
 
 class Carrier(Protocol):
     """The connection of an exchange: tbfast.net.http._Connection."""
 
+    peer: str
+    link: "Link | None"
+
     def answered(self, exchange: "Exchange", response: Response) -> None: ...
+    def send(self, data: bytes) -> None: ...
+    def finished(self, *, keep_alive: bool) -> None: ...
+    def broke_off(self) -> None: ...
+    def body_wanted(self) -> None: ...
+    def splice(self) -> None: ...
 
 
 class Exchange:
     """A request is answered once; what comes later, or after the peer has gone, is ignored.
 
-    request: None for one on the fast path, whose head says nothing unusual.
+    request: None for one on the fast path, whose head says nothing unusual; its connection owes
+    it again for the next such request.
     on_gone() is called if the peer goes before the answer.
     """
 
     __slots__ = ("_carrier", "headers", "on_gone", "read_ns", "request")
 
-    def __init__(self, carrier: Carrier, request: Request | None, read_ns: int) -> None:
-        self._carrier: Carrier | None = carrier
+    def __init__(self, carrier: Carrier | None, request: Request | None, read_ns: int) -> None:
+        self._carrier = carrier
         self.request = request
         self.read_ns = read_ns  # monotonic
         self.headers: tuple[tuple[str, str], ...] = ()  # added to a whole answer
@@ -56,6 +84,10 @@ class Exchange:
     def open(self) -> bool:
         """Whether an answer is still owed, to somebody who is there."""
         return self._carrier is not None
+
+    def owe(self, carrier: Carrier) -> None:
+        """An answer is owed again."""
+        self._carrier = carrier
 
     def answer(self, response: Response) -> None:
         """The whole answer."""
@@ -71,7 +103,12 @@ class Exchange:
 
 
 class Handler(Protocol):
-    """Serves some of the paths."""
+    """Serves some of the paths.
+
+    streamed: its exchanges are tbfast.net.http_stream.Stream, begun when the head is complete.
+    """
+
+    streamed: bool
 
     def admit(self, head: Head) -> int | None:
         """Bytes the body may have; None = the path is another handler's."""

@@ -107,6 +107,7 @@ class MqttPort:
         self._live: dict[int, _Live] = {}  # by device number
         self._strangers = Strangers() if strangers is None else strangers
         self._resume_scheduled = False
+        self._admitting = True
         self.commits: Commits | None = None
         self.reactor = Reactor(
             ingest,
@@ -130,6 +131,11 @@ class MqttPort:
         self.reactor.set_deadline(slot, engine.deadline())
         self._metrics.add(words.CONNECTIONS_MQTT)
         self._strangers.add(slot, self.reactor.address(slot))
+        if not self._admitting:
+            self._metrics.add(words.MEMORY_SHED)
+            self._count("limit")
+            self.reactor.abort(slot)
+            return
         self._shed(self._strangers.to_close())
 
     def stranger_sent(self, slot: int, nbytes: int) -> None:
@@ -224,6 +230,19 @@ class MqttPort:
     def press(self, on: bool) -> None:
         """Back-pressure on or off."""
         self.reactor.press(on)
+
+    # --- scarce memory -----------------------------------------------------------------------
+
+    def admit(self, on: bool) -> None:
+        """Whether new connections are accepted; while not, they and all strangers are closed."""
+        self._admitting = on
+        while not on and (slot := self._strangers.first_to_go()) is not None:
+            self._metrics.add(words.MEMORY_SHED)
+            self._shed(slot)
+
+    def drop_unread(self) -> int:
+        """Closes connections whose answers are not read; how many."""
+        return self.reactor.drop_unread()
 
     # --- engines -----------------------------------------------------------------------------
 

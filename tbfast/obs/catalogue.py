@@ -188,6 +188,32 @@ FAMILIES: Final = (
         (Series(w.DISK_DROPPED_POINTS),),
     ),
     Family(
+        "tbfast_clock_steps_total", "counter",
+        "Times a worker found the system clock set by more than 5 seconds.",
+        (Series(w.CLOCK_STEPS),),
+    ),
+    Family(
+        "tbfast_memory_used_bytes", "gauge",
+        "Memory that counts against the limit of the node.",
+        (Series(w.MEMORY_USED_BYTES),), combine="max",
+    ),
+    Family(
+        "tbfast_memory_budget_bytes", "gauge",
+        "Memory the node may take (cgroup or ulimit -v); 0 = no limit.",
+        (Series(w.MEMORY_BUDGET_BYTES),), combine="max",
+    ),
+    Family(
+        "tbfast_memory_level", "gauge",
+        "0, or what is done about scarce memory: 1 no new connections, 2 also smaller windows, "
+        "3 also peers that do not read are dropped.",
+        (Series(w.MEMORY_LEVEL),), combine="max",
+    ),
+    Family(
+        "tbfast_memory_shed_total", "counter",
+        "Connections refused or closed because memory was scarce.",
+        (Series(w.MEMORY_SHED),),
+    ),
+    Family(
         "tbfast_restarts_total", "counter", "Times a process ended and was started again.",
         (Series(w.RESTARTS),), combine="process",
     ),

@@ -25,7 +25,7 @@ from rocksdict import Rdict, WriteBatch, WriteOptions
 
 from tbfast._ext.ingest import Group
 from tbfast.errors import StoreError
-from tbfast.store import rocks
+from tbfast.store import known, rocks
 
 FORMAT_VERSION: Final = 1
 WRITE_BUFFER_BYTES: Final = 32 << 20  # trimmed before it is flushed, a block is written once
@@ -73,29 +73,7 @@ def read_epoch(meta: Rdict) -> int:
 
 def retire_epoch(path: Path, epoch: int) -> None:
     """Remembers the newest epoch of a journal that is about to be removed, synced."""
-    kept = _retired_path(path)
-    fresh = kept.with_name(kept.name + ".new")
-    with rocks.translated(kept):
-        with open(fresh, "wb") as file:
-            file.write(b"%d\n" % epoch)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(kept)
-        directory = os.open(kept.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def _retired_path(path: Path) -> Path:
-    return path.with_name(path.name + ".epoch")
-
-
-def _retired_epoch(path: Path) -> int:
-    kept = _retired_path(path)
-    with rocks.translated(kept):
-        return int(kept.read_bytes()) if kept.exists() else 0
+    known.write_epoch(known.retired_path(path), epoch)
 
 
 class Journal:
@@ -105,8 +83,10 @@ class Journal:
     been synced; the message names the path.
     """
 
-    def __init__(self, path: Path, journal_id: int) -> None:
+    def __init__(self, path: Path, journal_id: int, known_epoch: Path | None = None) -> None:
+        """known_epoch: file outside the directory that remembers the newest epoch."""
         self.path = path
+        self._known_epoch = known_epoch
         self.journal_id = journal_id
         self._db = rocks.open_families(
             path, ("default", "meta"), write_buffer_bytes=WRITE_BUFFER_BYTES
@@ -119,6 +99,7 @@ class Journal:
         self._mark_fd = os.open(self._mark_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._check_format()
+            self._retired = known.read_epoch(known.retired_path(path))
             self.trimmed = self._read_position(b"t")
             self._reclaimed = Position(0, 0)
             self._check_mark()
@@ -162,6 +143,8 @@ class Journal:
                 os.pwrite(self._mark_fd, bytes(MARK.size), 0)  # later marks need no more space
             return
         magic, epoch, seq, crc = MARK.unpack(raw)
+        if epoch <= self._retired:
+            return  # of a journal that was removed, or whose loss was accepted
         if magic != MARK_MAGIC or crc != zlib.crc32(raw[:-4]):
             return  # a torn mark says nothing; the journal's own checksums still hold
         newest = max(self.last(), self.trimmed)
@@ -174,10 +157,17 @@ class Journal:
             )
 
     def _start_epoch(self) -> int:
-        epoch = (read_epoch(self._meta) or _retired_epoch(self.path)) + 1
+        newest = max(read_epoch(self._meta), self._retired)
+        if self._known_epoch is not None:
+            lost = known.lost_journal(self.path, self._known_epoch, newest)
+            if lost is not None:
+                raise lost
+        epoch = newest + 1
         with rocks.translated(self.path):
             self._meta.put(b"e", struct.pack("<I", epoch))
             self._db.flush_wal(True)
+        if self._known_epoch is not None:
+            known.remember_epoch(self._known_epoch, epoch)
         return epoch
 
     def append(self, group: Group) -> None:

@@ -17,11 +17,13 @@ class Layout:
         self.root = root
         self.lock = root / "lock"
         self.api = root / "tbfast.sock"  # REST for the command line, mode 0600
+        self.front = root / "front.sock"  # admin REST behind a login, reached through the workers
         self.link = root / "link.sock"  # workers to controller, mode 0600
         self.registry = root / "registry"
         self.journals = root / "journal"
         self.series = root / "series"
         self.attributes = root / "attributes"
+        self.known = root / "known"  # names the stores: one that is missing is noticed
         self.reserve = root / "reserve"  # space that is given up on a full disk
         self.run = root / "run"  # follows the running server, rebuilt at start
 
@@ -47,7 +49,7 @@ class Layout:
             ) from error
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise LocalError(f"the data directory {self.root} is not writable for this user")
-        for path in (self.api, self.link):
+        for path in (self.api, self.front, self.link):
             if len(os.fsencode(path)) > UNIX_PATH_BYTES:
                 raise LocalError(
                     f"the path {path} is longer than a Unix socket may have "

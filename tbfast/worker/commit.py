@@ -92,6 +92,7 @@ class Committer:
         self._retry: asyncio.TimerHandle | None = None
         self._unsynced: deque[Group] = deque()  # bounded likewise
         self._inflight_bytes = 0
+        self._inflight_bound = limits.INFLIGHT_BYTES
         self._pressed = False
         self._syncing = False
         self._covered = 0  # oldest unsynced groups that the running sync makes durable
@@ -303,9 +304,14 @@ class Committer:
 
     # --- back-pressure -------------------------------------------------------------------
 
+    def narrow(self, on: bool) -> None:
+        """A smaller bound on what is not durable yet, while memory is scarce."""
+        self._inflight_bound = limits.MEMORY_INFLIGHT_BYTES if on else limits.INFLIGHT_BYTES
+        self._watch_pressure()
+
     def _watch_pressure(self) -> None:
         if not self._pressed and (
-            self._inflight_bytes >= limits.INFLIGHT_BYTES or self._retry is not None
+            self._inflight_bytes >= self._inflight_bound or self._retry is not None
         ):
             self._pressed = True
             self._metrics.pressed()
@@ -313,7 +319,7 @@ class Committer:
         elif (
             self._pressed
             and self._retry is None
-            and self._inflight_bytes <= limits.INFLIGHT_BYTES // 2
+            and self._inflight_bytes <= self._inflight_bound // 2
         ):
             self._pressed = False
             self._answers.press(False)

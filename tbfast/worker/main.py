@@ -23,15 +23,18 @@ from tbfast.net.http import HttpPort
 from tbfast.net.http_device import DeviceApi
 from tbfast.net.http_device import Settings as DeviceSettings
 from tbfast.net.mqtt import MqttPort
+from tbfast.net.proxy import Proxy
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
+from tbfast.store.known import known_journal
 from tbfast.store.layout import Layout
 from tbfast.store.space import Space
 from tbfast.worker.answers import Answers
 from tbfast.worker.commit import Committer
 from tbfast.worker.directory import Directory
 from tbfast.worker.feed import BlockFeed
+from tbfast.worker.memory import Budget, MemoryWatch
 from tbfast.worker.operations import Operations
 
 log = get_logger("tbfast.worker")
@@ -99,6 +102,7 @@ class Worker:
         self._controller = metrics.slot("controller")
         self._layout = Layout(Path(config.data_dir))
         self._space = Space(self._layout, config.disk.reserve_bytes)
+        self._clock_steps = 0
         self._exit_code = 0
         self._reclaiming: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
@@ -152,10 +156,11 @@ class Worker:
         directory.sessions = operations.sessions = port
         directory.polls = devices
         port.commits = devices.commits = committer
+        proxy = Proxy(loop, str(self._layout.front), self._slot)
         http = HttpPort(
             self._node,
             self._slot,
-            [devices],
+            [devices, proxy],
             fast=devices,
             max_connections=http_connections,
         )
@@ -166,17 +171,22 @@ class Worker:
         port.reactor.listen(self._sockets.mqtt.fileno())
         self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
         self._slot.put(words.HEALTH_LISTENING, 1)
-        beat = loop.create_task(self._heartbeat(journal, committer, directory, operations))
+        memory = MemoryWatch(Budget(), self._slot, [port], committer.narrow)
+        watch = loop.create_task(memory.run())
+        beat = loop.create_task(self._heartbeat(ingest, journal, committer, directory, operations))
         log.info("worker ready", worker=self._number, epoch=journal.epoch)
         await self._stop.wait()
         self._slot.put(words.HEALTH_LISTENING, 0)
         if self._exit_code == 0:
             devices.stop()
             http.stop()
+            proxy.stop()
             await self._drain(port, http, committer)
         port.close()
         http.close()
+        proxy.close()
         beat.cancel()
+        watch.cancel()
         await link_task
         if self._reclaiming is not None:
             await self._reclaiming  # the store must not be closed under it
@@ -189,7 +199,11 @@ class Worker:
         """The journal, once the disk has room for it; None when told to stop before."""
         while not self._stop.is_set():
             try:
-                return Journal(self._layout.journal(self._number), self._number)
+                return Journal(
+                    self._layout.journal(self._number),
+                    self._number,
+                    known_journal(self._layout, self._number),
+                )
             except StoreFull as error:
                 log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
@@ -211,6 +225,7 @@ class Worker:
 
     async def _heartbeat(
         self,
+        ingest: Ingest,
         journal: Journal,
         committer: Committer,
         directory: Directory,
@@ -221,6 +236,7 @@ class Worker:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._look_at_disk()
+            self._look_at_clock(ingest)
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
@@ -234,6 +250,16 @@ class Worker:
             ):
                 self._reclaiming = asyncio.create_task(self._reclaim(journal))
             await asyncio.sleep(HEARTBEAT_S)
+
+    def _look_at_clock(self, ingest: Ingest) -> None:
+        steps = ingest.clock_steps - self._clock_steps
+        if steps:
+            self._clock_steps += steps
+            self._slot.add(words.CLOCK_STEPS, steps)
+            log.warning(
+                "the system clock was set: rows without a time follow it",
+                step_s=ingest.clock_step_ms / 1000,
+            )
 
     def _look_at_disk(self) -> None:
         try:

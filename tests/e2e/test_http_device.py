@@ -78,6 +78,27 @@ def test_bad_telemetry_is_refused_whole(server: Server, token: str, body: str) -
     assert server.values(token, "n") == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "stored"),
+    [
+        ("application/json; charset=iso-8859-1", b'{"n":"\xe9"}', ["\xe9"]),
+        ('text/plain;charset="windows-1251"', b'{"n":"\xe9"}', ["\u0439"]),
+        ("application/json;charset=UTF-16", '{"n":"\u20ac"}'.encode("utf-16"), ["\u20ac"]),
+        ("application/json; charset=utf-8", '{"n":"\u20ac"}'.encode(), ["\u20ac"]),
+        ("application/json; charset=us-ascii", b'{"n":"\xe9"}', ["\ufffd"]),
+        ("application/json; charset=punycode", b'{"n":1}', []),
+    ],
+)
+def test_a_body_is_read_in_the_charset_it_names(
+    server: Server, token: str, kind: str, body: bytes, stored: list[str]
+) -> None:
+    with connection(server) as peer:
+        path = f"/api/v1/{token}/telemetry"
+        peer.request("POST", path, body, {"Content-Type": kind})
+        assert peer.getresponse().status == (200 if stored else 415)
+    assert server.values(token, "n") == stored
+
+
 def test_attributes_are_read_back_at_once(server: Server, token: str) -> None:
     path = f"/api/v1/{token}/attributes"
     assert curl(server, path) == (200, "{}")

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.support.node import Node, running_node
 from tests.support.waiting import wait_until
 
 SEED = int(os.environ.get("TBFAST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
+ROUNDS = int(os.environ.get("TBFAST_TEST_FAULT_ROUNDS", "200"))
 RESUME_S = 10.0  # 1 s, but a RocksDB that met ENOSPC looks for free space every 5 s
 PAYLOAD = b'{"ts":1,"values":{"n":1}}'
 
@@ -49,13 +50,14 @@ def test_failed_sync_is_never_acknowledged(tmp_path: Path, shim: FaultShim) -> N
             client.publish_acknowledged(PAYLOAD)
 
 
-def test_syncs_failing_at_random_moments_under_load(tmp_path: Path, shim: FaultShim) -> None:
-    print(f"TBFAST_TEST_SEED={SEED}")
-    rng = random.Random(SEED)
+def failing_syncs(tmp_path: Path, seed: int, rounds: int) -> None:
+    print(f"TBFAST_TEST_SEED={seed}")
+    rng = random.Random(seed)
+    shim = FaultShim(tmp_path / "shim")
     with running_node(tmp_path / "data", workers=1, env=shim.env) as node:
         tokens = node.add_devices(8)
-        with running_load(node.mqtt_port, tokens) as load:
-            for _ in range(3):
+        with running_load(node.mqtt_port, tokens, http_port=node.http_port) as load:
+            for _ in range(rounds):  # never so many that the worker is parked
                 load.wait_acked(rng.randrange(50, 2000))
                 pid = node.worker_pid(0)
                 shim.fail_syncs(1)
@@ -64,19 +66,37 @@ def test_syncs_failing_at_random_moments_under_load(tmp_path: Path, shim: FaultS
         audit(node, record)
 
 
-def test_power_cut_under_load(tmp_path: Path, shim: FaultShim) -> None:
-    print(f"TBFAST_TEST_SEED={SEED}")
-    rng = random.Random(SEED)
+def power_cuts(tmp_path: Path, seed: int, rounds: int) -> None:
+    print(f"TBFAST_TEST_SEED={seed}")
+    rng = random.Random(seed)
+    shim = FaultShim(tmp_path / "shim")
     with running_node(tmp_path / "data", env=shim.env) as node:
         tokens = node.add_devices(16)
-        with running_load(node.mqtt_port, tokens) as load:
-            for _ in range(4):
+        with running_load(node.mqtt_port, tokens, http_port=node.http_port) as load:
+            for _ in range(rounds):
                 load.wait_acked(rng.randrange(300, 3000))
                 node.kill_all()
                 shim.cut_power(node.data_dir)
                 node.start()
             record = load.finish()
         audit(node, record)
+
+
+def test_syncs_failing_at_random_moments_under_load(tmp_path: Path) -> None:
+    failing_syncs(tmp_path, SEED, 3)
+
+
+def test_power_cut_under_load(tmp_path: Path) -> None:
+    power_cuts(tmp_path, SEED, 4)
+
+
+@pytest.mark.fault_long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(("hurt", "at_once"), [(failing_syncs, 3), (power_cuts, 20)])
+def test_disk_for_long(tmp_path: Path, hurt: Callable[..., None], at_once: int) -> None:
+    for part in range(0, ROUNDS, at_once):
+        (tmp_path / f"{part}").mkdir()
+        hurt(tmp_path / f"{part}", SEED + part, at_once)
 
 
 def test_slow_disk_delays_acknowledgements_only(tmp_path: Path, shim: FaultShim) -> None:

@@ -73,7 +73,7 @@ def hurt(tmp_path: Path, seed: int, *, rounds: int, seconds: float, durability: 
     deadline = time.monotonic() + seconds
     with running_node(tmp_path / "data", durability=durability) as node:
         tokens = node.add_devices(DEVICES)
-        with running_load(node.mqtt_port, tokens) as load:
+        with running_load(node.mqtt_port, tokens, http_port=node.http_port) as load:
             hurting = Hurting(node, load, random.Random(seed))
             faults = []
             while len(faults) < rounds and time.monotonic() < deadline:

@@ -4,8 +4,10 @@ import contextlib
 import fcntl
 import http.client
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tbfast.model import mqtt as m
-from tests.support.audit import audit, audit_stopped
+from tests.support.audit import audit, audit_stopped, query
 from tests.support.faulty_disk import small_disk
 from tests.support.ledger import running_load
 from tests.support.mqtt_client import Client, connected
@@ -36,7 +38,7 @@ def test_devices_are_served_while_the_controller_is_away(tmp_path: Path) -> None
             for token in tokens[8:]:
                 with connected(node.mqtt_port, token) as client:  # known to a worker now
                     client.publish_acknowledged(PAYLOAD)
-            stack.enter_context(controller_away(node))
+            stack.enter_context(node.controller_away())
             stranger = stack.enter_context(contextlib.closing(Client(node.mqtt_port, timeout_s=15)))
             stranger.hello("never seen before")
             load.wait_acked(2000)
@@ -59,24 +61,6 @@ def reconnected(node: Node, token: str) -> bool:
         client.publish_acknowledged(PAYLOAD)
         return True
     return False
-
-
-@contextlib.contextmanager
-def controller_away(node: Node):
-    """Kills it and takes the lock of its store before it is back: it cannot start again."""
-    with open(node.data_dir / "registry" / "LOCK", "r+b") as lock:
-
-        def taken() -> bool:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if pid := node.controller_pid():
-                    os.kill(pid, signal.SIGKILL)
-                return False
-            return True
-
-        wait_until(taken, what="the registry's lock")
-        yield
 
 
 def test_reads_are_complete_while_nothing_has_been_replayed(tmp_path: Path) -> None:
@@ -313,3 +297,75 @@ def test_more_sessions_than_descriptors(small_node: Node) -> None:
         assert small_node.worker_pid(0) == pid
         record = load.finish()
     audit(small_node, record)
+
+
+# --- stores that are missing -----------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Iterator[Node]:
+    """A node with a row in the journal that no run holds, killed."""
+    with running_node(tmp_path / "data", workers=1) as node:
+        (token,) = node.add_devices(1)
+        with connected(node.mqtt_port, token) as client:
+            client.publish_acknowledged(PAYLOAD)
+        node.kill_all()
+        yield node
+
+
+def test_lost_journal_is_noticed_and_the_loss_can_be_accepted(stopped: Node) -> None:
+    journal = stopped.data_dir / "journal" / "0"
+    shutil.copytree(journal, stopped.data_dir.parent / "copy")
+    shutil.rmtree(stopped.data_dir / "journal")
+    message = refusal(stopped)
+    assert f"{journal}, {journal.with_name('65535')} are missing" in message
+    assert not journal.exists()
+    command = message.split("with: ")[1]
+    subprocess.run(command, shell=True, check=True)
+    stopped.start()
+    with connected(stopped.mqtt_port, "token-0") as client:
+        client.publish_acknowledged(b'{"ts":2,"values":{"n":2}}')
+    stopped.kill_all()
+    stopped.start()  # what came after the loss is not taken for what was there before
+    assert query(stopped, "d0", "n") == {2: 2}
+    # Lost once more: what was accepted then is not accepted now.
+    stopped.kill_all()
+    shutil.rmtree(journal)
+    assert f"{journal} is missing" in refusal(stopped)
+
+
+def test_old_copy_of_a_journal_is_not_served(stopped: Node) -> None:
+    journal = stopped.data_dir / "journal" / "0"
+    shutil.copytree(journal, stopped.data_dir.parent / "copy")
+    stopped.start()
+    assert stopped.stop() == 0
+    shutil.rmtree(journal)
+    shutil.copytree(stopped.data_dir.parent / "copy", journal)
+    stopped.spawn()
+    wait_until(lambda: lines(stopped, "process keeps failing"), 15, "worker parked")
+    errors = {line["error"] for line in lines(stopped, "cannot open the journal")}
+    assert len(errors) == 1
+    assert f"{journal} is an old copy" in str(errors)
+
+
+@pytest.mark.parametrize("name", ["registry", "series", "attributes"])
+def test_missing_store_is_noticed(stopped: Node, name: str) -> None:
+    shutil.rmtree(stopped.data_dir / name)
+    message = refusal(stopped)
+    assert f"{stopped.data_dir / name} is missing" in message
+    if name == "registry":
+        assert "rm " not in message
+    else:
+        subprocess.run(message.split("with: ")[1], shell=True, check=True)
+        stopped.start()
+        assert query(stopped, "d0", "n") == {1: 1}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_directory_of_another_owner(stopped: Node) -> None:
+    """Started once as root, then as the service's user."""
+    stopped.wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    os.chmod(stopped.data_dir.parent, 0o755)
+    message = refusal(stopped)
+    assert str(stopped.data_dir) in message
+    assert "owner" in message

@@ -15,7 +15,7 @@ from tbfast.store.journal import Position
 from tbfast.store.layout import Layout
 from tbfast.store.series import SeriesStore
 from tbfast.store.series_reader import JournalFile
-from tests.fault.test_ledger import DEVICES, SEED, Hurting
+from tests.fault.test_ledger import DEVICES, ROUNDS, SEED, Hurting
 from tests.support.audit import audit, audit_stopped
 from tests.support.faulty_disk import FaultShim, SmallDisk, small_disk
 from tests.support.ledger import Device, Record, running_load
@@ -68,15 +68,15 @@ def segments(node: Node) -> list[int]:
         store.close()
 
 
-def test_kills_while_sealing_and_joining(tmp_path: Path) -> None:
-    print(f"TBFAST_TEST_SEED={SEED}")
-    deadline = time.monotonic() + SECONDS
+def kills(tmp_path: Path, seed: int, *, rounds: int, seconds: float) -> None:
+    print(f"TBFAST_TEST_SEED={seed}")
+    deadline = time.monotonic() + seconds
     with running_node(tmp_path / "data", env=OFTEN) as node:
         tokens = node.add_devices(DEVICES)
-        with running_load(node.mqtt_port, tokens) as load:
-            hurting = Hurting(node, load, random.Random(SEED))
+        with running_load(node.mqtt_port, tokens, http_port=node.http_port) as load:
+            hurting = Hurting(node, load, random.Random(seed))
             faults = []
-            while time.monotonic() < deadline:
+            while len(faults) < rounds and time.monotonic() < deadline:
                 faults.append(hurting.once())
             record = load.finish()
         print(" ".join(faults))
@@ -89,6 +89,17 @@ def test_kills_while_sealing_and_joining(tmp_path: Path) -> None:
         assert max(levels) > 0, "nothing was joined"
         node.start()
         assert audit(node, record) == load.acked
+
+
+def test_kills_while_sealing_and_joining(tmp_path: Path) -> None:
+    kills(tmp_path, SEED, rounds=1000, seconds=SECONDS)
+
+
+@pytest.mark.fault_long
+@pytest.mark.timeout(0)
+def test_sealing_for_long(tmp_path: Path) -> None:
+    for part in range(0, ROUNDS, 20):
+        kills(tmp_path / f"{part}", SEED + part, rounds=20, seconds=600)
 
 
 def test_power_cuts_while_sealing(tmp_path: Path) -> None:
@@ -166,7 +177,7 @@ def test_a_former_workers_journal_is_sealed_and_removed(tmp_path: Path) -> None:
         assert node.stop() == 0
         audit_stopped(node, record)
         node.start()
-        assert not (journals / "1").exists()
+        wait_until(lambda: not (journals / "1").exists(), what="the empty journal is removed")
         assert audit(node, record) == load.acked
         assert node.stop() == 0
         # A journal of that number again: its rows are newer than all that were sealed.

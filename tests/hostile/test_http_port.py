@@ -267,6 +267,8 @@ def test_the_oldest_connection_makes_room(monkeypatch):
 class Echo:
     """Takes the paths below /echo; answers a turn of the loop later, in order."""
 
+    streamed = False
+
     def __init__(self) -> None:
         self.order: list[bytes] = []
 

@@ -11,14 +11,20 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("fault_shim.c")
 
 
+def preloaded(source: Path, directory: Path) -> Path:
+    """Compiles a library for LD_PRELOAD."""
+    library = directory / "shim.so"
+    command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", str(source), "-ldl"]
+    subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
+    return library
+
+
 class FaultShim:
     """The preloaded library of fault_shim.c and its controls."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
-        library = directory / "shim.so"
-        command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", str(SOURCE), "-ldl"]
-        subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
+        library = preloaded(SOURCE, directory)
         self._synced = directory / "synced"
         (directory / "control").write_bytes(bytes(8))
         with open(directory / "control", "r+b") as file:

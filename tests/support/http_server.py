@@ -5,11 +5,13 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import uvloop
 
 from tbfast._ext import metrics as words
 from tbfast.net.http import Handler, HttpPort
+from tbfast.net.proxy import Proxy
 from tbfast.obs.metrics import NodeMetrics
 
 
@@ -51,8 +53,11 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def serve(handlers: Sequence[Handler] = ()) -> Iterator[RunningPort]:
-    """Serves until the block ends; an exception that reached the loop fails the test."""
+def serve(handlers: Sequence[Handler] = (), front: Path | None = None) -> Iterator[RunningPort]:
+    """Serves until the block ends; an exception that reached the loop fails the test.
+
+    front: the Unix socket that requests of no handler are passed on to.
+    """
     node = NodeMetrics(["controller", "worker-0"])
     running = RunningPort(node)
     started = threading.Event()
@@ -61,13 +66,16 @@ def serve(handlers: Sequence[Handler] = ()) -> Iterator[RunningPort]:
     stop = asyncio.Event()
 
     async def body() -> None:
-        port = HttpPort(node, running.slot, handlers)
+        proxies = [] if front is None else [Proxy(loop, str(front), running.slot)]
+        port = HttpPort(node, running.slot, [*handlers, *proxies])
         sock = socket.create_server(("127.0.0.1", 0))
         running.address = sock.getsockname()[:2]
         await port.listen(loop, sock)
         started.set()
         await stop.wait()
         port.close()
+        for proxy in proxies:
+            proxy.close()
 
     thread = threading.Thread(target=loop.run_until_complete, args=(body(),), daemon=True)
     thread.start()

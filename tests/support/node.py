@@ -1,8 +1,10 @@
 """A real tbfast node in a process group of its own, for tests that hurt it."""
 
 import contextlib
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -59,8 +61,8 @@ class Node:
         self.http_port = 0
         self.log = log or data_dir.parent / f"{data_dir.name}.log"
         self._durability = durability
-        self._env = {"TBFAST_LOG__FORMAT": "json", **(env or {})}
-        self._wrapper = wrapper
+        self.env = {"TBFAST_LOG__FORMAT": "json", **(env or {})}
+        self.wrapper = wrapper
         self._stderr = stderr
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -68,7 +70,7 @@ class Node:
 
     def command(self) -> list[str]:
         return [
-            *self._wrapper,
+            *self.wrapper,
             sys.executable, "-m", "tbfast", "serve",
             "--data-dir", str(self.data_dir),
             "--workers", str(self.workers),
@@ -87,7 +89,7 @@ class Node:
             self.process = subprocess.Popen(
                 self.command(),
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **self._env},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=self._stderr if self._stderr is not None else log,
@@ -129,7 +131,8 @@ class Node:
         """kill -9 of every process at once; returns when they are gone."""
         assert self.process is not None
         group = self.process.pid
-        os.killpg(group, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(group, signal.SIGKILL)
         self.process.wait()
         self.process = None
         wait_until(lambda: not _group_lives(group), what="killed processes are gone")
@@ -187,6 +190,23 @@ class Node:
     def controller_pid(self) -> int:
         return self._holder("/registry/LOCK")
 
+    @contextlib.contextmanager
+    def controller_away(self) -> Iterator[None]:
+        """Kills it and takes the lock of its store before it is back: it cannot start again."""
+        with open(self.data_dir / "registry" / "LOCK", "r+b") as lock:
+
+            def taken() -> bool:
+                try:
+                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    if pid := self.controller_pid():
+                        os.kill(pid, signal.SIGKILL)
+                    return False
+                return True
+
+            wait_until(taken, what="the registry's lock")
+            yield
+
     def _holder(self, suffix: str) -> int:
         assert self.process is not None
         for pid in _children(self.supervisor_pid):
@@ -196,6 +216,23 @@ class Node:
                         if os.readlink(f"/proc/{pid}/fd/{fd}").endswith(suffix):
                             return pid
         return 0
+
+    def worker_of(self, sock: socket.socket) -> int:
+        """Number of the worker that a connection of ours has reached."""
+        ports = f":{sock.getpeername()[1]:04X} 0100007F:{sock.getsockname()[1]:04X} "
+
+        def found() -> int | None:
+            for number in range(self.workers):
+                pid = self.worker_pid(number)
+                for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines():
+                    if ports in line and f"socket:[{line.split()[9]}]" in _open_files(pid):
+                        return number
+            return None
+
+        wait_until(lambda: found() is not None, what="the connection is accepted")
+        number = found()
+        assert number is not None
+        return number
 
     def kill_worker(self, number: int, signal_number: int = signal.SIGKILL) -> int:
         """Sends the signal; returns the pid it went to."""
@@ -251,6 +288,14 @@ class Node:
             timeout=60,
             check=False,
         )
+
+
+def _open_files(pid: int) -> set[str]:
+    files = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            files.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return files
 
 
 def _children(pid: int) -> list[int]:

@@ -17,6 +17,7 @@ from tbfast.control.upkeep import ExpiryClock
 from tbfast.store.joins import Join
 from tbfast.store.series import SeriesStore
 from tbfast.store.series_files import CHUNK_KEY
+from tests.support.blocks import INT64, Block, Point, Record, write_block
 from tests.support.storage import Crash, Storage, parsed
 
 RUNS = 4
@@ -183,6 +184,27 @@ def test_of_equal_times_the_last_run_wins_before_and_after(storage: Storage) -> 
     assert rows(storage.store) == expected
     sealed(storage, (7, "99"))
     assert rows(storage.store)["a"][0] == (7, 99)
+
+
+def test_of_equal_times_the_later_commit_wins_whatever_comes_first(storage: Storage) -> None:
+    """Blocks of two journals out of step, then a run, then its chunks joined with others."""
+    storage.tail.apply(committed(8, 2_000, 2))
+    storage.tail.apply(committed(9, 1_000, 1))
+    assert asyncio.run(storage.sealer.seal()) is not None
+    for value in range(1, RUNS):
+        sealed(storage, (10 + value, "0"))
+    before = rows(storage.store)
+    assert before["a"][0] == (7, 2)
+    assert joined(storage) == 1
+    assert rows(storage.store) == before
+    reopened(storage)
+    assert parsed(asyncio.run(storage.reads.latest(1, None)))["a"][0]["ts"] == 10 + RUNS - 1
+    assert rows(storage.store) == before
+
+
+def committed(journal: int, commit_ms: int, value: int) -> bytes:
+    record = Record(1, 7, [Point("a", INT64, value)])
+    return write_block(Block(journal, 1, 1, commit_ms, 1, (), [record]))
 
 
 def test_deleted_rows_are_left_out_and_stay_deleted(storage: Storage) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from tbfast._ext.ingest import Ingest
+from tbfast._ext.metrics import Slot
 from tbfast._ext.sealer import Sealer, feed_chunk
 from tbfast._ext.series import RangeScan
 from tbfast._ext.tail import Tail
+from tbfast.control.tail import TailService
 from tbfast.errors import StoreError
 from tbfast.store.series import CHUNK_KEY
 from tests.support.blocks import DOUBLE, INT64, STRING, Block, Point, Record, write_block
@@ -192,3 +194,38 @@ def test_a_chunk_cut_anywhere_is_refused() -> None:
     for length in range(len(chunk)):
         with pytest.raises(StoreError, match="damaged"):
             written.read([(key, chunk[:length])])
+
+
+def at(commit_ms: int, seq: int, value: int, journal: int = 0) -> bytes:
+    return write_block(Block(journal, 1, seq, commit_ms, 1, (), [number(1, 50, 1, value)]))
+
+
+def test_of_equal_times_the_later_commit_wins_in_the_head_the_run_and_latest() -> None:
+    """Blocks of two journals, a little out of step."""
+    written = Written()
+    tail = written.tail
+    tail.define(1, 1, 1, [b"a"])
+    tail.apply(at(2_000, 1, 2, journal=1))
+    tail.apply(at(1_000, 1, 1))
+    assert tail.latest(1)[0] == b'{"a":[{"ts":50,"value":2}]'
+    scan = RangeScan(1, None)
+    tail.feed(scan, tail.head, 1, 0)
+    assert json.loads(scan.to_json())["a"] == [{"ts": 50, "value": 2}]
+    tail.apply(at(2_000, 2, 3))  # of equal commits the later arrival
+    assert tail.latest(1)[0] == b'{"a":[{"ts":50,"value":3}]'
+    written.sealer = Sealer(tail.freeze(), 7)
+    assert written.read(written.chunks()) == {"a": [(50, 3)]}
+
+
+def test_a_clock_that_was_set_back_makes_nothing_older() -> None:
+    tail = TailService(Slot())
+    tail.define(0, 1, 1, [b"a"])
+    tail.define(1, 1, 1, [b"a"])
+    hour_ms = 3_600_000
+    tail.apply(at(2 * hour_ms, 1, 1))
+    tail.apply(at(2 * hour_ms + 5, 1, 2, journal=1))
+    tail.apply(at(hour_ms, 2, 3))
+    assert tail.latest(1, None)[0] == b'{"a":[{"ts":50,"value":3}]'
+    tail.apply(at(hour_ms + 5, 2, 4, journal=1))
+    tail.apply(at(hour_ms + 4, 3, 5))
+    assert tail.latest(1, None)[0] == b'{"a":[{"ts":50,"value":4}]'

@@ -14,6 +14,7 @@ from tbfast._ext.series import RangeScan
 from tbfast.config import Series
 from tbfast.errors import StoreBusy, StoreError
 from tbfast.store.series import CHUNK_KEY, RunRecord, SeriesStore
+from tests.support.blocks import STRING, Block, Point, Record, write_block
 from tests.support.storage import Crash, Storage, parsed, ranged
 
 SPAN_MS = 1000
@@ -388,3 +389,49 @@ def test_changes_of_latest_values_go_to_the_records_now_and_then(
     latest = parsed(asyncio.run(storage.reads.latest(1, None)))
     assert latest == {"a": [{"ts": 6, "value": 6}]}
     assert asyncio.run(storage.reads.keys(2)) == [f"k{n}" for n in range(7)]
+
+
+# --- last activity ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runs", [1, 64], ids=["from records", "from changes"])
+def test_last_activity_comes_back(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, runs: int
+) -> None:
+    """From runs, from what is replayed, and of devices that send nothing but attributes."""
+    monkeypatch.setattr(limits, "LATEST_RUNS", runs)
+    storage.write(0, 1, (1, {"a": "1"}))
+    storage.tail.apply(write_block(Block(9, 1, 1, 5_000, 1, (), [attribute(2)])))
+    seal(storage)
+    storage.write(0, 3, (1, {"a": "1"}))
+    seal(storage)
+    storage.write(0, 1, (2, {"a": "2"}))
+    active = {device: storage.tail.activity_ms(device) for device in (1, 2, 3)}
+    assert active[1] > active[3] > active[2] == 5_000
+    for _ in range(2):
+        again = reopened(storage)
+        assert {device: again.tail.activity_ms(device) for device in active} == active
+        assert again.tail.activity_ms(4) == 0
+        assert again.tail.keys(2) == []
+    seal(storage)
+    again = reopened(storage)
+    assert {device: again.tail.activity_ms(device) for device in active} == active
+
+
+def test_last_activity_of_a_run_that_was_tried_again(storage: Storage) -> None:
+    storage.write(0, 1, (1, {"a": "1"}))
+    storage.store.crash_at = ("finish_run", 0, True)
+    with pytest.raises(Crash):
+        seal(storage)
+    storage.store.crash_at = None
+    storage.write(0, 2, (1, {"a": "1"}))
+    seal(storage)
+    seal(storage)
+    active = [storage.tail.activity_ms(device) for device in (1, 2)]
+    again = reopened(storage)
+    assert again.replayed == 0
+    assert [again.tail.activity_ms(device) for device in (1, 2)] == active
+
+
+def attribute(device: int) -> Record:
+    return Record(device, 1, [Point("name", STRING, "pump")], kind=1)

@@ -1,5 +1,5 @@
 # Rows that no recorded run holds yet: see head.pyx.
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tbfast._ext.series cimport tbf_point
 
@@ -10,6 +10,11 @@ cdef struct head_row:
     uint32_t n        # length of bytes
     uint8_t type
     uint8_t scale
+    uint16_t order_high  # place of its commit among those of all journals, 48 bits: `order_of`
+    uint32_t order_low
+
+cdef inline uint64_t order_of(const head_row *row) noexcept nogil:
+    return <uint64_t>row.order_high << 32 | row.order_low
 
 cdef struct head_series:
     uint64_t device
@@ -27,7 +32,7 @@ cdef class Head:
     cdef uint32_t *place      # tail's series index -> index + 1 into series
     cdef uint32_t place_cap
     cdef int append(self, uint32_t index, uint64_t device, uint32_t key, int64_t ts,
-                    const tbf_point *point) except -1
+                    uint64_t order, const tbf_point *point) except -1
     cdef int _more_places(self, uint32_t index) except -1
     cdef head_series *_series_of(self, uint32_t index, uint64_t device, uint32_t key) except NULL
     cdef head_series *find(self, uint32_t index) noexcept nogil

@@ -1,5 +1,8 @@
 """The head: rows of the current run in arrival order, linked per series (design section 3).
 
+Each row knows when it was committed: of equal times the later commit wins, and between commits of
+the same moment the later arrival, so that journals may arrive a little out of step.
+
 One arena of 32-byte rows, one of value bytes, one entry per series that has rows.  A full head is
 frozen, handed to the sealer, and a new one takes its place; a frozen head is never written again,
 so that reads on the loop and the sealer's thread may share it.
@@ -66,7 +69,7 @@ cdef class Head:
         return s
 
     cdef int append(self, uint32_t index, uint64_t device, uint32_t key, int64_t ts,
-                    const tbf_point *point) except -1:
+                    uint64_t order, const tbf_point *point) except -1:
         cdef head_series *s = self._series_of(index, device, key)
         cdef head_row *row
         cdef void *more
@@ -81,6 +84,8 @@ cdef class Head:
         row.ts = ts
         row.type = <uint8_t>point.type
         row.scale = point.scale
+        row.order_high = <uint16_t>(order >> 32)
+        row.order_low = <uint32_t>order
         row.n = 0
         if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
             cap = self.bytes_cap

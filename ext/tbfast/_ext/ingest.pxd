@@ -70,6 +70,8 @@ cdef class Ingest:
     cdef readonly Group group
     cdef list _spare
     cdef uint64_t _serial
+    cdef readonly uint64_t clock_steps   # times the clock was set by more than is bridged
+    cdef readonly int64_t clock_step_ms  # by how much the last time
     cdef tbf_session *sessions
     cdef readonly uint32_t capacity
     cdef tbf_json_opts json

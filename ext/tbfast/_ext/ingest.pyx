@@ -130,8 +130,14 @@ cdef class Ingest:
 
     cdef int set_time(self, int64_t wall_ms, int64_t mono_ns) except -1:
         # Server time never runs backwards within a small step; a larger one is a new truth.
+        cdef int64_t step_ms
         if wall_ms < self.context.wall_ms <= wall_ms + CLOCK_SLACK_MS:
             wall_ms = self.context.wall_ms
+        elif self.context.wall_ms:
+            step_ms = wall_ms - self.context.wall_ms - (mono_ns // 1000000 - self.context.mono_ms)
+            if step_ms > CLOCK_SLACK_MS or step_ms < -CLOCK_SLACK_MS:
+                self.clock_steps += 1
+                self.clock_step_ms = step_ms
         if self.group.g.messages == 0:
             self.group.opened_ns = mono_ns
             tbf_batch_clear(&self.batch.b, wall_ms)

@@ -203,6 +203,7 @@ cdef class Joiner:
         with nogil:
             for i in range(n):
                 order[i].ts = ts[i]
+                order[i].order = 0  # runs came in order
                 order[i].arrival = <uint32_t>i
                 self.spare[i] = cells[i]
             qsort(order, n, sizeof(timed), by_time)

@@ -40,6 +40,8 @@ cpdef enum:
     DISK_DROPPED_POINTS = 56
     JOINED_POINTS = 57
     JOINED_BYTES = 58
+    CLOCK_STEPS = 60
+    MEMORY_SHED = 61
 
     # Refusals: REFUSED_<protocol> + REASON_<word>.
     REFUSED_MQTT = 64
@@ -77,6 +79,9 @@ cpdef enum:
     DISK_ALARM = 183
     DISK_RESERVE_BYTES = 184
     DISK_FULL = 185
+    MEMORY_USED_BYTES = 188
+    MEMORY_BUDGET_BYTES = 189
+    MEMORY_LEVEL = 190
     GAUGES_END = 192
 
     # Histograms: HISTOGRAM_BUCKETS words of counts, then the sum in nanoseconds.

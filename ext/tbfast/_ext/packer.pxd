@@ -5,6 +5,7 @@ from tbfast._ext.chunk cimport ChunkWriter, tbf_cell, tbf_column
 
 cdef struct timed:
     int64_t ts
+    uint64_t order  # of its commit
     uint32_t arrival
 
 cdef int by_time(const void *a, const void *b) noexcept nogil

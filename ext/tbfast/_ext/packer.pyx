@@ -28,11 +28,13 @@ CHUNK_KEY = struct.Struct(">QII")  # device, key number or 0, run
 
 
 cdef int by_time(const void *a, const void *b) noexcept nogil:
-    """Time, then arrival."""
+    """Time, then commit, then arrival."""
     cdef const timed *x = <const timed *>a
     cdef const timed *y = <const timed *>b
     if x.ts != y.ts:
         return -1 if x.ts < y.ts else 1
+    if x.order != y.order:
+        return -1 if x.order < y.order else 1
     return -1 if x.arrival < y.arrival else (1 if x.arrival > y.arrival else 0)
 
 

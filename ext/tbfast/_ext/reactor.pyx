@@ -740,6 +740,15 @@ cdef class Reactor:
                 else:
                     self._lost(slot, "finished")
 
+    def drop_unread(self):
+        """Closes connections that have left answers unread; returns how many."""
+        cdef uint32_t slot, dropped = 0
+        for slot in range(self.capacity):
+            if self.conns[slot].state == OPEN and self.conns[slot].out_len:
+                self._lost(slot, "slow_consumer")
+                dropped += 1
+        return dropped
+
     def accepted(self, uint32_t slot):
         """A session was accepted there: the connection is no stranger any more."""
         if slot < self.capacity and self.conns[slot].state != FREE and self.conns[slot].stranger:

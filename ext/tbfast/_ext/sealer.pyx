@@ -1,7 +1,7 @@
 """From a frozen head to chunks, and from chunks to range reads (design section 3).
 
-Per device: points of each series in time order, of equal times the one that arrived last, and
-then columns, which `packer` puts into chunks.
+Per device: points of each series in time order, of equal times the one committed last (then the
+one that arrived last), and then columns, which `packer` puts into chunks.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
@@ -33,7 +33,7 @@ from tbfast._ext.chunk cimport (
     tbf_cursor_open,
 )
 from tbfast._ext.deleted cimport Deleted, Ranges
-from tbfast._ext.head cimport Head, head_row, head_series
+from tbfast._ext.head cimport Head, head_row, head_series, order_of
 from tbfast._ext.packer cimport Packer, Totals, by_time
 from tbfast._ext.series cimport RangeScan, tbf_point
 
@@ -131,6 +131,7 @@ cdef class Sealer:
             r = &self.head.rows[row - 1]
             i -= 1
             self.packer.order[i].ts = r.ts
+            self.packer.order[i].order = order_of(r)
             self.packer.order[i].arrival = row
             ascending = ascending and (r.ts < later or i == s.count - 1)
             later = r.ts
@@ -140,7 +141,7 @@ cdef class Sealer:
             qsort(self.packer.order, n, sizeof(self.packer.order[0]), by_time)
         for i in range(n):
             if i + 1 < n and self.packer.order[i + 1].ts == self.packer.order[i].ts:
-                continue  # a later arrival has the same time
+                continue  # a later one has the same time
             r = &self.head.rows[self.packer.order[i].arrival - 1]
             self.packer.ts[at + kept] = r.ts
             self._cell(&self.packer.cells[at + kept], r)

@@ -1,9 +1,9 @@
 """The controller's tail: blocks in, latest value of every series and last activity of every device.
 
 Series records are 48 bytes in one array, found through an open-addressing index; a million series
-cost about 56 MB.  The newest time wins; at equal times the last arrival does.  Strings above
-`STRING_BYTES` in all are not kept here: `latest` names such keys so that the caller reads them
-from the journals.
+cost about 56 MB.  The newest time wins; at equal times the last commit, then the last arrival.
+Strings above `STRING_BYTES` in all are not kept here: `latest` names such keys so that the caller
+reads them from the journals.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
@@ -36,7 +36,7 @@ from tbfast._ext.batch cimport (
     tbf_type,
 )
 from tbfast._ext.deleted cimport Deleted, Ranges
-from tbfast._ext.head cimport Head, head_row, head_series
+from tbfast._ext.head cimport Head, head_row, head_series, order_of
 from tbfast._ext.series cimport (
     RangeScan,
     Text,
@@ -54,6 +54,7 @@ cdef enum:
     STRING_BYTES = 67108864  # latest strings kept in memory, all series together
     ELSEWHERE = 255          # scale of a packed value that has to be read from the chunks
     ABSENT = 254             # scale of a packed series whose latest value was deleted
+    DEVICES_PER_SERIES = 32  # looked at in the time that it takes to pack a series
 
 cdef struct series:
     uint64_t device
@@ -64,14 +65,16 @@ cdef struct series:
     uint32_t next        # index + 1 of the device's next series
     uint8_t type
     uint8_t scale
-    bint elsewhere       # the value is too large to be kept here
-    bint absent          # the latest value was deleted; there may be older points
+    uint8_t elsewhere    # the value is too large to be kept here
+    uint8_t absent       # the latest value was deleted; there may be older points
+    uint64_t order       # of its commit among those of all journals; 0 = from the series store
 
 cdef struct device:
     uint64_t number
     int64_t activity_ms  # commit time of its last record
     uint32_t first       # index + 1 of its newest series
     uint32_t count
+    uint32_t changed     # number of the head that was filled when its last record came
     bint gone            # not registered any more: its rows are dropped
     bint stale           # the series store has changes to it that are not in its record
 
@@ -130,6 +133,7 @@ cdef class Tail:
     cdef list names
     cdef dict maps            # (journal, epoch) -> KeyMap
     cdef size_t string_bytes
+    cdef uint32_t heads       # frozen so far
     cdef object registered
     cdef readonly uint64_t points, dropped
     cdef readonly uint64_t attribute_records  # client attributes, which are not series
@@ -144,6 +148,7 @@ cdef class Tail:
         self.keys = {}
         self.names = [b""]
         self.maps = {}
+        self.heads = 1  # devices of the series store have not changed in any
         self.cap = 1024
         self.index_mask = 4095
         self.device_cap = 256
@@ -194,15 +199,18 @@ cdef class Tail:
 
     # --- blocks in -----------------------------------------------------------------------
 
-    def apply(self, const uint8_t[::1] data not None, dict deleted=None):
+    def apply(self, const uint8_t[::1] data not None, dict deleted=None, int64_t ahead_ms=0):
         """Takes one block in; returns (journal, epoch, sequence, points, commit time ms).
 
-        deleted: {device: Deleted} while rows are replayed that deletes already saw.
+        deleted: {device: Deleted} while rows are replayed that deletes already saw.  ahead_ms: what
+        the clock has been set back since: added to the commit time it gives the commit's place
+        among all commits.
         """
         cdef tbf_block block
         cdef tbf_span at, name
         cdef KeyMap known
         cdef uint32_t number
+        cdef int64_t order
         cdef tbf_status status
         open_block(&data[0] if data.shape[0] else NULL, <size_t>data.shape[0], &block)
         self._reserve(block.point_count, block.record_count)
@@ -215,12 +223,14 @@ cdef class Tail:
             known.set(number, self._intern((<char *>name.p)[:name.n]))
             number += 1
         if status == TBF_MORE:
-            status = self._rows(&block, known, deleted)
+            order = block.commit_ms + ahead_ms
+            status = self._rows(&block, known, deleted, <uint64_t>order if order > 0 else 0)
         if status != TBF_MORE:
             raise StoreError("journal block does not parse")
         return block.journal_id, block.epoch, block.seq, block.point_count, block.commit_ms
 
-    cdef tbf_status _rows(self, tbf_block *block, KeyMap known, dict deleted) except *:
+    cdef tbf_status _rows(self, tbf_block *block, KeyMap known, dict deleted,
+                          uint64_t order) except *:
         cdef tbf_record record
         cdef tbf_point point
         cdef tbf_status status
@@ -246,6 +256,7 @@ cdef class Tail:
                 continue
             if block.commit_ms > d.activity_ms:
                 d.activity_ms = block.commit_ms
+            d.changed = self.heads
             if record.kind != TBF_KIND_TELEMETRY:
                 self.attribute_records += 1
                 continue
@@ -264,7 +275,7 @@ cdef class Tail:
                         continue
                 self.points += 1
                 # The latest values that a delete stored have seen all rows up to it.
-                self._put(d, record.ts_ms, key, &point, True, reach == 0)
+                self._put(d, record.ts_ms, key, &point, order, True, reach == 0)
             if status != TBF_MORE:
                 return status
         return status
@@ -348,21 +359,24 @@ cdef class Tail:
         d.number = number
         d.activity_ms = 0
         d.first = d.count = 0
+        d.changed = 0
         d.gone = d.stale = False
         return d
 
     cdef int _put(self, device *d, int64_t ts, uint32_t key, const tbf_point *point,
-                  bint to_head, bint to_latest) except -1:
+                  uint64_t order, bint to_head, bint to_latest) except -1:
         cdef uint64_t h = mix(d.number ^ self.seed[0], key) & self.index_mask
         cdef series *s
         while self.index[h]:
             s = &self.all[self.index[h] - 1]
             if s.device == d.number and s.key == key:
                 if to_head:
-                    self.head.append(self.index[h] - 1, d.number, key, ts, point)
-                if to_latest and (s.absent or ts >= s.ts):
+                    self.head.append(self.index[h] - 1, d.number, key, ts, order, point)
+                if to_latest and (
+                    s.absent or ts > s.ts or (ts == s.ts and order >= s.order)
+                ):
                     self._drop_bytes(s)
-                    self._store(s, ts, point)
+                    self._store(s, ts, order, point)
                 return 0
             h = (h + 1) & self.index_mask
         if self.count == self.cap:
@@ -376,11 +390,11 @@ cdef class Tail:
         d.first = self.count
         d.count += 1
         if to_head:
-            self.head.append(self.count - 1, d.number, key, ts, point)
+            self.head.append(self.count - 1, d.number, key, ts, order, point)
         s.type = TBF_TRUE
         self._make_absent(s)
         if to_latest:
-            self._store(s, ts, point)
+            self._store(s, ts, order, point)
         return 0
 
     cdef series *_lookup(self, uint64_t number, uint32_t key) noexcept nogil:
@@ -405,13 +419,16 @@ cdef class Tail:
         self._drop_bytes(s)
         s.type = TBF_TRUE
         s.ts = s.value = 0
+        s.order = 0
         s.n = s.scale = 0
         s.elsewhere = False
         s.absent = True
 
-    cdef int _store(self, series *s, int64_t ts, const tbf_point *point) except -1:
+    cdef int _store(self, series *s, int64_t ts, uint64_t order,
+                    const tbf_point *point) except -1:
         cdef void *copy
         s.ts = ts
+        s.order = order
         s.type = <uint8_t>point.type
         s.scale = point.scale
         s.n = 0
@@ -438,8 +455,8 @@ cdef class Tail:
     def feed(self, RangeScan scan, Head head, uint64_t number, uint32_t age, Deleted deleted=None):
         """Gives the rows that `head` holds of a device to a range scan: later than any chunk.
 
-        age: 0 for the newest head; rows of a smaller age win at equal times.  deleted: what was
-        deleted of a frozen head, at any position.
+        age: 0 for the newest head; rows of a smaller age win at equal times and commits.  deleted:
+        what was deleted of a frozen head, at any position.
         """
         cdef device *d = self._find_device(number)
         cdef uint32_t i = d.first if d != NULL else 0
@@ -474,7 +491,8 @@ cdef class Tail:
                 memcpy(&point.f64, &row.value, sizeof(double))
                 point.bytes.p = head.bytes + <size_t>row.value if row.n else NULL
                 point.bytes.n = row.n
-                scan.add(column, row.ts, INT64_MAX - age, at, &point)
+                scan.add(column, row.ts, <int64_t>order_of(row),
+                         (<uint64_t>1 << 62) - (<uint64_t>age << 32) + at, &point)
             at = row.previous
         return 0
 
@@ -489,23 +507,44 @@ cdef class Tail:
         if self._intern(name) != number:
             raise StoreError(f"key numbers of the series store have a hole at {number}")
 
-    def pack_changes(self, Head head, uint32_t start, uint32_t count, uint32_t keys_end):
-        """Latest values of head series [start, start + count): repeated varint(device) entry.
+    def pack_changes(self, Head head not None, uint32_t start, uint32_t count, uint32_t keys_end):
+        """What a run changes: latest values of the series in its frozen head, last activity.
 
-        Entries: see `_pack`.  Keys from `keys_end` on are left out: their names are not stored yet,
-        and their rows are in a later head.
+        Looks at devices that had records since the freeze before last, from the one in place
+        `start` on until their series are `count`; returns (place to go on from, 0 = the end,
+        repeated varint(device) entry): see `_pack` and `_pack_activity`.  Keys from `keys_end` on
+        are left out: their names are not stored yet, and their rows are in a later head.
         """
-        cdef uint32_t i
-        cdef head_series *held
+        cdef uint32_t i = start, packed = 0, at
+        cdef uint32_t end = min(start + DEVICES_PER_SERIES * count, self.device_count)
         cdef device *d
         cdef Text text = Text()
-        for i in range(start, min(start + count, head.series_count)):
-            held = &head.series[i]
-            d = self._find_device(held.device)
-            if not d.gone and held.key < keys_end:
-                d.stale = True
-                self._pack(text, held.device, self._lookup(held.device, held.key))
-        return text.to_bytes()
+        while i < end and packed < count:
+            d = &self.devices[i]
+            i += 1
+            if d.changed + 1 < self.heads or d.gone:
+                continue
+            d.stale = True
+            packed += d.count + 1
+            self._pack_activity(text, d.number, d)
+            at = d.first
+            while at:
+                if self.all[at - 1].key < keys_end and head.find(at - 1) != NULL:
+                    self._pack(text, d.number, &self.all[at - 1])
+                at = self.all[at - 1].next
+        return (i if i < self.device_count else 0), text.to_bytes()
+
+    cdef int _pack_activity(self, Text text, uint64_t number, device *d) except -1:
+        """Appends [varint(device)] and an entry of key 0; its time is that of the last activity."""
+        cdef uint8_t *p
+        text.room(40)
+        p = text.buf + text.len
+        if number:
+            p = tbf_put_varint(p, number)
+        p = tbf_put_varint(p, TBF_TRUE)
+        p[0] = 0
+        text.len = tbf_put_varint(p + 1, tbf_zigzag(d.activity_ms)) - text.buf
+        return 0
 
     def pack_device_changes(self, uint64_t number, uint32_t keys_end):
         """The same of all series of a device; one that is gone is an entry without a key."""
@@ -520,6 +559,8 @@ cdef class Tail:
             text.room(16)
             p = tbf_put_varint(tbf_put_varint(text.buf, number), 0)
             text.len = p - text.buf
+        else:
+            self._pack_activity(text, number, d)
         at = 0 if d.gone else d.first
         while at:
             if self.all[at - 1].key < keys_end:
@@ -545,6 +586,7 @@ cdef class Tail:
                 out.append((d.number, None))
                 continue
             text = Text()
+            self._pack_activity(text, 0, d)
             at = d.first
             while at:
                 if self.all[at - 1].key < keys_end:
@@ -623,7 +665,7 @@ cdef class Tail:
         cdef tbf_point point
         cdef series *s
         p = tbf_get_varint(p, end, &tag)
-        if p == NULL or p == end or tag >> 3 >= <uint64_t>len(self.names) or tag >> 3 == 0:
+        if p == NULL or p == end or tag >> 3 >= <uint64_t>len(self.names):
             raise StoreError("stored latest values are damaged")
         key = <uint32_t>(tag >> 3)
         point.type = <tbf_type>(tag & 7)
@@ -648,11 +690,14 @@ cdef class Tail:
                 p += wide
         if p == NULL:
             raise StoreError("stored latest values are damaged")
+        if key == 0:
+            d.activity_ms = max(d.activity_ms, tbf_unzigzag(ts))
+            return p
         point.i64 = tbf_unzigzag(wide)
         s = self._lookup(d.number, key)
         if s != NULL:
             self._make_absent(s)
-        self._put(d, tbf_unzigzag(ts), key, &point, False, True)
+        self._put(d, tbf_unzigzag(ts), key, &point, 0, False, True)
         if point.scale == ELSEWHERE or point.scale == ABSENT:
             s = self._lookup(d.number, key)
             if point.scale == ABSENT:
@@ -665,6 +710,7 @@ cdef class Tail:
     def freeze(self):
         """The head so far, for the sealer; rows that follow go to a new one."""
         head, self.head = self.head, Head()
+        self.heads += 1
         return head
 
     # --- deletes -------------------------------------------------------------------------
@@ -722,7 +768,7 @@ cdef class Tail:
             point.bytes.p = h.bytes
             point.bytes.n = h.n
             self._drop_bytes(s)
-            self._store(s, h.ts, &point)
+            self._store(s, h.ts, 0, &point)
 
     def numbers(self, uint32_t start, uint32_t count):
         """Numbers of devices seen: `count` of them from the one in place `start`."""
