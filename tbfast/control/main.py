@@ -18,6 +18,7 @@ from tbfast._ext import metrics as words
 from tbfast.config import Config
 from tbfast.control.activity import Activity
 from tbfast.control.attributes import AttributeService
+from tbfast.control.backups import Backups, remove_snapshot
 from tbfast.control.claims import Claims
 from tbfast.control.deletes import DeleteService
 from tbfast.control.disk import DiskWatch
@@ -132,7 +133,11 @@ class _Controller:
         self._layout = Layout(Path(config.data_dir))
         self._space = Space(self._layout, config.disk.reserve_bytes)
         self._disk = DiskWatch(
-            self._layout, self._space, self._slot, budget_bytes=config.disk.budget_bytes
+            self._layout,
+            self._space,
+            self._slot,
+            budget_bytes=config.disk.budget_bytes,
+            give_up=lambda: self._backups.give_up(),
         )
         self._stop = asyncio.Event()
         self._broken = False
@@ -165,6 +170,7 @@ class _Controller:
         log.info("controller ready", devices_revision=self._registry.revision)
         await self._serve()
         self._slot.put(words.HEALTH_LISTENING, 0)
+        self._backups.give_up("the server stops")
         api.should_exit = True
         await serving
         if self._broken:
@@ -273,6 +279,16 @@ class _Controller:
         )
         self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
+        self._backups = Backups(
+            self._layout,
+            self._tail,
+            self._sealer,
+            self._series,
+            self._attribute_store,
+            self._attributes,
+            self._registry,
+        )
+        await in_thread(None, remove_snapshot, self._layout)
         state = self._config.state
         self._activity = Activity(
             self._attributes,
@@ -341,6 +357,7 @@ class _Controller:
             live=self._tail,
             node=_Status(self._config, self._run, self._metrics),
             deletes=self._deletes,
+            upkeep=self._backups,
             watches=self._watches,
             claims=self._claims,
         )

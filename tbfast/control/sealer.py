@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from tbfast import limits
@@ -30,6 +31,7 @@ FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
 LATEST_SERIES_PER_STEP = 2_000  # packed in one turn of the loop
 
 T = TypeVar("T")
+Tally = Callable[[Sequence[tuple[bytes, bytes]]], None]  # (key, chunk) of a batch
 
 
 class SealService:
@@ -131,8 +133,10 @@ class SealService:
         except (StoreFull, StoreStall) as error:
             log.warning("rows stay in the journals until the next start", error=str(error))
 
-    async def seal(self) -> RunRecord | None:
+    async def seal(self, tally: Tally | None = None) -> RunRecord | None:
         """Seals everything applied so far; None when there was nothing.
+
+        tally: is given the chunks, in the writer's thread.
 
         StoreFull or StoreStall only once `finish` has been called; the rows stay readable.
         """
@@ -142,7 +146,7 @@ class SealService:
                     return None
                 self._unrecorded = self._tail.freeze(), self._tail.cursors()
             head, cursors = self._unrecorded
-            record = await self._patiently(lambda: self._seal(head, cursors))
+            record = await self._patiently(lambda: self._seal(head, cursors, tally))
             self._tail.thaw(cursors)
             self._unrecorded = None
             self._last_run = time.monotonic()
@@ -190,9 +194,9 @@ class SealService:
         await self._patiently(partial(self._in_thread, forget))
         self._folded_run = self._store.recorded
 
-    async def _seal(self, head: Head, cursors: dict[int, Cursor]) -> RunRecord:
+    async def _seal(self, head: Head, cursors: dict[int, Cursor], tally: Tally | None) -> RunRecord:
         names = self._tail.names_from(self._keys_stored)
-        record = await self._in_thread(lambda: self._write_chunks(head, cursors, names))
+        record = await self._in_thread(lambda: self._write_chunks(head, cursors, names, tally))
         start = -1
         while start:
             # Series that began after the freeze may have keys whose names are not stored yet.
@@ -207,7 +211,11 @@ class SealService:
         return record
 
     def _write_chunks(
-        self, head: Head, cursors: dict[int, Cursor], names: list[tuple[int, bytes]]
+        self,
+        head: Head,
+        cursors: dict[int, Cursor],
+        names: list[tuple[int, bytes]],
+        tally: Tally | None,
     ) -> RunRecord:
         number = self._store.begin_run()
         self._store.write_keys(names)
@@ -216,10 +224,13 @@ class SealService:
         windows: dict[int, int] = {}  # class -> window; those without rows need none
         while not sealer.done:
             for which, batch in enumerate(sealer.next(WRITE_BATCH_BYTES)):
-                if batch and which not in windows:
+                if not batch:
+                    continue
+                if which not in windows:
                     windows[which] = self._upkeep.window_for(classes[which])
-                if batch:
-                    self._store.write_chunks(windows[which], batch)
+                self._store.write_chunks(windows[which], batch)
+                if tally is not None:
+                    tally(batch)
         parts = []
         for which, window in windows.items():
             totals = sealer.totals[which]
@@ -236,6 +247,11 @@ class SealService:
         names = self._tail.names_from(self._keys_stored)
         changes = b"".join(map(self._tail.pack_device_changes, devices))
         await self._in_thread(lambda: self._store.write_deletes(names, changes))
+
+    async def checkpoint(self, to: Path) -> None:
+        """A copy of the series store between two runs."""
+        async with self._sealing:
+            await self._in_thread(lambda: self._store.checkpoint(to))
 
     async def drop_oldest(self) -> int | None:
         """Points of the oldest sealed window, dropped; None when only the newest is left."""

@@ -218,7 +218,9 @@ class TailService:
     def check(self) -> None:
         """StoreError if a journal has damage that hides acknowledged rows."""
         for where in self._damaged.values():
-            raise StoreError(f"{where}; restore the journal from a backup")
+            raise StoreError(
+                f"{where}; stop the server and save what can be read with 'tbfast store recover'"
+            )
 
     # --- blocks --------------------------------------------------------------------------
 

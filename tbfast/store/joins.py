@@ -185,8 +185,7 @@ class Join:
                 joiner.add(run, key, source.again(key) if chunk is None else chunk)
             except StoreError as error:
                 raise StoreError(
-                    f"{self._files.path}: device {device}, run {run}: {error}; restore the "
-                    f"directory from a backup"
+                    f"{self._files.path}: device {device}, run {run}: {error}; {rocks.RECOVER}"
                 ) from error
         yield joiner.take()
 

@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
-import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     ChecksumType,
     DBCompressionType,
     DBRecoveryMode,
@@ -17,6 +18,11 @@ from rocksdict import (
 )
 
 from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall, TbfastError
+from tbfast.store.files import sync_directory
+
+RECOVER: Final = (
+    "restore a backup, or stop the server and save what can be read with 'tbfast store recover'"
+)
 
 
 def options(*, write_buffer_bytes: int, cache: Cache, packed: bool = False) -> Options:
@@ -92,6 +98,16 @@ def pairs(
         it.status()
 
 
+def checkpoint(db: Rdict, path: Path, to: Path) -> None:
+    """A copy of the open database at ``to``, of its state now; its tables are hard links.
+
+    Holds the GIL, for 15 ms with 20 000 rows in memory: memory tables are flushed.
+    """
+    with translated(path):
+        to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Checkpoint(db).create_checkpoint(str(to))
+
+
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn what RocksDB and the file system raise into StoreError or one of its kinds."""
@@ -112,11 +128,8 @@ def translated(path: Path) -> Iterator[None]:
             ) from error
         if "Write stall" in text:
             raise StoreStall(f"the store at {path} asks writers to wait") from error
-        if text.startswith("Corruption"):
-            raise StoreError(
-                f"the store at {path} is damaged ({text}); keep a copy of that directory and "
-                "restore it from a backup"
-            ) from error
+        if text.startswith("Corruption") or "No such file" in text:
+            raise StoreError(f"the store at {path} is damaged ({text}); {RECOVER}") from error
         raise StoreError(f"the store at {path} failed: {text}") from error
 
 
@@ -127,8 +140,4 @@ def _create_directory(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700)
     for directory in (path.parent, path.parent.parent):
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_directory(directory)

@@ -90,7 +90,7 @@ class SeriesStore:
             self._state = self._read_state()
             windows = (decoded(raw, Window) for raw in self._files.records(b"w"))
             self._windows = {window.number: window for window in windows}
-            named = {segment.name for segment in self._segments()}
+            named = self._present(self._segments())
             for stray in self._files.chunks.keys() - named:
                 self._files.drop(stray)  # was being filled or dropped when the process ended
             self._replace(self._windows)
@@ -245,14 +245,16 @@ class SeriesStore:
         self._busy.clear()
         self._replace({**self._windows, **changed})
 
+    def _present(self, segments: Iterable[Segment]) -> set[str]:
+        """Families of these segments; StoreError when one is missing: another may have its rows."""
+        named = {segment.name for segment in segments}
+        missing = named - self._files.chunks.keys()
+        if missing:
+            raise StoreError(f"{self.path}: chunks are missing ({min(missing)}); {rocks.RECOVER}")
+        return named
+
     def _replace(self, windows: dict[int, Window]) -> None:
         """What reads that begin from now on go by."""
-        missing = {s.name for w in windows.values() for s in w.segments} - self._files.chunks.keys()
-        if missing:
-            raise StoreError(
-                f"{self.path}: chunks are missing ({min(missing)}); restore the directory from a "
-                "backup"
-            )
         self._windows = windows
         self._index = tuple(opened(s, self._files.chunks[s.name]) for s in self._segments())
 
@@ -300,8 +302,7 @@ class SeriesStore:
 
     def _damaged(self, device: int, key: int, run: int, error: StoreError) -> StoreError:
         return StoreError(
-            f"{self.path}: device {device}, key {key}, run {run}: {error}; restore the directory "
-            f"from a backup"
+            f"{self.path}: device {device}, key {key}, run {run}: {error}; {rocks.RECOVER}"
         )
 
     def key_names(self) -> Iterator[tuple[int, bytes]]:
@@ -413,6 +414,22 @@ class SeriesStore:
         for segment in window.segments:
             if segment.family != writing or writing not in self._busy:
                 self._files.drop(segment.name)
+
+    def devices(self) -> Iterator[int]:
+        """Numbers of devices that have chunks; one may come more than once."""
+        for segment in self._index:
+            start = b""
+            while True:
+                key = next((k for k, _ in rocks.pairs(segment.family, self.path, start)), None)
+                if key is None:
+                    break
+                device = CHUNK_KEY.unpack(key)[0]
+                yield device
+                start = CHUNK_KEY.pack(device + 1, 0, 0)
+
+    def checkpoint(self, to: Path) -> None:
+        """A copy of its present state; recorded runs are in it whole."""
+        self._files.checkpoint(to)
 
     def close(self) -> None:
         """Releases the store."""

@@ -100,6 +100,17 @@ class SeriesFiles:
             self.db.write(batch)
             self.db.flush_wal(True)
 
+    def sync(self) -> None:
+        """Everything written so far is on disk when it returns."""
+        with rocks.translated(self.path):
+            self.db.flush_wal(True)
+
+    def checkpoint(self, to: Path) -> None:
+        """A copy of the present state."""
+        for name in self.chunks:
+            self.flush(name)  # without the GIL, which a checkpoint holds
+        rocks.checkpoint(self.db, self.path, to)
+
     def records(self, prefix: bytes) -> Iterator[bytes]:
         """Values of the default family whose keys begin with a byte."""
         for key, value in rocks.pairs(self.db, self.path, prefix):

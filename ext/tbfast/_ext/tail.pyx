@@ -747,19 +747,30 @@ cdef class Tail:
 
     def rewrite_latest(self, uint64_t number, RangeScan scan not None):
         """Takes points of a scan (limit 1, newest first) as latest values, if they are newer."""
-        cdef device *d = self._find_device(number)
+        self._take_latest(number, scan, False)
+
+    def adopt_latest(self, uint64_t number, RangeScan scan not None):
+        """The same, also of a device and of series that were not known."""
+        self._take_latest(number, scan, True)
+
+    cdef int _take_latest(self, uint64_t number, RangeScan scan, bint adopt) except -1:
+        cdef device *d
         cdef series *s
         cdef hit *h
         cdef size_t i
         cdef tbf_point point
-        if d == NULL or d.gone:
-            return
         scan._compact()
+        if adopt and scan.count:
+            self._reserve(scan.count, 1)
+            self._device(number).stale = True
+        d = self._find_device(number)
+        if d == NULL or d.gone:
+            return 0
         for i in range(scan.count):
             h = &scan.hits[i]
             key = self.keys.get(scan.names[h.column])
             s = self._find_series(d, key) if key is not None else NULL
-            if s == NULL or not (s.absent or h.ts > s.ts):
+            if key is None or not (adopt if s == NULL else s.absent or h.ts > s.ts):
                 continue
             point.type = <tbf_type>h.type
             point.scale = h.scale
@@ -767,8 +778,8 @@ cdef class Tail:
             point.f64 = h.f64
             point.bytes.p = h.bytes
             point.bytes.n = h.n
-            self._drop_bytes(s)
-            self._store(s, h.ts, 0, &point)
+            self._put(d, h.ts, key, &point, 0, False, True)
+        return 0
 
     def numbers(self, uint32_t start, uint32_t count):
         """Numbers of devices seen: `count` of them from the one in place `start`."""
