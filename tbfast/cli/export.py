@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     query = RangeQuery(keys=keys, start_ms=args.start, end_ms=args.end, limit=1, ascending=True)
     done = _Done(args.output, 0, 0)
     with (
-        target.opened(target.data_dir(args)) as where,
+        target.opened(args) as where,
         output.bar("exporting", unit="devices") as progress,
     ):
         devices = _devices(where, args)

@@ -95,15 +95,14 @@ def _rows_damage(
     db: Rdict, path: Path, shard: str, family: str, step: Step, held: Held
 ) -> list[str]:
     found = []
+    runs: dict[int, int] = {}
     try:
         for key, value in _rows(db, path, family):
             step(len(key) + len(value))
             try:
                 if shard == "series" and SEGMENT.fullmatch(family):
                     run = CHUNK_KEY.unpack(key)[2]
-                    points = sum(column[2] for column in describe(value))
-                    runs = held.setdefault(family, {})
-                    runs[run] = runs.get(run, 0) + points
+                    runs[run] = runs.get(run, 0) + sum(column[2] for column in describe(value))
                 elif shard == "series" and family == "deleted":
                     decode(value)
                 elif shard.startswith("journal/") and family == "default":
@@ -114,6 +113,7 @@ def _rows_damage(
                 found.append(f"{where(shard, family, key)}: {error}")
     except StoreError as error:
         found.append(f"{family}: {error.__cause__ or error}")
+    held[family] = None if found else runs
     return found
 
 

@@ -15,7 +15,7 @@ from tbfast.store.windows import Segment, State, Window, decoded, from_format_1
 SEGMENT: Final = re.compile(r"[wj]\d+")  # family of chunks
 _U32: Final = struct.Struct(">I")
 
-Held = dict[str, dict[int, int]]  # points in each family's chunks, by run
+Held = dict[str, dict[int, int] | None]  # points in each family's chunks, by run; None = damaged
 
 
 def records_damage(db: Rdict, path: Path, families: Sequence[str], held: Held | None) -> list[str]:
@@ -37,8 +37,8 @@ def records_damage(db: Rdict, path: Path, families: Sequence[str], held: Held | 
                 found.append(f"{about}: chunks of {words(segment)} are missing")
                 continue
             found += [f"{about}: {text}" for text in _wrong(segment, state)]
-            if held is not None:
-                runs = held.get(segment.name, {})
+            runs = held.get(segment.name, {}) if held is not None else None
+            if runs is not None:
                 found += [f"{about}: {text}" for text in _missing(segment, runs)]
         if window.number > state.window:
             found.append(f"window {window.number}: newer than the newest that was opened")
