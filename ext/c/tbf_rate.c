@@ -3,9 +3,7 @@
 
 #define NS_PER_S 1000000000u
 
-static uint64_t half_of(uint64_t generation) {
-    return generation >> 1 & 1;
-}
+static uint64_t half_of(uint64_t generation) { return generation >> 1 & 1; }
 
 unsigned tbf_rate_next_half(const tbf_rate_page *page) {
     uint64_t generation = __atomic_load_n(&page->generation, __ATOMIC_RELAXED);
@@ -53,9 +51,7 @@ bool tbf_rate_read(const tbf_rate_page *page, uint64_t *cells, tbf_rate_view *vi
     return true;
 }
 
-static uint64_t period_ns(tbf_rate_pair pair) {
-    return (uint64_t)pair.seconds * NS_PER_S;
-}
+static uint64_t period_ns(tbf_rate_pair pair) { return (uint64_t)pair.seconds * NS_PER_S; }
 
 /* tokens * period / capacity, at least 1; tokens <= capacity, so that no product overflows. */
 static uint64_t cost_ns(tbf_rate_pair pair, uint32_t tokens) {
@@ -93,20 +89,31 @@ bool tbf_rate_take(uint64_t *cell, tbf_rate_pair pair, uint32_t tokens, int64_t 
     return true;
 }
 
-/* All buckets of one limit, or none. */
+/* How long to wait until the tokens fit in this bucket; 0 = they do now. */
+static int64_t wait_of(const uint64_t *cell, tbf_rate_pair pair, uint32_t tokens, int64_t now_ns) {
+    uint64_t copy = __atomic_load_n(cell, __ATOMIC_RELAXED);
+    int64_t wait_ns = 0;
+    return tbf_rate_take(&copy, pair, tokens, now_ns, &wait_ns) ? 0 : wait_ns;
+}
+
+/* All buckets of one limit, or none; the time to wait is that of the slowest. */
 static bool take_all(const tbf_rate_pair *pairs, uint64_t *const *cells, unsigned count,
-                     uint32_t tokens, int64_t now_ns, tbf_rate_refusal *refusal) {
-    for (unsigned i = 0; i < count; i++) {
-        if (!tbf_rate_take(cells[i], pairs[i], tokens, now_ns, &refusal->wait_ns)) {
-            refusal->pair = (uint8_t)i;
-            refusal->tokens = tokens;
-            while (i-- > 0) {
-                (void)__atomic_fetch_sub(cells[i], cost_ns(pairs[i], tokens), __ATOMIC_RELAXED);
-            }
-            return false;
-        }
+                     uint32_t tokens, int64_t now_ns, int64_t *wait_ns) {
+    unsigned taken = 0;
+    while (taken < count && tbf_rate_take(cells[taken], pairs[taken], tokens, now_ns, wait_ns)) {
+        taken++;
     }
-    return true;
+    if (taken == count) {
+        return true;
+    }
+    for (unsigned i = taken + 1; i < count; i++) {
+        int64_t other_ns = wait_of(cells[i], pairs[i], tokens, now_ns);
+        *wait_ns = other_ns > *wait_ns ? other_ns : *wait_ns;
+    }
+    while (taken-- > 0) {
+        (void)__atomic_fetch_sub(cells[taken], cost_ns(pairs[taken], tokens), __ATOMIC_RELAXED);
+    }
+    return false;
 }
 
 static bool take_limit(const tbf_rate_view *view, tbf_rate_scope scope, tbf_rate_kind kind,
@@ -123,11 +130,12 @@ static bool take_limit(const tbf_rate_view *view, tbf_rate_scope scope, tbf_rate
         cells[count] = &view->cells[(at + count) % TBF_RATE_CELLS];
         count++;
     }
-    if (take_all(pairs, cells, count, tokens, now_ns, refusal)) {
+    if (take_all(pairs, cells, count, tokens, now_ns, &refusal->wait_ns)) {
         return true;
     }
     refusal->scope = (uint8_t)scope;
     refusal->kind = (uint8_t)kind;
+    refusal->tokens = tokens;
     return false;
 }
 

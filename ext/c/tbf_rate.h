@@ -56,7 +56,7 @@ typedef struct {
 } tbf_rate_view;
 
 typedef struct {
-    uint8_t scope, kind, pair;
+    uint8_t scope, kind;
     uint32_t tokens;
     int64_t wait_ns; /* until it would fit; TBF_RATE_NEVER: the bucket is too small */
 } tbf_rate_refusal;

@@ -62,9 +62,9 @@ tbf_status tbf_group_note(tbf_group *g, tbf_session *s, uint32_t slot, uint8_t a
                           uint16_t packet_id, uint32_t read_us);
 
 typedef enum {
-    TBF_WALK_DONE,      /* nothing complete is left */
-    TBF_WALK_UNUSUAL,   /* a packet for the engine (or malformed bytes) is next */
-    TBF_WALK_GROW,      /* batch or group is out of room: grow, call again */
+    TBF_WALK_DONE,       /* nothing complete is left */
+    TBF_WALK_UNUSUAL,    /* a packet for the engine (or malformed bytes) is next */
+    TBF_WALK_GROW,       /* batch or group is out of room: grow, call again */
     TBF_WALK_GROUP_FULL, /* rows have reached `rows_limit` or answers their bound: commit, call
                             again */
     TBF_WALK_LIMITED     /* the next message is over the limit in *refusal; nothing of it is kept */

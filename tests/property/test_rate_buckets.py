@@ -123,6 +123,17 @@ def test_all_buckets_of_a_limit_give_or_none(
         assert (_spend(rates, 7, 0, now_ns) is None) == fits
 
 
+def test_the_time_to_wait_is_that_of_the_slowest_bucket() -> None:
+    for buckets in (((1, 10), (1, 600)), ((1, 600), (1, 10))):
+        rates = Rates()
+        rates.put(_limits(transportDeviceMsgRateLimit=buckets))
+        rates.message(DEVICE, 1, 0, 1)
+        with pytest.raises(RateLimited) as refusal:
+            rates.message(DEVICE, 1, 0, 1)
+        assert refusal.value.retry_s == 600
+        rates.message(DEVICE, 1, 0, 1 + 600 * NS_PER_S)
+
+
 def test_tokens_of_an_earlier_stage_are_gone() -> None:
     rates = Rates()
     rates.put(

@@ -100,8 +100,8 @@ cdef class Ingest:
     """Turns payloads into rows of the open batch and notes who waits for the commit.
 
     rows_limit: bytes of rows that close a group.  seed: of the key table's hash, 16 bytes, random
-    unless given.  rates: limits that messages are held to; None = none.  The other arguments are the JSON bounds of hostile-input section 2 and
-    ThingsBoard's JSON settings.
+    unless given.  rates: limits that messages are held to; None = none.  The other arguments are
+    the JSON bounds of hostile-input section 2 and ThingsBoard's JSON settings.
     """
 
     def __cinit__(self, *, size_t max_remaining=limits.MQTT_MAX_REMAINING_BYTES,
@@ -292,7 +292,7 @@ cdef class Ingest:
         finally:
             PyBuffer_Release(&view)
         if end == TBF_WALK_LIMITED:
-            raise self.rates.over_limit()
+            raise self.rates.refused()
         return total, end == TBF_WALK_GROUP_FULL
 
     def spend(self, uint64_t device, uint8_t scope=TBF_RATE_DEVICE):
@@ -307,12 +307,12 @@ cdef class Ingest:
             raise ValueError("no such scope")
         if not tbf_rate_message(self.context.rates, <tbf_rate_scope>scope, device, points,
                                 self.context.mono_ns, self.context.refusal):
-            raise self.rates.over_limit()
+            raise self.rates.refused()
         return 0
 
     def limited(self):
         """The RateLimited of the message that was refused last."""
-        return self.rates.over_limit()
+        return self.rates.refused()
 
     def append_json(self, uint64_t device, data, uint8_t scope=TBF_RATE_DEVICE):
         """Rows of one telemetry payload; returns (records, points).

@@ -30,7 +30,6 @@ cdef extern from "tbf_rate.h" nogil:
     ctypedef struct tbf_rate_refusal:
         uint8_t scope
         uint8_t kind
-        uint8_t pair
         uint32_t tokens
         int64_t wait_ns
     void tbf_rate_write(tbf_rate_page *page, const tbf_rate_limits *limits)
@@ -49,7 +48,7 @@ cdef class Rates:
     cdef uint64_t *cells
     cdef tbf_rate_view view
     cdef tbf_rate_refusal refusal  # the last one
-    cdef object over_limit(self)
+    cdef object refused(self)
 
     # Brings the view up to date; NULL while there is no limit.
     cdef inline const tbf_rate_view *in_force(self) noexcept nogil:

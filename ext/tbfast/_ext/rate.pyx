@@ -76,9 +76,9 @@ cdef class Rates:
             raise ValueError("no such scope")
         if view != NULL and not tbf_rate_message(view, <tbf_rate_scope>scope, device, points,
                                                  now_ns, &self.refusal):
-            raise self.over_limit()
+            raise self.refused()
 
-    cdef object over_limit(self):
+    cdef object refused(self):
         """The RateLimited of the last refusal."""
         cdef tbf_rate_refusal *r = &self.refusal
         cdef tbf_rate_pair *pairs = self.view.limits.pairs[r.scope][r.kind]

@@ -158,7 +158,8 @@ cdef class Reactor:
     handler methods, called with the connection's slot: ``opened``, ``stranger_sent(slot, nbytes)``
     (no session is accepted there yet; see `accepted`), ``received(slot, view)`` with
     one complete packet (or the bytes that cannot be one; the view is valid during the call only),
-    ``limited`` (a message is over a rate limit: the session must end), ``timed_out``, ``drained`` (no answer is owed any more), ``refused`` (rows were not stored),
+    ``limited`` (a message is over a rate limit: the session must end), ``timed_out``, ``drained``
+    (no answer is owed any more), ``refused`` (rows were not stored),
     ``fault(slot, error)`` (the handler itself failed; the connection ends), ``closed(slot,
     reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
     ``accept_paused``, ``make_room`` (a stranger has to go: every connection is taken).
