@@ -28,6 +28,18 @@ class ResourceError(TbfastError):
     """A bound was reached (memory, descriptors, rate); trying later may work."""
 
 
+class RateLimited(ResourceError):
+    """A message is over a rate limit: which one (see model.rates.NAMES), and when it would fit.
+
+    retry_s: whole seconds; None = never, it is larger than the limit's bucket.
+    """
+
+    def __init__(self, message: str, *, limit: int, retry_s: int | None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_s = retry_s
+
+
 class StoreError(TbfastError):
     """The disk or the store failed or is damaged; nothing may be acknowledged."""
 

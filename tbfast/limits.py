@@ -102,6 +102,9 @@ OPERATIONS_PENDING: Final = 20_000  # per worker, not answered yet; more are ref
 RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are answered 503
 RPC_PENDING: Final = 100_000  # the same for the whole node
 
+# Rate limits of a tenant profile
+RATE_BUCKETS: Final = 4  # capacity:seconds pairs of one limit; more are refused
+
 # Activity of devices
 ACTIVITY_SCAN_DEVICES: Final = 1_024  # looked at in one turn of the controller's loop
 

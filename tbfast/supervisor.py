@@ -24,6 +24,7 @@ import msgspec
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
+from tbfast._ext.rate import Rates
 from tbfast.config import Config
 from tbfast.control import main as control
 from tbfast.errors import LocalError, StoreError
@@ -100,7 +101,10 @@ class Supervisor:
         )
         secure = sockets[0].mqtt_tls
         self._tls_port = None if secure is None else _port(secure)
-        self._children.append(_Child("controller", lambda: control.main(config, run, metrics)))
+        rates = self._rates = Rates()
+        self._children.append(
+            _Child("controller", lambda: control.main(config, run, metrics, rates))
+        )
         for number, socks in enumerate(sockets):
             self._children.append(self._worker(number, socks, metrics))
         wake = self._signals()
@@ -182,7 +186,7 @@ class Supervisor:
     def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
         return _Child(
             f"worker-{number}",
-            lambda: worker.main(number, self._config, socks, metrics, self._tls),
+            lambda: worker.main(number, self._config, socks, metrics, self._rates, self._tls),
             socks.all,
         )
 

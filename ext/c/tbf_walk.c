@@ -134,6 +134,10 @@ tbf_walk_end tbf_walk(const tbf_walk_context *c, tbf_session *s, uint32_t slot, 
             break;
         }
         tbf_json_result result;
+        tbf_mark mark;
+        if (TBF_UNLIKELY(c->rates != NULL)) {
+            mark = tbf_batch_mark(c->batch);
+        }
         if (s->proto == NULL) {
             status =
                 tbf_json_telemetry(c->batch, s->device, c->wall_ms, pub.payload, c->json, &result);
@@ -143,6 +147,13 @@ tbf_walk_end tbf_walk(const tbf_walk_context *c, tbf_session *s, uint32_t slot, 
         }
         if (TBF_UNLIKELY(status != TBF_OK)) {
             end = status == TBF_ENOSPACE ? TBF_WALK_GROW : TBF_WALK_UNUSUAL;
+            break;
+        }
+        if (TBF_UNLIKELY(c->rates != NULL) &&
+            !tbf_rate_message(c->rates, (tbf_rate_scope)s->scope, s->device, result.points,
+                              c->mono_ns, c->refusal)) {
+            tbf_batch_rollback(c->batch, &mark);
+            end = TBF_WALK_LIMITED;
             break;
         }
         c->group->bad_utf8 += result.bad_utf8;

@@ -11,6 +11,7 @@
 #define TBF_WALK_H
 
 #include "tbf_proto.h"
+#include "tbf_rate.h"
 
 /* One message waiting for the commit of its group. */
 typedef struct {
@@ -48,6 +49,7 @@ typedef struct {
     uint8_t version;     /* MQTT protocol level: 3, 4, 5 */
     bool hot;            /* open, and the topics below are telemetry */
     bool takes_v2;       /* v2/t is */
+    uint8_t scope;       /* tbf_rate_scope: whose limits its messages count for */
     /* NULL: the default topic is.  Memory of the owner, as long as the session is hot. */
     const uint8_t *topic;
     uint32_t topic_n;             /* 0 with a topic: no other topic is */
@@ -60,11 +62,12 @@ tbf_status tbf_group_note(tbf_group *g, tbf_session *s, uint32_t slot, uint8_t a
                           uint16_t packet_id, uint32_t read_us);
 
 typedef enum {
-    TBF_WALK_DONE,      /* nothing complete is left */
-    TBF_WALK_UNUSUAL,   /* a packet for the engine (or malformed bytes) is next */
-    TBF_WALK_GROW,      /* batch or group is out of room: grow, call again */
-    TBF_WALK_GROUP_FULL /* rows have reached `rows_limit` or answers their bound: commit, call again
-                         */
+    TBF_WALK_DONE,       /* nothing complete is left */
+    TBF_WALK_UNUSUAL,    /* a packet for the engine (or malformed bytes) is next */
+    TBF_WALK_GROW,       /* batch or group is out of room: grow, call again */
+    TBF_WALK_GROUP_FULL, /* rows have reached `rows_limit` or answers their bound: commit, call
+                            again */
+    TBF_WALK_LIMITED     /* the next message is over the limit in *refusal; nothing of it is kept */
 } tbf_walk_end;
 
 typedef struct {
@@ -76,6 +79,9 @@ typedef struct {
     int64_t wall_ms;      /* server time for records without their own */
     int64_t mono_ms;
     uint32_t read_us;
+    int64_t mono_ns;
+    const tbf_rate_view *rates; /* NULL: no limits */
+    tbf_rate_refusal *refusal;
 } tbf_walk_context;
 
 /* Consumes as many plain PUBLISHes from the front of p as there are; *used = bytes taken. */

@@ -19,7 +19,8 @@ from tbfast.errors import TbfastError
 from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.auth import StoredCredentials
-from tbfast.model.device import Change
+from tbfast.model.device import Change, Device
+from tbfast.model.rates import DEVICE, GATEWAY_DEVICE
 from tbfast.model.transport import DEFAULT_MQTT
 from tbfast.obs.log import get_logger
 
@@ -235,6 +236,7 @@ class LinkServer:
             transport=profile.transport_type,
             value="" if credentials.type == "X509_CERTIFICATE" else credentials.value or "",
             profile=profile.id,
+            scope=GATEWAY_DEVICE if _is_gateway(device) else DEVICE,
         )
 
     def _changed(self, change: Change) -> None:
@@ -345,6 +347,10 @@ class LinkServer:
 
 def _ignored(devices: list[int]) -> None:
     """Nobody wants to know."""
+
+
+def _is_gateway(device: Device) -> bool:
+    return (device.additional_info or {}).get("gateway") is True
 
 
 def _changed_message(change: Change) -> msg.Changed:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
+from tbfast._ext.rate import Rates
 from tbfast.config import Config
 from tbfast.control.accounts import ADMIN_EMAIL, Accounts
 from tbfast.control.activity import Activity
@@ -145,10 +146,11 @@ def _unix_socket(path: Path) -> socket.socket:
 class _Controller:
     """Everything the controller process runs."""
 
-    def __init__(self, config: Config, run: NodeRun, metrics: NodeMetrics) -> None:
+    def __init__(self, config: Config, run: NodeRun, metrics: NodeMetrics, rates: Rates) -> None:
         self._config = config
         self._run = run
         self._metrics = metrics
+        self._rates = rates
         self._slot = metrics.slot("controller")
         self._layout = Layout(Path(config.data_dir))
         self._space = Space(self._layout, config.disk.reserve_bytes)
@@ -245,6 +247,7 @@ class _Controller:
         """Opens the stores and brings the tail to where the last recorded run left it."""
         settings = self._config.series
         self._registry = await Registry.open(self._layout.registry)
+        self._registry.tenant_profiles.enforce(self._rates.put)  # before any worker is linked
         self._accounts = await Accounts.open(
             self._registry.store,
             now_ms=wall_clock_ms,
@@ -432,8 +435,8 @@ class _Controller:
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
 
 
-def main(config: Config, run: NodeRun, metrics: NodeMetrics) -> int:
+def main(config: Config, run: NodeRun, metrics: NodeMetrics, rates: Rates) -> int:
     """Body of the forked controller process."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     metrics.slot("controller").begin(os.getpid())
-    return uvloop.run(_Controller(config, run, metrics).run())
+    return uvloop.run(_Controller(config, run, metrics, rates).run())

@@ -3,12 +3,14 @@
 import msgspec
 
 from tbfast.model.device import CredentialsType
+from tbfast.model.rates import DEVICE
 from tbfast.model.transport import DEFAULT_MQTT, MqttProfile
 
 
 class StoredCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the registry knows under a credentials id; `value` as stored, of a certificate nothing.
 
+    `scope`: whose rate limits its messages count for (model.rates).
     `mqtt`: what sessions of the profile go by; workers fill it in, it does not travel with this.
     """
 
@@ -19,6 +21,7 @@ class StoredCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
     transport: str = "DEFAULT"
     value: str = ""
     profile: str = ""
+    scope: int = DEVICE
     mqtt: MqttProfile = DEFAULT_MQTT
 
 

@@ -17,7 +17,7 @@ from tbfast._ext.http import take_post
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import Head, HttpError, Response
-from tbfast.errors import PeerError, StoreError, StoreFull
+from tbfast.errors import PeerError, RateLimited, StoreError, StoreFull
 from tbfast.model.auth import StoredCredentials
 from tbfast.model.operations import (
     AnswerRpc,
@@ -43,6 +43,7 @@ from tbfast.ops import provision as provision_ops
 from tbfast.ops import rpc as rpc_ops
 
 _ANSWER_S: Final = 10.0  # longest wait for an answer of the controller
+_NOBODY: Final = 0  # no device has this number; of those who ask to be registered
 _INT32: Final = range(-(1 << 31), 1 << 31)
 _UNAUTHORIZED: Final = Response(401)
 _TIMED_OUT: Final = Response(408)
@@ -56,6 +57,7 @@ _REFUSALS: Final = {
 }
 
 Accepted = Callable[[StoredCredentials], None]
+_Held = tuple[Exchange, StoredCredentials, bytes, bool]  # its body, and whether attributes
 
 
 class Directory(Protocol):
@@ -120,7 +122,7 @@ class DeviceApi:
         self._settings = settings
         self._turn_scheduled = False
         self._pressed = False
-        self._held: deque[tuple[Exchange, int, bytes, bool]] = deque()  # bound: _held_bytes
+        self._held: deque[_Held] = deque()  # bound: _held_bytes
         self._held_bytes = 0
         self._waiting: dict[int, set[_Waiting]] = {}  # by device number
         self.commits: Commits | None = None
@@ -163,12 +165,14 @@ class DeviceApi:
 
         Anything unusual is left for `begin`: heads, bodies, strangers, back-pressure.
         """
-        if (
-            self._pressed
-            or len(data) > self._max_plain
-            or not take_post(self._ingest, self._directory.token, exchange, data)
-        ):
+        if self._pressed or len(data) > self._max_plain:
             return False
+        try:
+            if not take_post(self._ingest, self._directory.token, exchange, data):
+                return False
+        except RateLimited as error:
+            self._loop.call_soon(self._limited, exchange, error)  # once the answer is owed
+            return True
         if not self._turn_scheduled or self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES:
             self._rows_came()
         return True
@@ -190,7 +194,7 @@ class DeviceApi:
 
     def _serve(
         self,
-        serve: Callable[[Exchange, int, Target], None],
+        serve: Callable[[Exchange, StoredCredentials, Target], None],
         exchange: Exchange,
         found: Target,
         who: StoredCredentials,
@@ -198,9 +202,11 @@ class DeviceApi:
         if not exchange.open:
             return
         try:
-            serve(exchange, who.device, found)
+            serve(exchange, who, found)
         except HttpError as error:
             self._refuse(exchange, error)
+        except RateLimited as error:
+            self._limited(exchange, error)
         except PeerError as error:
             self._refuse_payload(exchange, error)
 
@@ -208,6 +214,13 @@ class DeviceApi:
         self._count(error.reason)
         retry = RETRY if error.status == 429 else ()
         exchange.answer(error_response(error.status, str(error), retry))
+
+    def _limited(self, exchange: Exchange, error: RateLimited) -> None:
+        """429 with the limit in the message; no time to retry for what never fits."""
+        self._count("rate")
+        self._slot.add(words.RATE_LIMITED + error.limit)
+        retry = () if error.retry_s is None else (("Retry-After", str(error.retry_s)),)
+        exchange.answer(error_response(429, str(error), retry))
 
     def _refuse_payload(self, exchange: Exchange, error: PeerError) -> None:
         self._count("payload")
@@ -224,32 +237,39 @@ class DeviceApi:
 
     # --- rows --------------------------------------------------------------------------------
 
-    def _post_telemetry(self, exchange: Exchange, device: int, found: Target) -> None:
-        self._store_body(exchange, device, _body(exchange), attributes=False)
+    def _post_telemetry(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
+        self._store_body(exchange, who, _body(exchange), attributes=False)
 
-    def _post_attributes(self, exchange: Exchange, device: int, found: Target) -> None:
-        self._store_body(exchange, device, _body(exchange), attributes=True)
+    def _post_attributes(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
+        self._store_body(exchange, who, _body(exchange), attributes=True)
 
-    def _store_body(self, exchange: Exchange, device: int, body: bytes, attributes: bool) -> None:
+    def _store_body(
+        self, exchange: Exchange, who: StoredCredentials, body: bytes, attributes: bool
+    ) -> None:
         if not body:
             self._refuse(exchange, HttpError(400, "Required request body is missing", "payload"))
         else:
-            self._store(exchange, device, body, attributes)
+            self._store(exchange, who, body, attributes)
 
-    def _store(self, exchange: Exchange, device: int, body: bytes, attributes: bool) -> None:
+    def _store(
+        self, exchange: Exchange, who: StoredCredentials, body: bytes, attributes: bool
+    ) -> None:
         """Appends the rows; the answer comes with the commit of their group."""
         if self._pressed:
-            self._hold(exchange, device, body, attributes)
+            self._hold(exchange, who, body, attributes)
             return
         ingest = self._ingest
         ingest.at(time.time_ns() // 1_000_000, time.monotonic_ns())
         try:
             if attributes:
-                ingest.append_attributes(device, body)
+                ingest.append_attributes(who.device, body, who.scope)
             else:
-                ingest.append_json(device, body)
+                ingest.append_json(who.device, body, who.scope)
         except PeerError as error:
             self._refuse_payload(exchange, error)
+            return
+        except RateLimited as error:
+            self._limited(exchange, error)
             return
         ingest.wait(exchange)
         self._rows_came()
@@ -274,14 +294,16 @@ class DeviceApi:
             assert self.commits is not None
             self.commits.turn_ended()
 
-    def _hold(self, exchange: Exchange, device: int, body: bytes, attributes: bool) -> None:
+    def _hold(
+        self, exchange: Exchange, who: StoredCredentials, body: bytes, attributes: bool
+    ) -> None:
         """Too much is not durable yet: requests wait, and are refused past a bound."""
         if self._held_bytes + len(body) > limits.HTTP_BODIES_BYTES:
             self._count("limit")
             self._unavailable(exchange)
             return
         self._held_bytes += len(body)
-        self._held.append((exchange, device, body, attributes))
+        self._held.append((exchange, who, body, attributes))
 
     # --- the commit path ---------------------------------------------------------------------
 
@@ -311,32 +333,32 @@ class DeviceApi:
 
     def _release(self) -> None:
         while self._held and not self._pressed:
-            exchange, device, body, attributes = self._held.popleft()
+            exchange, who, body, attributes = self._held.popleft()
             self._held_bytes -= len(body)
             if exchange.open:
-                self._store(exchange, device, body, attributes)
+                self._store(exchange, who, body, attributes)
             if self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES:
                 self._loop.call_soon(self._release)
                 return
 
     # --- operations --------------------------------------------------------------------------
 
-    def _get_attributes(self, exchange: Exchange, device: int, found: Target) -> None:
+    def _get_attributes(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
         query = _query(exchange)
         operation = attributes_ops.of_lists(query.get("clientKeys"), query.get("sharedKeys"))
-        self._ask(exchange, device, operation, _ANSWER_S)
+        self._ask(exchange, who, operation, _ANSWER_S)
 
-    def _post_answer(self, exchange: Exchange, device: int, found: Target) -> None:
+    def _post_answer(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
         number = integer(found.argument, "The request id")
         if number not in _INT32:
             raise HttpError(400, "The request id is not an integer of 32 bits")
         body = _body(exchange)
         if not body:
             raise HttpError(400, "Required request body is missing", "payload")
-        self._ask(exchange, device, AnswerRpc(number, body), _ANSWER_S)
+        self._ask(exchange, who, AnswerRpc(number, body), _ANSWER_S)
 
-    def _post_claim(self, exchange: Exchange, device: int, found: Target) -> None:
-        self._ask(exchange, device, claim_ops.request(_body(exchange)), _ANSWER_S)
+    def _post_claim(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
+        self._ask(exchange, who, claim_ops.request(_body(exchange)), _ANSWER_S)
 
     def _provision(self, exchange: Exchange) -> None:
         """Answered with 200 whatever came of it; 500 where the profile wants certificates."""
@@ -345,34 +367,34 @@ class DeviceApi:
         except PeerError as error:
             self._refuse_payload(exchange, error)
             return
-        self._ask(exchange, 0, operation, _ANSWER_S)
+        self._ask(exchange, None, operation, _ANSWER_S)
 
-    def _post_call(self, exchange: Exchange, device: int, found: Target) -> None:
+    def _post_call(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
         body = _body(exchange)
         if not body:
             raise HttpError(400, "Required request body is missing", "payload")
         call = rpc_ops.call(body, params_required=True)
-        self._check_bound(device, limits.HTTP_CALLS_PER_DEVICE, polls=False)
-        self._ask(exchange, device, call, self._settings.request_timeout_ms / 1000)
+        self._check_bound(who.device, limits.HTTP_CALLS_PER_DEVICE, polls=False)
+        self._ask(exchange, who, call, self._settings.request_timeout_ms / 1000)
 
-    def _get_updates(self, exchange: Exchange, device: int, found: Target) -> None:
-        self._poll(exchange, device, AwaitAttributes())
+    def _get_updates(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
+        self._poll(exchange, who, AwaitAttributes())
 
-    def _get_call(self, exchange: Exchange, device: int, found: Target) -> None:
-        self._poll(exchange, device, AwaitRpc())
+    def _get_call(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
+        self._poll(exchange, who, AwaitRpc())
 
-    def _get_package(self, exchange: Exchange, device: int, found: Target) -> None:
+    def _get_package(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
         self._not_served(exchange, found.name)
 
-    def _poll(self, exchange: Exchange, device: int, operation: Operation) -> None:
+    def _poll(self, exchange: Exchange, who: StoredCredentials, operation: Operation) -> None:
         timeout_ms = integer(_query(exchange).get("timeout", "0"), "timeout")
         if timeout_ms < 0:
             exchange.answer(_TIMED_OUT)
             return
         timeout_ms = timeout_ms or self._settings.request_timeout_ms
         timeout_s = min(timeout_ms, self._settings.max_request_timeout_ms) / 1000
-        self._check_bound(device, limits.HTTP_POLLS_PER_DEVICE, polls=True)
-        self._ask(exchange, device, operation, timeout_s, polls=True)
+        self._check_bound(who.device, limits.HTTP_POLLS_PER_DEVICE, polls=True)
+        self._ask(exchange, who, operation, timeout_s, polls=True)
 
     def _check_bound(self, device: int, bound: int, *, polls: bool) -> None:
         waiting = self._waiting.get(device, ())
@@ -382,13 +404,20 @@ class DeviceApi:
     def _ask(
         self,
         exchange: Exchange,
-        device: int,
+        who: StoredCredentials | None,
         operation: Operation,
         timeout_s: float,
         *,
         polls: bool = False,
     ) -> None:
-        """Answers with the result, or after the time with 408; given up when the peer goes."""
+        """Answers with the result, or after the time with 408; given up when the peer goes.
+
+        It counts as a message of the device; RateLimited when it is over a limit.
+        """
+        if who is not None:
+            self._ingest.at(time.time_ns() // 1_000_000, time.monotonic_ns())
+            self._ingest.spend(who.device, who.scope)
+        device = _NOBODY if who is None else who.device
         waiting = _Waiting(device, exchange, polls=polls)
         exchange.on_gone = lambda: self._give_up(waiting)
         self._waiting.setdefault(device, set()).add(waiting)

@@ -5,6 +5,7 @@ the reactor.  Everything here runs on the loop's thread.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from tbfast.engine.mqtt.effects import (
 )
 from tbfast.engine.mqtt.session import MqttSession
 from tbfast.engine.mqtt.settings import Settings, State
-from tbfast.errors import PeerError, StoreError
+from tbfast.errors import PeerError, RateLimited, StoreError
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode
 from tbfast.model.operations import CallServer, Delivery, Notice, Result
@@ -233,6 +234,11 @@ class MqttPort:
         engine.receive_packet(view, self.reactor.mono_ms)
         self._pump(slot, engine)
 
+    def limited(self, slot: int) -> None:
+        engine = self._engines[slot]
+        engine.limited(self._ingest.limited(), self.reactor.mono_ms)
+        self._pump(slot, engine)
+
     def timed_out(self, slot: int) -> None:
         engine = self._engines[slot]
         engine.timeout(self.reactor.mono_ms)
@@ -325,8 +331,10 @@ class MqttPort:
                     self._identify(slot, engine, client)
                 case SessionOpened(credentials):
                     self._session_opened(slot, engine, credentials)
-                case Refused(reason, detail):
+                case Refused(reason, detail, limit):
                     self._count(reason)
+                    if limit is not None:
+                        self._metrics.add(words.RATE_LIMITED + limit)
                     log.limited(
                         reason, logging.INFO, detail, peer=self.reactor.peer(slot),
                         device=engine.credentials.device_name if engine.credentials else None,
@@ -492,11 +500,15 @@ class MqttPort:
 
     def _forget_session(self, engine: MqttSession) -> None:
         who = engine.credentials
-        live = self._live.get(who.device) if who is not None else None
+        if who is None:
+            return
+        live = self._live.get(who.device)
         if live is not None and live.slot == engine.slot:
             del self._live[live.device]
             self._metrics.put(words.SESSIONS_MQTT, len(self._live))
             self._directory.session_closed(live.device, live.slot, live.generation)
+            with contextlib.suppress(RateLimited):  # counts as a message, and cannot be refused
+                self._ingest.spend(who.device, who.scope)
 
     def _shut(self, slot: int, code: ReasonCode, reason: str) -> None:
         engine = self._engines.get(slot)

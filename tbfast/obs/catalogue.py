@@ -7,6 +7,7 @@ data (hostile-input 1, I9).  The documented list is generated from this table.
 from typing import Final, Literal, NamedTuple
 
 from tbfast._ext import metrics as w
+from tbfast.model.rates import NAMES as RATE_LIMITS
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -18,7 +19,7 @@ MILLI: Final = 1e-3
 
 REASONS: Final = (
     "malformed", "too_big", "payload", "topic", "auth", "timeout", "protocol", "early_queue",
-    "store", "slow_consumer", "wrong_port", "key", "limit", "unavailable", "tls",
+    "store", "slow_consumer", "wrong_port", "key", "limit", "unavailable", "tls", "rate",
 )  # fmt: skip
 
 
@@ -71,6 +72,14 @@ FAMILIES: Final = (
         "tbfast_refused_total", "counter",
         "Messages and connections refused.",
         _refusals(mqtt=w.REFUSED_MQTT, http=w.REFUSED_HTTP),
+    ),
+    Family(
+        "tbfast_rate_limited_total", "counter",
+        "Messages and connections refused by a rate limit of the tenant profile.",
+        tuple(
+            Series(w.RATE_LIMITED + number, (("limit", name),))
+            for number, name in enumerate(RATE_LIMITS)
+        ),
     ),
     Family(
         "tbfast_bad_utf8_total", "counter",

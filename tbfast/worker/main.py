@@ -16,6 +16,7 @@ from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
+from tbfast._ext.rate import Rates
 from tbfast.config import Config
 from tbfast.engine.mqtt.settings import Settings
 from tbfast.errors import StoreError, StoreFull
@@ -108,9 +109,11 @@ class Worker:
         config: Config,
         sockets: WorkerSockets,
         metrics: NodeMetrics,
+        rates: Rates,
         tls: ServerTls | None = None,
     ) -> None:
         self._number = number
+        self._rates = rates
         self._tls = tls
         self._config = config
         self._sockets = sockets
@@ -141,6 +144,7 @@ class Worker:
             max_remaining=config.mqtt.max_payload_size,
             type_cast=config.json.type_cast_enabled,
             max_string=config.json.max_string_value_length,
+            rates=self._rates,
         )
         feed = BlockFeed(loop, journal)
         operations = Operations(loop, lambda: committer.accepted)
@@ -379,8 +383,9 @@ def main(
     config: Config,
     sockets: WorkerSockets,
     metrics: NodeMetrics,
+    rates: Rates,
     tls: ServerTls | None = None,
 ) -> int:
     """Body of a forked worker process."""
     metrics.slot(f"worker-{number}").begin(os.getpid())
-    return uvloop.run(Worker(number, config, sockets, metrics, tls).run())
+    return uvloop.run(Worker(number, config, sockets, metrics, rates, tls).run())

@@ -404,6 +404,7 @@ def test_who_may_do_what(world: World) -> None:
         (tenant, "POST", f"/api/user/{systems}/password", {"password": "a long password"}),
         (tenant, "GET", "/api/node", None),
         (tenant, "GET", "/api/tail", None),
+        (tenant, "POST", "/api/tenantProfile", {"name": "Default"}),
         (system, "GET", f"/api/user/{own}/token", None),
         (system, "GET", f"/api/device/{device}", None),
         (system, "POST", "/api/device", {"name": "x"}),
@@ -412,6 +413,7 @@ def test_who_may_do_what(world: World) -> None:
     for who, method, path, body in refused:
         assert who.refusal(method, path, body) == (403, 20), (method, path)
     assert system.ok("GET", f"/api/user/{tenants}")["email"] == TENANT[0]
+    assert system.ok("POST", "/api/tenantProfile", {"name": "Ours"})["name"] == "Ours"
     assert user.ok("GET", f"/api/user/{own}") == made
     assert user.ok("POST", "/api/user", {**made, "firstName": "Me"})["firstName"] == "Me"
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from tbfast import limits
 from tbfast._ext.ingest import Group, Ingest
+from tbfast._ext.rate import Rates
 from tbfast.codec import mqtt as codec
 from tbfast.engine.mqtt.effects import (
     Abort,
@@ -19,10 +20,11 @@ from tbfast.engine.mqtt.effects import (
 )
 from tbfast.engine.mqtt.session import MqttSession
 from tbfast.engine.mqtt.settings import Settings, State
-from tbfast.errors import PeerError
+from tbfast.errors import PeerError, RateLimited
 from tbfast.model import mqtt as m
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.operations import Notice, Result
+from tbfast.model.rates import DEVICE as DEVICE_SCOPE
 
 SLOT = 3
 DEVICE = 42
@@ -43,8 +45,10 @@ class _ColdSink:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ingest, name)
 
-    def open(self, slot: int, device: int, version: int, hot: bool = True) -> int:
-        return self._ingest.open(slot, device, version, False)
+    def open(
+        self, slot: int, device: int, version: int, hot: bool = True, scope: int = DEVICE_SCOPE
+    ) -> int:
+        return self._ingest.open(slot, device, version, False, scope)
 
 
 class Host:
@@ -59,9 +63,10 @@ class Host:
         hot: bool = True,
         who: StoredCredentials | str | None = KNOWN,
         settings: Settings | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.ingest = Ingest(max_remaining=self.settings.max_remaining, seed=SEED)
+        self.ingest = Ingest(max_remaining=self.settings.max_remaining, seed=SEED, rates=rates)
         self.hot = hot
         self.now = START_MS
         self.wall = WALL_MS
@@ -95,7 +100,12 @@ class Host:
                 self._kept = b""
                 self._pump()
                 return
-            used, full = self.ingest.walk(SLOT, self._kept)
+            try:
+                used, full = self.ingest.walk(SLOT, self._kept)
+            except RateLimited as error:
+                self.engine.limited(error, self.now)
+                self._pump()
+                return
             self._kept = self._kept[used:]
             if full:
                 self.commit()
@@ -187,7 +197,7 @@ class Host:
                     self.authenticate(self.who)
             case SessionOpened():
                 self.opened += 1
-            case Refused(reason, _detail):
+            case Refused(reason):
                 self.refusals.append(reason)
             case Ask():
                 self.operations.append(effect)

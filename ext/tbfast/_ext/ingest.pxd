@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tbfast._ext.batch cimport Batch, tbf_batch, tbf_status
 from tbfast._ext.proto cimport Table, tbf_proto_table
+from tbfast._ext.rate cimport Rates, tbf_rate_refusal, tbf_rate_view
 from tbfast._ext.tbjson cimport tbf_json_opts
 
 cdef extern from "tbf_walk.h" nogil:
@@ -37,6 +38,7 @@ cdef extern from "tbf_walk.h" nogil:
         uint8_t version
         bint hot
         bint takes_v2
+        uint8_t scope
         const uint8_t *topic
         uint32_t topic_n
         const tbf_proto_table *proto
@@ -46,6 +48,7 @@ cdef extern from "tbf_walk.h" nogil:
         TBF_WALK_UNUSUAL
         TBF_WALK_GROW
         TBF_WALK_GROUP_FULL
+        TBF_WALK_LIMITED
     ctypedef struct tbf_walk_context:
         tbf_batch *batch
         tbf_group *group
@@ -55,6 +58,9 @@ cdef extern from "tbf_walk.h" nogil:
         int64_t wall_ms
         int64_t mono_ms
         uint32_t read_us
+        int64_t mono_ns
+        const tbf_rate_view *rates
+        tbf_rate_refusal *refusal
     tbf_status tbf_group_note(tbf_group *g, tbf_session *s, uint32_t slot, uint8_t ack_type,
                               uint16_t packet_id, uint32_t read_us)
     tbf_walk_end tbf_walk(const tbf_walk_context *c, tbf_session *s, uint32_t slot,
@@ -82,7 +88,15 @@ cdef class Ingest:
     cdef dict _profiles
     cdef tbf_json_opts json
     cdef tbf_walk_context context
+    cdef readonly Rates rates
     cdef int set_time(self, int64_t wall_ms, int64_t mono_ns) except -1
     cdef int grow(self) except -1
-    cdef tuple _append(self, uint64_t device, object data, Table table, bint attributes)
+    cdef int account(self, uint8_t scope, uint64_t device, uint32_t points) except -1
+    cdef tuple _append(self, uint64_t device, object data, Table table, bint attributes,
+                       uint8_t scope)
     cdef int ensure_slot(self, uint32_t slot) except -1
+
+    # Before each read of a socket: limits are in force for the next message.
+    cdef inline void look_at_rates(self) noexcept nogil:
+        if self.context.refusal != NULL:
+            self.context.rates = self.rates.in_force()

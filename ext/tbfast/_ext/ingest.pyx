@@ -9,10 +9,23 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 from tbfast import limits
-from tbfast._ext.batch cimport TBF_OK, tbf_batch_clear
+from tbfast._ext.batch cimport (
+    TBF_OK,
+    tbf_batch_clear,
+    tbf_batch_mark,
+    tbf_batch_rollback,
+    tbf_mark,
+)
 from tbfast._ext.proto cimport Table, append_proto
+from tbfast._ext.rate cimport (
+    TBF_RATE_DEVICE,
+    TBF_RATE_GATEWAY_DEVICE,
+    Rates,
+    tbf_rate_message,
+    tbf_rate_scope,
+)
 from tbfast._ext.tbjson cimport append_json, tbf_json_result
-from tbfast.errors import PeerError
+from tbfast.errors import PeerError, RateLimited
 
 cdef enum:
     CLOCK_SLACK_MS = 5000  # a clock stepping back by less is bridged (promises: clock jumps)
@@ -87,15 +100,16 @@ cdef class Ingest:
     """Turns payloads into rows of the open batch and notes who waits for the commit.
 
     rows_limit: bytes of rows that close a group.  seed: of the key table's hash, 16 bytes, random
-    unless given.  The other arguments are the JSON bounds of hostile-input section 2 and
-    ThingsBoard's JSON settings.
+    unless given.  rates: limits that messages are held to; None = none.  The other arguments are
+    the JSON bounds of hostile-input section 2 and ThingsBoard's JSON settings.
     """
 
     def __cinit__(self, *, size_t max_remaining=limits.MQTT_MAX_REMAINING_BYTES,
                   size_t rows_limit=limits.BATCH_GROUP_BYTES, bint type_cast=True,
                   uint32_t max_string=0, uint32_t max_depth=limits.JSON_MAX_DEPTH,
                   uint32_t max_keys=limits.JSON_MAX_KEYS,
-                  uint32_t keys_per_epoch=limits.KEYS_PER_EPOCH, seed=None):
+                  uint32_t keys_per_epoch=limits.KEYS_PER_EPOCH, seed=None,
+                  Rates rates=None):
         self.batch = Batch(keys_per_epoch, seed=seed)
         self._spare = []
         self._profiles = {}
@@ -112,6 +126,9 @@ cdef class Ingest:
         self.context.json = &self.json
         self.context.max_remaining = max_remaining
         self.context.rows_limit = rows_limit
+        self.rates = rates
+        self.context.rates = NULL
+        self.context.refusal = NULL if rates is None else &rates.refusal
         self._serial = 0
         self.group = None
         self._open_group(0)
@@ -145,6 +162,8 @@ cdef class Ingest:
             tbf_batch_clear(&self.batch.b, wall_ms)
         self.context.wall_ms = wall_ms
         self.context.mono_ms = mono_ns // 1000000
+        self.context.mono_ns = mono_ns
+        self.look_at_rates()
         self.context.read_us = <uint32_t>((mono_ns - self.group.opened_ns) // 1000)
         return 0
 
@@ -175,8 +194,12 @@ cdef class Ingest:
         """Sets the time of the messages that follow: server time and monotonic read time."""
         self.set_time(wall_ms, mono_ns)
 
-    def open(self, uint32_t slot, uint64_t device, uint8_t version, bint hot=True):
-        """Binds a slot to an accepted session; returns its generation."""
+    def open(self, uint32_t slot, uint64_t device, uint8_t version, bint hot=True,
+             uint8_t scope=TBF_RATE_DEVICE):
+        """Binds a slot to an accepted session; returns its generation.
+
+        scope: whose rate limits its messages count for.
+        """
         cdef tbf_session *s
         self.ensure_slot(slot)
         s = &self.sessions[slot]
@@ -184,6 +207,7 @@ cdef class Ingest:
         s.device = device
         s.version = version
         s.hot = hot
+        s.scope = scope
         s.takes_v2 = True
         s.topic = NULL
         s.proto = NULL
@@ -245,12 +269,16 @@ cdef class Ingest:
         return self.sessions[slot].active_ms if slot < self.capacity else 0
 
     def walk(self, uint32_t slot, data):
-        """Takes the run of plain PUBLISHes in front: (bytes used, whether the group is full)."""
+        """Takes the run of plain PUBLISHes in front: (bytes used, whether the group is full).
+
+        RateLimited: the one after the run is over a limit; how long the run was is lost with it.
+        """
         cdef Py_buffer view
         cdef size_t used = 0, total = 0
         cdef tbf_walk_end end = TBF_WALK_GROW
         if slot >= self.capacity or not self.sessions[slot].hot:
             return 0, False
+        self.look_at_rates()
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             while end == TBF_WALK_GROW:
@@ -263,24 +291,49 @@ cdef class Ingest:
                     self.grow()
         finally:
             PyBuffer_Release(&view)
+        if end == TBF_WALK_LIMITED:
+            raise self.rates.refused()
         return total, end == TBF_WALK_GROUP_FULL
 
-    def append_json(self, uint64_t device, data):
+    def spend(self, uint64_t device, uint8_t scope=TBF_RATE_DEVICE):
+        """Accounts a message without values, now; RateLimited when it is over a limit."""
+        self.account(scope, device, 0)
+
+    cdef int account(self, uint8_t scope, uint64_t device, uint32_t points) except -1:
+        self.look_at_rates()
+        if self.context.rates == NULL:
+            return 0
+        if scope > TBF_RATE_GATEWAY_DEVICE:
+            raise ValueError("no such scope")
+        if not tbf_rate_message(self.context.rates, <tbf_rate_scope>scope, device, points,
+                                self.context.mono_ns, self.context.refusal):
+            raise self.rates.refused()
+        return 0
+
+    def limited(self):
+        """The RateLimited of the message that was refused last."""
+        return self.rates.refused()
+
+    def append_json(self, uint64_t device, data, uint8_t scope=TBF_RATE_DEVICE):
         """Rows of one telemetry payload; returns (records, points).
 
-        PeerError (0x99) when it is refused: nothing of it is in the batch then.
+        PeerError (0x99) when it is refused, RateLimited when it is over a limit of its scope:
+        nothing of it is in the batch then.
         """
-        return self._append(device, data, None, False)
+        return self._append(device, data, None, False, scope)
 
-    def append_attributes(self, uint64_t device, data):
+    def append_attributes(self, uint64_t device, data, uint8_t scope=TBF_RATE_DEVICE):
         """One record of client attributes (MQTT spec 4.1); otherwise as append_json."""
-        return self._append(device, data, None, True)
+        return self._append(device, data, None, True, scope)
 
-    def append_proto(self, uint64_t device, data, Table table not None, bint attributes):
+    def append_proto(self, uint64_t device, data, Table table not None, bint attributes,
+                     uint8_t scope=TBF_RATE_DEVICE):
         """The same for a Protobuf payload by its schema (MQTT spec 7.3)."""
-        return self._append(device, data, table, attributes)
+        return self._append(device, data, table, attributes, scope)
 
-    cdef tuple _append(self, uint64_t device, object data, Table table, bint attributes):
+    cdef tuple _append(self, uint64_t device, object data, Table table, bint attributes,
+                       uint8_t scope):
+        cdef tbf_mark mark = tbf_batch_mark(&self.batch.b)
         cdef Py_buffer view
         cdef tbf_json_result result
         cdef tbf_status status
@@ -298,6 +351,11 @@ cdef class Ingest:
             PyBuffer_Release(&view)
         if status != TBF_OK:
             raise PeerError(result.error.decode("ascii"), code=0x99)
+        try:
+            self.account(scope, device, result.points)
+        except RateLimited:
+            tbf_batch_rollback(&self.batch.b, &mark)
+            raise
         self.group.g.bad_utf8 += result.bad_utf8
         return result.records, result.points
 

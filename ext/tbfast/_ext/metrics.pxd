@@ -65,6 +65,7 @@ cpdef enum:
     REASON_LIMIT = 12
     REASON_UNAVAILABLE = 13
     REASON_TLS = 14
+    REASON_RATE = 15
 
     # Gauges: zero again when the process starts.
     GAUGES = 128
@@ -92,6 +93,10 @@ cpdef enum:
     ACK = 192
     COMMIT = 216
     HISTOGRAM_STRIDE = 24
+
+    # Counters again: RATE_LIMITED + the limit's number in tbfast.model.rates.NAMES.
+    RATE_LIMITED = 320
+    RATE_LIMITED_END = 332
 
     HISTOGRAM_BUCKETS = 18  # the last one is +Inf
 

@@ -30,6 +30,7 @@ from tbfast._ext.ingest cimport (
     TBF_WALK_DONE,
     TBF_WALK_GROUP_FULL,
     TBF_WALK_GROW,
+    TBF_WALK_LIMITED,
     Group,
     Ingest,
     tbf_owed,
@@ -157,7 +158,8 @@ cdef class Reactor:
     handler methods, called with the connection's slot: ``opened``, ``stranger_sent(slot, nbytes)``
     (no session is accepted there yet; see `accepted`), ``received(slot, view)`` with
     one complete packet (or the bytes that cannot be one; the view is valid during the call only),
-    ``timed_out``, ``drained`` (no answer is owed any more), ``refused`` (rows were not stored),
+    ``limited`` (a message is over a rate limit: the session must end), ``timed_out``, ``drained``
+    (no answer is owed any more), ``refused`` (rows were not stored),
     ``fault(slot, error)`` (the handler itself failed; the connection ends), ``closed(slot,
     reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
     ``accept_paused``, ``make_room`` (a stranger has to go: every connection is taken).
@@ -485,6 +487,7 @@ cdef class Reactor:
         cdef tbf_walk_end end
         cdef tbf_frame frame
         cdef tbf_status status
+        self.ingest.look_at_rates()
         while at < n:
             if self.pressed and (p[at] & 0xF0) == 0x30 and self.ingest.sessions[slot].hot:
                 self._hold(slot)
@@ -505,6 +508,9 @@ cdef class Reactor:
                     continue
                 if end == TBF_WALK_DONE:
                     break
+                if end == TBF_WALK_LIMITED:
+                    self.handler.limited(slot)
+                    return 0
             status = tbf_mqtt_frame(p + at, n - at, self.max_remaining, &frame)
             if status == TBF_MORE:
                 break

@@ -12,6 +12,7 @@ from tbfast.control.registry.devices import Devices
 from tbfast.control.registry.listing import DevicePage, DeviceQuery, device_page
 from tbfast.control.registry.relations import Relations
 from tbfast.control.registry.resources import Resources
+from tbfast.control.registry.tenant_profiles import TenantProfiles
 from tbfast.control.rules import random_token
 from tbfast.errors import Conflict, NotFound, TbfastError
 from tbfast.model.device import Change
@@ -42,6 +43,7 @@ class Registry(Devices):
         self.customers = Customers(store, self.references, now_ms)
         self.relations = Relations(store, self.references)
         self.resources = Resources(store, now_ms)
+        self.tenant_profiles = TenantProfiles(store)
 
     @classmethod
     async def open(cls, path: Path) -> "Registry":
@@ -49,6 +51,7 @@ class Registry(Devices):
         registry = cls(RegistryStore(path))
         try:
             await registry.profiles.start()
+            await registry.tenant_profiles.start()
         except BaseException:
             await registry.close()
             raise

@@ -29,6 +29,7 @@ from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.system import SystemRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
+from tbfast.control.rest.tenant_profiles import TenantProfileRoutes
 from tbfast.control.rest.upkeep import UpkeepRoutes
 from tbfast.control.rest.users import UserRoutes
 from tbfast.control.services import Services
@@ -68,6 +69,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *RelationRoutes(services.registry).endpoints(),
         *ResourceRoutes(services.registry).endpoints(),
         *SystemRoutes(services.registry).endpoints(),
+        *TenantProfileRoutes(services.registry).endpoints(),
         *ProfileRoutes(services.registry).endpoints(),
         *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
         *AttributeRoutes(services.registry, services.attributes).endpoints(),

@@ -30,7 +30,7 @@ class SystemRoutes:
 
     def __init__(self, registry: Registry) -> None:
         self._tenant = registry.tenant_id
-        self._profile = _derived(registry.tenant_id, "tenant profile")
+        self._profiles = registry.tenant_profiles
         self._chain = _derived(registry.tenant_id, "rule chain")
 
     def endpoints(self) -> list[Endpoint]:
@@ -39,10 +39,6 @@ class SystemRoutes:
         return [
             Endpoint("GET", "/api/tenant/info/{id}", self.tenant_info, "tenant", answer=JsonObject),
             Endpoint("GET", "/api/tenant/{id}", self.tenant, "tenant", answer=JsonObject),
-            Endpoint(
-                "GET", "/api/tenantProfileInfo/default", self.profile_info, "user",
-                answer=JsonObject,
-            ),
             Endpoint("GET", "/api/system/info", self.info, "user", answer=JsonObject),
             Endpoint("GET", "/api/system/params", self.params, "user", answer=JsonObject),
             Endpoint(
@@ -62,11 +58,8 @@ class SystemRoutes:
     async def tenant_info(self, request: Request) -> Response:
         """GET /api/tenant/info/{id}."""
         self._check(request, self._tenant, "Tenant")
-        return json_answer({**self._tenant_body(), "tenantProfileName": "Default"})
-
-    async def profile_info(self, _request: Request) -> Response:
-        """GET /api/tenantProfileInfo/default."""
-        return json_answer({"id": _id("TENANT_PROFILE", self._profile), "name": "Default"})
+        profile = self._profiles.get()
+        return json_answer({**self._tenant_body(), "tenantProfileName": profile.name})
 
     async def info(self, _request: Request) -> Response:
         """GET /api/system/info: what this is."""
@@ -125,7 +118,7 @@ class SystemRoutes:
             "title": "Tenant",
             "name": "Tenant",
             "region": "Global",
-            "tenantProfileId": _id("TENANT_PROFILE", self._profile),
+            "tenantProfileId": _id("TENANT_PROFILE", self._profiles.id),
             **dict.fromkeys(contact),
             "additionalInfo": None,
             "version": 1,

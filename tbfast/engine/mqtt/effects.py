@@ -23,11 +23,13 @@ class SessionOpened(msgspec.Struct, frozen=True):
 class Refused(msgspec.Struct, frozen=True):
     """Something was refused: one counter and one (rate-limited) log line.
 
-    reason: fixed word; detail: our own words, never peer data.
+    reason: fixed word; detail: our own words, never peer data; limit: the rate limit that was
+    reached, as model.rates.NAMES counts them.
     """
 
     reason: str
     detail: str
+    limit: int | None = None
 
 
 class ReplyTo(msgspec.Struct, frozen=True):

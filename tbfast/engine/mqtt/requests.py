@@ -13,7 +13,7 @@ import msgspec
 from tbfast import limits
 from tbfast.codec import tbproto
 from tbfast.engine.mqtt.downlink import Downlink
-from tbfast.engine.mqtt.effects import AckOf, Ask, Delivered, Effect, Listen, ReplyTo
+from tbfast.engine.mqtt.effects import AckOf, Ask, Delivered, Effect, Listen, Refused, ReplyTo
 from tbfast.engine.mqtt.formats import DEFAULT_FORMATS
 from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.engine.mqtt.topics import (
@@ -30,7 +30,7 @@ from tbfast.engine.mqtt.topics import (
     reply_topic,
     request_id,
 )
-from tbfast.errors import PeerError
+from tbfast.errors import PeerError, RateLimited
 from tbfast.model import mqtt as m
 from tbfast.model.mqtt import ReasonCode as Code
 from tbfast.model.operations import (
@@ -55,7 +55,6 @@ from tbfast.ops import rpc as rpc_ops
 
 SESSION_LIMITS: Final = "getSessionLimits"
 _Read = TypeVar("_Read")
-_UNLIMITED: Final = {"messages": None, "telemetryMessages": None, "telemetryDataPoints": None}
 
 
 class Requests(ABC):
@@ -111,6 +110,18 @@ class Requests(ABC):
     @abstractmethod
     def _refused(self, reason: str, detail: str) -> None:
         """One counter and one log line."""
+
+    @abstractmethod
+    def _spend(self) -> RateLimited | None:
+        """Accounts one message without values; what it is over, if it is (8.1)."""
+
+    @abstractmethod
+    def limited(self, error: RateLimited, now: int) -> None:
+        """A message was over a rate limit: CLOSE, and no acknowledgement."""
+
+    @abstractmethod
+    def _rate_limits(self) -> dict[str, dict[str, str | None]]:
+        """What the session is told about its limits (5.2)."""
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -190,7 +201,7 @@ class Requests(ABC):
             {
                 "maxPayloadSize": self._settings.max_remaining,
                 "maxInflightMessages": limits.MQTT_REQUESTS,
-                "rateLimits": _UNLIMITED,
+                **self._rate_limits(),
             }
         )
 
@@ -243,9 +254,15 @@ class Requests(ABC):
         self._close(Code.IMPLEMENTATION_SPECIFIC_ERROR, why, now)
 
     def _may_ask(self, packet: m.Publish, now: int) -> bool:
-        """Whether one more request may wait; else the session is told, or closed (v3)."""
+        """Whether one more request may wait; else the session is told, or closed (v3).
+
+        Accounts it as a message, unless a client registers.
+        """
         if self._asking < limits.MQTT_REQUESTS:
-            return True
+            if self.provisions or (error := self._spend()) is None:
+                return True
+            self.limited(error, now)
+            return False
         why = f"more than {limits.MQTT_REQUESTS} requests wait for an answer"
         self._refused("limit", why)
         if self.version == 5 and packet.qos > 0:
@@ -345,6 +362,8 @@ class Requests(ABC):
 
     def _outcome(self, push: int, state: Delivery) -> None:
         if push:
+            if state != "dropped":
+                self._spend()  # the report counts; a call does not hang because of it
             self._effects.append(Delivered(push, state))
 
     def _on_puback(self, packet: m.Puback, now: int) -> None:
@@ -362,13 +381,17 @@ class Requests(ABC):
     # --- SUBSCRIBE, UNSUBSCRIBE --------------------------------------------------------------
 
     def _on_subscribe(self, packet: m.Subscribe, now: int) -> None:
-        codes = [self._subscribe_one(i, wanted) for i, wanted in enumerate(packet.subscriptions)]
+        registered: list[str] = []
+        codes = [
+            self._subscribe_one(i, wanted, registered)
+            for i, wanted in enumerate(packet.subscriptions)
+        ]
         self._send(m.Suback(packet_id=packet.packet_id, reason_codes=tuple(codes)))
-        granted = [w.filter for w, c in zip(packet.subscriptions, codes, strict=True) if c < 0x80]
-        if any(f in PUSHES or f in CALLS or self._formats.subscribes(f) for f in granted):
-            self._effects.append(Listen(*self.listens, any(f in CALLS for f in granted)))
+        if registered:
+            self._effects.append(Listen(*self.listens, any(f in CALLS for f in registered)))
 
-    def _subscribe_one(self, index: int, wanted: m.Subscription) -> int:
+    def _subscribe_one(self, index: int, wanted: m.Subscription, registered: list[str]) -> int:
+        """Its code; `registered` gets the filter if something is sent to it unasked."""
         held = self._down().filters
         full = len(held) >= limits.MQTT_SUBSCRIPTIONS and wanted.filter not in held
         if index >= limits.MQTT_FILTERS_PER_SUBSCRIBE or full:
@@ -378,6 +401,11 @@ class Requests(ABC):
         if wanted.filter not in known and not pushes:
             return Code.TOPIC_FILTER_INVALID if self.version == 5 else 0x80
         qos = min(wanted.qos, 1)
+        if pushes or wanted.filter in PUSHES or wanted.filter in CALLS:
+            if (error := self._spend()) is not None:
+                self._effects.append(Refused("rate", str(error), error.limit))
+                return qos  # as ThingsBoard: granted, and not registered (2.4)
+            registered.append(wanted.filter)
         self._down().subscribe(wanted.filter, qos, pushes=pushes)
         return qos
 
@@ -385,6 +413,8 @@ class Requests(ABC):
         before, codes = self.listens, []
         for wanted in packet.filters:
             held = self._downlink is not None and self._downlink.unsubscribe(wanted)
+            if held and (wanted in PUSHES or wanted in CALLS):
+                self._spend()  # counts; whoever leaves is let go
             # As ThingsBoard: a profile's own filter is refused, and its pushes go on (2.5).
             known = 0 if wanted in FILTERS or self.provisions else int(Code.TOPIC_FILTER_INVALID)
             codes.append(known if held else int(Code.NO_SUBSCRIPTION_EXISTED))

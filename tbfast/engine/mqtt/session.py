@@ -20,6 +20,7 @@ import msgspec
 
 from tbfast import limits
 from tbfast._ext.proto import Table
+from tbfast._ext.rate import Rates
 from tbfast.codec import mqtt as codec
 from tbfast.engine.mqtt.effects import (
     Abort,
@@ -33,10 +34,11 @@ from tbfast.engine.mqtt.formats import formats_of
 from tbfast.engine.mqtt.requests import Requests
 from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.engine.mqtt.topics import Route, Target
-from tbfast.errors import PeerError
+from tbfast.errors import PeerError, RateLimited
 from tbfast.model import mqtt as m
 from tbfast.model.auth import ClientCertificate, Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode as Code
+from tbfast.model.rates import GATEWAY, GATEWAY_DEVICE, RateLimits
 from tbfast.model.transport import MqttProfile
 
 CONNECT = 1
@@ -48,14 +50,19 @@ MAX_HEADER_BYTES = 5  # packet type and the longest Remaining Length
 class Sink(Protocol):
     """The ingest path as a session sees it: tbfast._ext.ingest.Ingest."""
 
-    def open(self, slot: int, device: int, version: int, hot: bool = True) -> int: ...
+    @property
+    def rates(self) -> Rates | None: ...
+    def open(
+        self, slot: int, device: int, version: int, hot: bool = True, scope: int = ...
+    ) -> int: ...
+    def spend(self, device: int, scope: int = ...) -> None: ...
     def cool(self, slot: int) -> None: ...
     def awaiting(self, slot: int) -> int: ...
     def active_ms(self, slot: int) -> int: ...
-    def append_json(self, device: int, data: bytes) -> tuple[int, int]: ...
-    def append_attributes(self, device: int, data: bytes) -> tuple[int, int]: ...
+    def append_json(self, device: int, data: bytes, scope: int = ...) -> tuple[int, int]: ...
+    def append_attributes(self, device: int, data: bytes, scope: int = ...) -> tuple[int, int]: ...
     def append_proto(
-        self, device: int, data: bytes, table: Table, attributes: bool
+        self, device: int, data: bytes, table: Table, attributes: bool, scope: int = ...
     ) -> tuple[int, int]: ...
     def profile(
         self, slot: int, topic: bytes | None, takes_v2: bool, table: Table | None
@@ -301,8 +308,14 @@ class MqttSession(Requests):
                 Code.SERVER_UNAVAILABLE, "the device profile is not for MQTT devices"
             )
             return
+        try:
+            self._sink.spend(credentials.device, credentials.scope)
+        except RateLimited as error:
+            self._effects.append(Refused("rate", str(error), error.limit))
+            self._refuse_connect(Code.CONNECTION_RATE_EXCEEDED, str(error))
+            return
         self.credentials = credentials
-        self._sink.open(self.slot, credentials.device, self.version, True)
+        self._sink.open(self.slot, credentials.device, self.version, True, scope=credentials.scope)
         self._follow(credentials.mqtt)
         self._opened(connect, now)
 
@@ -428,25 +441,28 @@ class MqttSession(Requests):
         packet: m.Publish,
         target: Target,
         now: int,
-        append_json: Callable[[int, bytes], tuple[int, int]],
+        append_json: Callable[[int, bytes, int], tuple[int, int]],
         *,
         attributes: bool,
     ) -> None:
         """Rows into the open batch; the answer is owed once they are durable."""
         assert self.credentials is not None
-        device = self.credentials.device
+        device, scope = self.credentials.device, self.credentials.scope
 
         def append_proto(payload: bytes) -> tuple[int, int]:
             table = self._formats.table(attributes=attributes)
-            return self._sink.append_proto(device, payload, table, attributes)
+            return self._sink.append_proto(device, payload, table, attributes, scope)
 
         try:
             self._read(
                 target.family,
                 packet.payload,
                 append_proto,
-                lambda payload: append_json(device, payload),
+                lambda payload: append_json(device, payload, scope),
             )
+        except RateLimited as error:
+            self.limited(error, now)
+            return
         except PeerError as error:
             self._reject(packet, str(error), now)
             return
@@ -509,6 +525,30 @@ class MqttSession(Requests):
         self._close(Code.QUOTA_EXCEEDED, "the store refuses writes; try again later", now)
         if not self._sink.awaiting(self.slot):
             self.drained(now)
+
+    # --- rate limits -------------------------------------------------------------------------
+
+    def _spend(self) -> RateLimited | None:
+        assert self.credentials is not None
+        try:
+            self._sink.spend(self.credentials.device, self.credentials.scope)
+        except RateLimited as error:
+            return error
+        return None
+
+    def limited(self, error: RateLimited, now: int) -> None:
+        """A message was over a rate limit: CLOSE, and no acknowledgement (8.1)."""
+        self._effects.append(Refused("rate", str(error), error.limit))
+        self._close(Code.IMPLEMENTATION_SPECIFIC_ERROR, str(error), now)
+
+    def _rate_limits(self) -> dict[str, dict[str, str | None]]:
+        assert self.credentials is not None
+        rates = self._sink.rates
+        found = RateLimits() if rates is None else rates.limits
+        reported = {"rateLimits": found.reported(self.credentials.scope)}
+        if self.credentials.scope == GATEWAY_DEVICE:
+            reported["gatewayRateLimits"] = found.reported(GATEWAY)
+        return reported
 
     # --- PINGREQ, DISCONNECT -----------------------------------------------------------------
 
