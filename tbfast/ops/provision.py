@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from tbfast.codec import tbproto
 from tbfast.errors import PeerError
 from tbfast.model.device import CredentialsType
 from tbfast.model.operations import Provision
@@ -20,6 +21,39 @@ _TEXTS: Final = {
 }
 
 
+def any_request(payload: Payload) -> tuple[Provision, bool]:
+    """A request in either format, and whether it was Protobuf: what is no JSON object may be.
+
+    PeerError as `request`.
+    """
+    try:
+        return request(payload), False
+    except PeerError as error:
+        if error.code == INCOMPLETE:
+            raise
+    return _protobuf_request(payload), True
+
+
+def _protobuf_request(payload: Payload) -> Provision:
+    """The same as a ProvisionDeviceRequestMsg of MQTT spec 7.4; "" is not given."""
+    found = tbproto.decode("ProvisionDeviceRequestMsg", payload)
+    profile = found.get("provisionDeviceCredentialsMsg", {})
+    given = found.get("credentialsDataProto", {})
+    basic = given.get("validateBasicMqttCredRequestMsg", {})
+    return Provision(
+        key=profile.get("provisionDeviceKey", ""),
+        secret=profile.get("provisionDeviceSecret", ""),
+        credentials_type=_type(found["credentialsType"]),
+        device_name=found["deviceName"],
+        token=given.get("validateDeviceTokenRequestMsg", {}).get("token"),
+        certificate=given.get("validateDeviceX509CertRequestMsg", {}).get("hash"),
+        client_id=basic.get("clientId"),
+        user_name=basic.get("userName"),
+        password=basic.get("password"),
+        gateway=found["gateway"],
+    )
+
+
 def request(payload: Payload) -> Provision:
     """The request of a JSON object; PeerError 0x99 for another payload, 0x83 for bad members."""
     found = members(payload)
@@ -32,14 +66,20 @@ def request(payload: Payload) -> Provision:
         return Provision(
             key=key,
             secret=secret,
-            credentials_type=msgspec.convert(type_, CredentialsType),
+            credentials_type=_type(type_),
             gateway=gateway,
             **texts,
         )
-    except msgspec.ValidationError as error:
-        raise PeerError("credentialsType is not known", code=INCOMPLETE) from error
     except PeerError as error:
         raise PeerError(str(error), code=INCOMPLETE) from error
+
+
+def _type(name: object) -> CredentialsType:
+    try:
+        known: CredentialsType = msgspec.convert(name, CredentialsType)
+    except msgspec.ValidationError as error:
+        raise PeerError("credentialsType is not known", code=INCOMPLETE) from error
+    return known
 
 
 def _required(found: dict[str, bytes], name: str) -> str:

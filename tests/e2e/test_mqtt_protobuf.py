@@ -1,6 +1,7 @@
 """Devices of a Protobuf profile as an operator and the device see them: a real server."""
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -63,6 +64,7 @@ def test_a_protobuf_device(node: Server) -> None:
 
         wire.send(m.Subscribe(4, (m.Subscription("v2/r/req/+", 0), m.Subscription("v2/a", 0))))
         wire.expect(m.Suback(4, (0, 0)))
+        before = int(time.time() * 1000)
         node.save_attributes(token, "SHARED_SCOPE", {"limit": 5})
         pushed = wire.receive()
         assert isinstance(pushed, m.Publish)
@@ -70,6 +72,14 @@ def test_a_protobuf_device(node: Server) -> None:
             "sharedUpdated"
         ]
         assert (updated["kv"]["key"], updated["kv"]["longV"]) == ("limit", "5")
+        assert before <= int(updated["ts"]) <= time.time() * 1000
+        request = tbproto.encode("AttributesRequest", {"clientKeys": "firmware,no"})
+        wire.send(m.Publish("v2/a/req/p/8", request, 0))
+        asked = wire.receive()
+        assert isinstance(asked, m.Publish) and asked.topic == "v2/a/res/p/8"
+        [known] = tbproto.decode("GetAttributeResponseMsg", asked.payload)["clientAttributeList"]
+        assert known["kv"]["stringV"] == "1.0b"
+        assert before - 60_000 <= int(known["ts"]) <= time.time() * 1000
 
         answers: list[Any] = []
         params = {"pin": "23", "value": 1}

@@ -68,6 +68,7 @@ class Requests(ABC):
         "_formats",
         "_leaves_ms",
         "_peer_window",
+        "_registers_in_protobuf",
         "_settings",
         "provisions",
         "state",
@@ -82,6 +83,7 @@ class Requests(ABC):
         self._downlink: Downlink | None = None
         self._formats = DEFAULT_FORMATS
         self.provisions = False  # a client that came to be registered (6.2)
+        self._registers_in_protobuf = False  # since its first such request, for good
         self._leaves_ms = 0  # when it is sent away; 0 = no reply yet
         self._asking = 0  # requests that wait for the controller
         self._peer_window = limits.MQTT_DOWNLINK_WINDOW
@@ -181,7 +183,7 @@ class Requests(ABC):
             wanted = asked.operation
             assert isinstance(wanted, ReadAttributes)
             several = len(wanted.client or ()) + len(wanted.shared or ()) > 1
-            body = tbproto.attributes(to.request, found.client, found.shared, several=several)
+            body = tbproto.attributes(to.request, found, several=several)
         self._publish(reply_topic(to.route, to.family, to.request), body, now)
 
     def _session_limits(self) -> bytes:
@@ -227,7 +229,7 @@ class Requests(ABC):
             self._close(Code.TOPIC_NAME_INVALID, why, now)
             return
         try:
-            operation = provision_ops.request(packet.payload)
+            operation, protobuf = provision_ops.any_request(packet.payload)
         except PeerError as error:
             if error.code == provision_ops.INCOMPLETE:
                 self._refused("payload", str(error))
@@ -235,6 +237,7 @@ class Requests(ABC):
             else:
                 self._reject(packet, str(error), now)
             return
+        self._registers_in_protobuf |= protobuf
         if self._may_ask(packet, now):
             self._ask(Ask(operation, AckOf(packet)))
 
@@ -268,7 +271,9 @@ class Requests(ABC):
                 self._acknowledge(packet)
             case AckOf(packet), Provisioned():
                 self._acknowledge(packet)
-                self._publish(PROVISION_RESPONSE, result.to_json(), now)
+                protobuf = self._registers_in_protobuf
+                body = tbproto.provisioned(result) if protobuf else result.to_json()
+                self._publish(PROVISION_RESPONSE, body, now)
                 self._leaves_ms = self._leaves_ms or now + limits.MQTT_PROVISION_MS
             case AckOf(packet), Refusal(_, message) if self.provisions:
                 self._refused("unavailable", message)
@@ -305,7 +310,7 @@ class Requests(ABC):
                 body = (
                     tbproto.attributes_deleted(notice.keys)
                     if isinstance(notice, AttributesDeleted)
-                    else tbproto.attributes_updated(body)
+                    else tbproto.attributes_updated(notice)
                 )
             self._publish(push_topic(family), body, now, push)
 
