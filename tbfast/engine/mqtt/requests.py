@@ -111,6 +111,10 @@ class Requests(ABC):
         """CLOSE(code)."""
 
     @abstractmethod
+    def _no_activity(self) -> None:
+        """The packet at hand does not show that the device is active (8.5)."""
+
+    @abstractmethod
     def _refused(self, reason: str, detail: str) -> None:
         """One counter and one log line."""
 
@@ -159,6 +163,7 @@ class Requests(ABC):
         to = ReplyTo(target.route, target.family, request)
         limits_of = isinstance(operation, CallServer) and operation.method == SESSION_LIMITS
         if limits_of and target.family is Family.V1:
+            self._no_activity()
             self._acknowledge(packet)
             self._reply(to, self._session_limits(), now)
             return
@@ -353,8 +358,8 @@ class Requests(ABC):
             self._effects.append(Delivered(push, state))
 
     def _on_puback(self, packet: m.Puback, now: int) -> None:
-        if self._downlink is not None:
-            self._downlink.acknowledged(packet.packet_id, now)
+        if self._downlink is None or not self._downlink.acknowledged(packet.packet_id, now):
+            self._no_activity()
 
     @property
     def listens(self) -> tuple[bool, bool]:
