@@ -1,7 +1,8 @@
 """PUBLISHes to one device: subscriptions, QoS, packet identifiers, and what waits for a PUBACK.
 
-At most `window` messages are on their way; later ones wait in a queue of bounded length and bytes.  A message that is
-not acknowledged in time is forgotten, never sent again (MQTT spec 1.7), and makes room.
+At most `window` messages are on their way; later ones wait in a queue of bounded length and bytes.
+A message that is not acknowledged in time is forgotten, never sent again (MQTT spec 1.7), and makes
+room.
 """
 
 from collections import deque
