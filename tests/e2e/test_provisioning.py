@@ -10,6 +10,7 @@ import pytest
 
 from tbfast.model import mqtt as m
 from tests.support.google_messages import decode, encode
+from tests.support.provisioning import provisioning_profile
 from tests.support.server import Server
 from tests.support.wire import Wire
 
@@ -52,26 +53,9 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     return chosen
 
 
-def profile(server: Server, strategy: str, **more: Any) -> dict[str, str]:
+def profile(server: Server, strategy: str) -> dict[str, str]:
     """A new profile; the members of a request that its devices send."""
-    key = f"key-{next(_numbers)}"
-    body = {
-        "name": f"profile {key}",
-        "type": "DEFAULT",
-        "transportType": "DEFAULT",
-        "provisionType": strategy,
-        "provisionDeviceKey": key,
-        "profileData": {
-            "configuration": {"type": "DEFAULT"},
-            "transportConfiguration": {"type": "DEFAULT"},
-            "provisionConfiguration": {
-                "type": strategy, "provisionDeviceSecret": "s" + key, **more,
-            },
-        },
-    }  # fmt: skip
-    status, answer = server.rest("POST", "/api/deviceProfile", body)
-    assert status == 200, answer
-    return {"provisionDeviceKey": key, "provisionDeviceSecret": "s" + key}
+    return provisioning_profile(server, f"key-{next(_numbers)}", strategy)
 
 
 def name() -> str:
