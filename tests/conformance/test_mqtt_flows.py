@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,6 @@ from tests.support.certificates import Certificate, TlsServer
 from tests.support.talkers import TALKERS, WAIT_S, Talker
 
 V1 = "v1/devices/me/"
-
-
-@pytest.fixture(scope="module")
-def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
-    with TlsServer(tmp_path_factory.mktemp("certificates")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("way", ["plain", "tls", "certificate"])
