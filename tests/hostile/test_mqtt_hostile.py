@@ -295,7 +295,7 @@ def test_c3_refused_connects_that_never_close(field: Field) -> None:
         raw_connect(flags=0x02, user=None, client_id=b""),
         raw_connect(version=3, user=b"wrong"),
         raw_connect(version=5, user=b"wrong"),
-        raw_connect(user=b"provision"),
+        raw_connect(user=b"wrong", client_id=b""),
     ]
     wires = []
     for number in range(scaled(500)):
