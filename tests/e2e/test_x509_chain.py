@@ -1,16 +1,13 @@
 """Devices that register themselves by a certificate chain (MQTT spec 1.5)."""
 
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.certificates import Certificate, TlsServer
-from tests.support.wire import Closed, Wire
+from tests.support.wire import Wire
 
 
 @pytest.fixture(scope="module")
@@ -114,36 +111,3 @@ def test_a_device_cannot_vouch_for_another(tls_server: TlsServer, tmp_path: Path
     forged = Certificate("victim.example", issuer=device)
     assert connect(tls_server, forged, tmp_path) == 0x87
     assert connect(tls_server, device, tmp_path) == 0
-
-
-def der_of(tag: int, *parts: bytes) -> bytes:
-    body = b"".join(parts)
-    size = len(body).to_bytes((len(body).bit_length() + 7) // 8 or 1, "big")
-    length = size if len(body) < 0x80 else bytes([0x80 | len(size)]) + size
-    return bytes([tag]) + length + body
-
-
-def test_a_name_that_is_no_text_is_nobodys(tls_server: TlsServer, tmp_path: Path) -> None:
-    """Hostile-input N9: a well-signed certificate whose subject is not UTF-8."""
-    authority = Certificate("fifth root", authority=True)
-    add_profile(tls_server, "fifth", authority)
-    template = Certificate("AAAA.example", issuer=authority)
-    tbs = template.certificate.tbs_certificate_bytes
-    ecdsa_with_sha256 = bytes.fromhex("300a06082a8648ce3d040302")
-    for name, code in ((b"\xff\xfe\xc3\x28", 0x87), (b"BBBB", 0)):
-        signed = tbs.replace(b"AAAA", name)
-        signature = authority.key.sign(signed, ec.ECDSA(hashes.SHA256()))
-        der = der_of(0x30, signed, ecdsa_with_sha256, der_of(0x03, b"\0" + signature))
-        chain, key = template.save(tmp_path)
-        chain.write_text(ssl.DER_cert_to_PEM_cert(der) + authority.pem)
-        context = tls_server.context()
-        context.load_cert_chain(chain, key)
-        with Wire(tls_server.mqtt_tls_port, version=5, tls=context) as wire:
-            try:
-                assert wire.connect(None).reason_code == code
-            except Closed:
-                assert code != 0  # the handshake ended
-    page = tls_server.rest("GET", "/api/tenant/devices?pageSize=100&page=0")[1]
-    names = [device["name"] for device in page["data"]]
-    assert "BBBB" in names
-    assert not [name for name in names if "\ufffd" in name]
