@@ -60,13 +60,14 @@ def request(payload: Payload) -> Provision:
     try:
         key = _required(found, "provisionDeviceKey")
         secret = _required(found, "provisionDeviceSecret")
-        texts = {field: _text(found, name) for name, field in _TEXTS.items() if name in found}
-        type_ = _text(found, "credentialsType") if "credentialsType" in found else "ACCESS_TOKEN"
-        gateway = _text(found, "gateway").lower() == "true" if "gateway" in found else False
+        # A null is a member that was not given: ThingsBoard's own SDK sends such (clients spec 5).
+        texts = {field: text_of(found.get(name)) for name, field in _TEXTS.items()}
+        type_ = text_of(found.get("credentialsType"))
+        gateway = (text_of(found.get("gateway")) or "").lower() == "true"
         return Provision(
             key=key,
             secret=secret,
-            credentials_type=_type(type_),
+            credentials_type="ACCESS_TOKEN" if type_ is None else _type(type_),
             gateway=gateway,
             **texts,
         )
@@ -85,10 +86,6 @@ def _type(name: object) -> CredentialsType:
 def _required(found: dict[str, bytes], name: str) -> str:
     if name not in found:
         raise PeerError(f"{name} is missing", code=INCOMPLETE)
-    return _text(found, name)
-
-
-def _text(found: dict[str, bytes], name: str) -> str:
     text = text_of(found[name])
     if text is None:
         raise PeerError(f"{name} is null", code=INCOMPLETE)

@@ -77,6 +77,15 @@ def test_a_device_registers_itself(tls_server: TlsServer) -> None:
     ).result()
     assert (credentials["status"], credentials["credentialsType"]) == ("SUCCESS", "ACCESS_TOKEN")
     assert tls_server.values("sdk-registered", "n") == [1]
+    basic = Program(
+        "sdk_registers.py", tls_server.mqtt_port, *secrets.values(), "sdk-basic", "sdk-user"
+    ).result()
+    assert basic == {
+        "status": "SUCCESS",
+        "credentialsType": "MQTT_BASIC",
+        "credentialsValue": {"clientId": "", "userName": "sdk-user", "password": ""},
+    }
+    assert tls_server.values("sdk-basic", "n") == [1]
     path = f"/api/device/{tls_server.device_id('sdk-registered')}"
     assert tls_server.rest("GET", path)[1]["additionalInfo"] == {"gateway": True}
 

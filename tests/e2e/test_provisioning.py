@@ -109,6 +109,10 @@ def test_credentials_of_its_own(server: Server, ask: Ask) -> None:
     x509 = {"credentialsType": "X509_CERTIFICATE", "hash": certificate}
     answer = ask(server, {**secrets, "deviceName": name(), **x509})
     assert answer["credentialsValue"] == certificate
+    # Members that are null are not given, as ThingsBoard's SDK sends them.
+    nothing = {"username": None, "hash": None, "gateway": None, "deviceName": None}
+    answer = ask(server, {**secrets, **nothing, "token": name(), "credentialsType": None})
+    assert (answer["status"], answer["credentialsType"]) == ("SUCCESS", "ACCESS_TOKEN")
     # No credentials are given: the type does not matter.
     answer = ask(server, {**secrets, "deviceName": name(), "credentialsType": "MQTT_BASIC"})
     assert answer["credentialsType"] == "ACCESS_TOKEN"
