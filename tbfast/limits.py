@@ -22,6 +22,7 @@ MQTT_REQUESTS: Final = 100  # of one session that wait for an answer
 MQTT_ACK_TIMEOUT_MS: Final = 10_000  # a PUBACK of the device is waited for so long
 MQTT_DOWNLINK_WINDOW: Final = 100  # messages to a session without a PUBACK yet, at most
 MQTT_DOWNLINK_QUEUE: Final = 100  # messages that wait for room in the window; more are dropped
+MQTT_DOWNLINK_QUEUE_BYTES: Final = 1_048_576  # topics and payloads of those; likewise
 MQTT_PROVISION_MS: Final = 60_000  # after its first reply a client that registers is sent away
 MQTT_TOPIC_LEVELS: Final = 64  # more is an unknown topic or a failed filter
 MQTT_TOPIC_BYTES: Final = 1_024  # the same

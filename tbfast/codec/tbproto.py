@@ -4,8 +4,9 @@ Bodies in and out are what protobuf-JSON makes of them: members by their JSON na
 name, 64-bit numbers as text.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import chain, repeat
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from tbfast.codec.proto_json import encode as encode_message
 from tbfast.codec.proto_schema import parse
 from tbfast.codec.proto_table import Compiled
+from tbfast.model.operations import Attributes, AttributesUpdated, Provisioned
 
 _TRANSPORT: Final = """syntax = "proto3"; package transport;
 enum KeyValueType { BOOLEAN_V = 0; LONG_V = 1; DOUBLE_V = 2; STRING_V = 3; JSON_V = 4; }
@@ -87,20 +89,21 @@ def encode(name: str, members: Mapping[str, Any]) -> bytes:
     return encode_message(schema, schema.root_message, members)
 
 
-def attributes(request: int, client: bytes, shared: bytes, *, several: bool) -> bytes:
-    """The reply to a request for attributes; scopes are JSON objects, b"" = none."""
+def attributes(request: int, found: Attributes, *, several: bool) -> bytes:
+    """The reply to a request for attributes."""
     members = {
         "requestId": request,
-        "clientAttributeList": _key_values(client),
-        "sharedAttributeList": _key_values(shared),
+        "clientAttributeList": _key_values(found.client, found.client_times),
+        "sharedAttributeList": _key_values(found.shared, found.shared_times),
         "isMultipleAttributesRequest": several,
     }
     return encode("GetAttributeResponseMsg", members)
 
 
-def attributes_updated(body: bytes) -> bytes:
-    """Shared attributes were saved: the JSON object of that save."""
-    return encode("AttributeUpdateNotificationMsg", {"sharedUpdated": _key_values(body)})
+def attributes_updated(saved: AttributesUpdated) -> bytes:
+    """Shared attributes were saved."""
+    values = _key_values(saved.body, repeat(saved.at_ms))
+    return encode("AttributeUpdateNotificationMsg", {"sharedUpdated": values})
 
 
 def attributes_deleted(keys: tuple[str, ...]) -> bytes:
@@ -114,10 +117,26 @@ def rpc_reply(request: int, payload: bytes = b"", *, error: str = "") -> bytes:
     return encode("ToServerRpcResponseMsg", members)
 
 
-def _key_values(body: bytes) -> list[dict[str, Any]]:
-    """TsKvProto of every member of a JSON object."""
+def provisioned(result: Provisioned) -> bytes:
+    """What came of a wish to be registered; basic credentials are JSON text (MQTT spec 7.4)."""
+    value = result.credentials_value
+    if value[:1] == b'"':
+        value = msgspec.json.decode(value, type=str).encode("utf-8", "replace")
+    members = {
+        "status": result.status,
+        "credentialsType": result.credentials_type,
+        "credentialsValue": value.decode(),
+    }
+    return encode("ProvisionDeviceResponseMsg", members)
+
+
+def _key_values(body: bytes, times: Iterable[int]) -> list[dict[str, Any]]:
+    """TsKvProto of every member of a JSON object; a time that is not known is 0."""
     members = msgspec.json.decode(body, type=dict[str, msgspec.Raw]) if body else {}
-    return [{"kv": {"key": name, **_typed(bytes(text))}} for name, text in members.items()]
+    return [
+        {"ts": at_ms, "kv": {"key": name, **_typed(bytes(text))}}
+        for (name, text), at_ms in zip(members.items(), chain(times, repeat(0)), strict=False)
+    ]
 
 
 def _typed(text: bytes) -> dict[str, Any]:

@@ -93,10 +93,9 @@ class AttributeService:
 
     def for_device(self, device: int, request: ReadAttributes) -> Attributes:
         """What a device asked for (MQTT spec 4.2)."""
-        return Attributes(
-            self._objects(device, "CLIENT_SCOPE", request.client),
-            self._objects(device, "SHARED_SCOPE", request.shared),
-        )
+        client, client_times = self._object_of(device, "CLIENT_SCOPE", request.client)
+        shared, shared_times = self._object_of(device, "SHARED_SCOPE", request.shared)
+        return Attributes(client, shared, client_times, shared_times)
 
     async def save(self, device: int, scope: Scope, values: dict[str, bytes]) -> None:
         """Values as JSON text; durable on return.  Shared ones are pushed to the device."""
@@ -105,7 +104,7 @@ class AttributeService:
         now_ms = self._now_ms()
         await self._store.save(device, scope, values.items(), now_ms)
         if scope == "SHARED_SCOPE":
-            self._sessions.tell(device, AttributesUpdated(_object(values.items())))
+            self._sessions.tell(device, AttributesUpdated(_object(values.items()), now_ms))
         self._changed(device, scope, [Attribute(n, now_ms, t) for n, t in values.items()], ())
 
     async def delete(self, device: int, scope: Scope, names: Keys) -> None:
@@ -146,11 +145,14 @@ class AttributeService:
             self._store.apply(*self._backlog[0])
             self._backlog.popleft()
 
-    def _objects(self, device: int, scope: Scope, names: Keys | None) -> bytes:
-        if names is None:
-            return b""
-        found = self._store.read(device, scope, names or None)
-        return _object((a.name, a.text) for a in found) if found else b""
+    def _object_of(
+        self, device: int, scope: Scope, names: Keys | None
+    ) -> tuple[bytes, tuple[int, ...]]:
+        """The attributes found as a JSON object, b"" = none, and their times."""
+        found = () if names is None else self._store.read(device, scope, names or None)
+        if not found:
+            return b"", ()
+        return _object((a.name, a.text) for a in found), tuple(a.ts_ms for a in found)
 
     def _changed(
         self, device: int, scope: Scope, saved: list[Attribute], deleted: Sequence[str]

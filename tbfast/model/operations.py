@@ -91,10 +91,15 @@ RefusalReason = Literal["unavailable", "timeout", "limit", "unserved", "invalid"
 
 
 class Attributes(msgspec.Struct, array_like=True, frozen=True, tag=1):
-    """JSON objects of the attributes found; b"" = none of that scope."""
+    """JSON objects of the attributes found; b"" = none of that scope.
+
+    Times are when each was last written, in the order of the members: Unix time in ms.
+    """
 
     client: bytes = b""
     shared: bytes = b""
+    client_times: tuple[int, ...] = ()
+    shared_times: tuple[int, ...] = ()
 
     def to_json(self) -> bytes:
         """The answer of every protocol: a scope without attributes is omitted (MQTT spec 4.2)."""
@@ -139,9 +144,10 @@ class Refusal(msgspec.Struct, array_like=True, frozen=True, tag=4):
 
 
 class AttributesUpdated(msgspec.Struct, array_like=True, frozen=True, tag=11):
-    """Shared attributes were saved: the JSON object of that save."""
+    """Shared attributes were saved: the JSON object of that save, and its Unix time in ms."""
 
     body: bytes
+    at_ms: int = 0
 
     def to_json(self) -> bytes:
         """As a device receives it (MQTT spec 4.3)."""

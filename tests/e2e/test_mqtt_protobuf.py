@@ -1,6 +1,7 @@
 """Devices of a Protobuf profile as an operator and the device see them: a real server."""
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -8,36 +9,10 @@ import pytest
 from tbfast.codec import tbproto
 from tbfast.model import mqtt as m
 from tests.support import proto_profiles as protos
+from tests.support.mqtt_profiles import body, device, profile
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 from tests.support.wire import Wire
-
-
-def profile(server: Server, name: str, **configuration: Any) -> str:
-    """A new MQTT profile; its id."""
-    status, made = server.rest("POST", "/api/deviceProfile", body(name, **configuration))
-    assert status == 200, made
-    return str(made["id"]["id"])
-
-
-def body(name: str, **configuration: Any) -> dict[str, Any]:
-    transport = {
-        "type": "MQTT", "transportPayloadTypeConfiguration": protos.CONFIGURATION, **configuration,
-    }  # fmt: skip
-    return {
-        "name": name,
-        "type": "DEFAULT",
-        "transportType": "MQTT",
-        "profileData": {"transportConfiguration": transport},
-    }
-
-
-def device(server: Server, name: str, profile_id: str) -> str:
-    """A new device of the profile; its token."""
-    made = {"name": name, "deviceProfileId": {"entityType": "DEVICE_PROFILE", "id": profile_id}}
-    status, answer = server.rest("POST", f"/api/device?accessToken={name}", made)
-    assert status == 200, answer
-    return name
 
 
 @pytest.fixture
@@ -63,6 +38,7 @@ def test_a_protobuf_device(node: Server) -> None:
 
         wire.send(m.Subscribe(4, (m.Subscription("v2/r/req/+", 0), m.Subscription("v2/a", 0))))
         wire.expect(m.Suback(4, (0, 0)))
+        before = int(time.time() * 1000)
         node.save_attributes(token, "SHARED_SCOPE", {"limit": 5})
         pushed = wire.receive()
         assert isinstance(pushed, m.Publish)
@@ -70,6 +46,14 @@ def test_a_protobuf_device(node: Server) -> None:
             "sharedUpdated"
         ]
         assert (updated["kv"]["key"], updated["kv"]["longV"]) == ("limit", "5")
+        assert before <= int(updated["ts"]) <= time.time() * 1000
+        request = tbproto.encode("AttributesRequest", {"clientKeys": "firmware,no"})
+        wire.send(m.Publish("v2/a/req/p/8", request, 0))
+        asked = wire.receive()
+        assert isinstance(asked, m.Publish) and asked.topic == "v2/a/res/p/8"
+        [known] = tbproto.decode("GetAttributeResponseMsg", asked.payload)["clientAttributeList"]
+        assert known["kv"]["stringV"] == "1.0b"
+        assert before - 60_000 <= int(known["ts"]) <= time.time() * 1000
 
         answers: list[Any] = []
         params = {"pin": "23", "value": 1}

@@ -1,10 +1,8 @@
 """MQTT over TLS as a device and an operator see it (MQTT spec 1.3, 1.5, 1.6 and 9)."""
 
 import os
-import shutil
 import signal
 import ssl
-import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -290,27 +288,6 @@ def test_a_key_store_is_refused_loudly(tmp_path: Path) -> None:
     server = TlsServer(tmp_path, env={"MQTT_SSL_CREDENTIALS_TYPE": "KEYSTORE"})
     with pytest.raises(AssertionError, match="openssl pkcs12"), server:
         pass
-
-
-# --- clients nobody here wrote ---------------------------------------------------------------
-
-
-@pytest.mark.interop
-@pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="needs mosquitto-clients")
-def test_mosquitto_pub_with_a_certificate(tls_server: TlsServer, tmp_path: Path) -> None:
-    own = Certificate("device")
-    name = tls_server.add_x509_device("mosquitto", own)
-    chain, key = own.save(tmp_path)
-    ca = tmp_path / "ca.pem"
-    ca.write_text(tls_server.certificate.pem)
-    done = subprocess.run(
-        ["mosquitto_pub", "-h", "localhost", "-p", str(tls_server.mqtt_tls_port), "-q", "1",
-         "--cafile", str(ca), "--cert", str(chain), "--key", str(key),
-         "-t", TELEMETRY, "-m", '{"ts":1,"values":{"n":1}}'],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert tls_server.values(name, "n") == [1]
 
 
 def test_end_of_a_refused_connection_is_a_clean_one(

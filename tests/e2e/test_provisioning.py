@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tbfast.model import mqtt as m
+from tests.support.google_messages import decode, encode
+from tests.support.provisioning import provisioning_profile
 from tests.support.server import Server
 from tests.support.wire import Wire
 
@@ -51,26 +53,9 @@ def ask(request: pytest.FixtureRequest) -> Ask:
     return chosen
 
 
-def profile(server: Server, strategy: str, **more: Any) -> dict[str, str]:
+def profile(server: Server, strategy: str) -> dict[str, str]:
     """A new profile; the members of a request that its devices send."""
-    key = f"key-{next(_numbers)}"
-    body = {
-        "name": f"profile {key}",
-        "type": "DEFAULT",
-        "transportType": "DEFAULT",
-        "provisionType": strategy,
-        "provisionDeviceKey": key,
-        "profileData": {
-            "configuration": {"type": "DEFAULT"},
-            "transportConfiguration": {"type": "DEFAULT"},
-            "provisionConfiguration": {
-                "type": strategy, "provisionDeviceSecret": "s" + key, **more,
-            },
-        },
-    }  # fmt: skip
-    status, answer = server.rest("POST", "/api/deviceProfile", body)
-    assert status == 200, answer
-    return {"provisionDeviceKey": key, "provisionDeviceSecret": "s" + key}
+    return provisioning_profile(server, f"key-{next(_numbers)}", strategy)
 
 
 def name() -> str:
@@ -124,6 +109,10 @@ def test_credentials_of_its_own(server: Server, ask: Ask) -> None:
     x509 = {"credentialsType": "X509_CERTIFICATE", "hash": certificate}
     answer = ask(server, {**secrets, "deviceName": name(), **x509})
     assert answer["credentialsValue"] == certificate
+    # Members that are null are not given, as ThingsBoard's SDK sends them.
+    nothing = {"username": None, "hash": None, "gateway": None, "deviceName": None}
+    answer = ask(server, {**secrets, **nothing, "token": name(), "credentialsType": None})
+    assert (answer["status"], answer["credentialsType"]) == ("SUCCESS", "ACCESS_TOKEN")
     # No credentials are given: the type does not matter.
     answer = ask(server, {**secrets, "deviceName": name(), "credentialsType": "MQTT_BASIC"})
     assert answer["credentialsType"] == "ACCESS_TOKEN"
@@ -262,3 +251,78 @@ def test_a_certificate_profile_is_not_for_this(server: Server) -> None:
         0x83,
         0x83,
     ]
+
+
+# --- in Protobuf -----------------------------------------------------------------------------
+
+
+def in_protobuf(secrets: dict[str, str], **members: Any) -> bytes:
+    """A ProvisionDeviceRequestMsg by Google's library."""
+    return encode("ProvisionDeviceRequestMsg", {"provisionDeviceCredentialsMsg": secrets} | members)
+
+
+def ask_in_protobuf(wire: Wire, payload: bytes, qos: int = 1) -> dict[str, Any]:
+    wire.send(m.Publish(REQUEST, payload, qos, packet_id=9 if qos else None))
+    if qos:
+        wire.expect(m.Puback(9))
+    answer = wire.receive()
+    assert isinstance(answer, m.Publish) and answer.topic == RESPONSE
+    wire.send(m.Puback(answer.packet_id or 0))
+    return decode("ProvisionDeviceResponseMsg", bytes(answer.payload))
+
+
+def test_a_device_registers_in_protobuf(server: Server) -> None:
+    secrets, device = profile(server, "ALLOW_CREATE_NEW_DEVICES"), name()
+    with Wire(server.mqtt_port) as wire:
+        wire.open("provision")
+        answer = ask_in_protobuf(wire, in_protobuf(secrets, deviceName=device, gateway=True))
+        assert (answer["status"], answer["credentialsType"]) == ("SUCCESS", "ACCESS_TOKEN")
+        token = answer["credentialsValue"]
+        assert server.rest("GET", f"/api/device/{server.device_id(device)}")[1][
+            "additionalInfo"
+        ] == {"gateway": True}
+        # The name exists; the answer to JSON comes in Protobuf from now on, too.
+        again = json.dumps({**secrets, "deviceName": device}).encode()
+        for payload in (in_protobuf(secrets, deviceName=device), again):
+            assert ask_in_protobuf(wire, payload, 0) == {
+                "status": "FAILURE", "credentialsType": "ACCESS_TOKEN", "credentialsValue": "",
+            }  # fmt: skip
+    with Wire(server.mqtt_port) as wire:
+        wire.open(token).publish('{"ts":1,"values":{"a":1}}')
+    assert server.values(device, "a") == [1]
+
+
+def test_credentials_of_its_own_in_protobuf(server: Server) -> None:
+    secrets = profile(server, "ALLOW_CREATE_NEW_DEVICES")
+    user, certificate, token = name(), f"{CERTIFICATE}{next(_numbers)}", name()
+    basic = {"clientId": "c", "userName": user, "password": "p"}
+    for type_, member, value in (
+        ("ACCESS_TOKEN", "validateDeviceTokenRequestMsg", {"token": token}),
+        ("X509_CERTIFICATE", "validateDeviceX509CertRequestMsg", {"hash": certificate}),
+        ("MQTT_BASIC", "validateBasicMqttCredRequestMsg", basic),
+    ):
+        payload = in_protobuf(
+            secrets, deviceName=name(), credentialsType=type_, credentialsDataProto={member: value}
+        )
+        with Wire(server.mqtt_port) as wire:
+            answer = ask_in_protobuf(wire.open("provision"), payload)
+        assert (answer["status"], answer["credentialsType"]) == ("SUCCESS", type_)
+        got = answer["credentialsValue"]
+        assert (json.loads(got) if type_ == "MQTT_BASIC" else got) in (basic, certificate, token)
+    with Wire(server.mqtt_port) as wire:
+        answer_of = wire.connect(user, client_id="c", password=b"p")
+        assert answer_of.reason_code == 0
+
+
+def test_protobuf_requests_that_are_refused(server: Server) -> None:
+    secrets = profile(server, "ALLOW_CREATE_NEW_DEVICES")
+    with Wire(server.mqtt_port, version=5) as wire:
+        wire.open("provision")
+        for payload in (b"", in_protobuf(secrets | {"provisionDeviceSecret": "wrong"})):
+            assert ask_in_protobuf(wire, payload)["status"] == "NOT_FOUND"
+        wire.send(m.Publish(REQUEST, in_protobuf(secrets)[:-1], 1, packet_id=2))  # cut short
+        answer = wire.receive()
+        assert isinstance(answer, m.Puback) and (answer.packet_id, answer.reason_code) == (2, 0x99)
+        unknown_type = in_protobuf(secrets) + b"\x10\x2a"
+        wire.send(m.Publish(REQUEST, unknown_type, 1, packet_id=3))
+        assert codes(wire.expect_close()) == [0x83, 0x83]

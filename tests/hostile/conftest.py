@@ -19,6 +19,6 @@ def battlefield() -> Iterator[Field]:
 @pytest.fixture
 def field(battlefield: Field) -> Iterator[Field]:
     """The battlefield; after the test nothing may have been disturbed."""
-    battlefield.another_device()
+    battlefield.begin()
     yield battlefield
     battlefield.canaries.check()

@@ -33,7 +33,7 @@ def tls_field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
 
 @pytest.fixture
 def field(tls_field: Field) -> Iterator[Field]:
-    tls_field.another_device()
+    tls_field.begin()
     yield tls_field
     tls_field.canaries.check()
 

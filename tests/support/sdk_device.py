@@ -1,7 +1,8 @@
 """Runs on ThingsBoard's own SDK, in a process where its paho is the only one.
 
-python tests/support/sdk_device.py PORT TOKEN: sends telemetry as its users do and prints what the
-SDK reports, as JSON.
+python tests/support/sdk_device.py PORT TOKEN [CA [CERTIFICATE KEY]]: sends telemetry as its users
+do, waits for a call and for changed attributes, and prints what the SDK reports, as JSON.  With the
+file of a certificate it speaks TLS; "-" as token: none.
 """
 
 import json
@@ -16,12 +17,32 @@ from tb_device_mqtt import TBDeviceMqttClient, TBPublishInfo
 CONNECT_S = 10.0
 
 
-def main(port: int, token: str) -> None:
-    client = TBDeviceMqttClient("127.0.0.1", port, token)
-    client.connect(timeout=int(CONNECT_S))
+def connected(client: TBDeviceMqttClient, **tls: Any) -> TBDeviceMqttClient:
+    """The client, once its session is accepted."""
+    client.connect(timeout=int(CONNECT_S), **tls)
     deadline = time.monotonic() + CONNECT_S
     while not client.is_connected() and time.monotonic() < deadline:
         time.sleep(0.01)
+    return client
+
+
+def main(port: int, token: str, *files: str) -> None:
+    names = dict(zip(("ca_certs", "cert_file", "key_file"), files, strict=False))
+    client = TBDeviceMqttClient("localhost", port, None if token == "-" else token)
+    told, called = threading.Event(), threading.Event()
+    pushed: list[Any] = []
+
+    def on_attributes(body: Any, *_: Any) -> None:
+        pushed.append(body)
+        told.set()
+
+    def on_call(request: Any, body: Any) -> None:
+        client.send_rpc_reply(request, {"echo": body["params"]})
+        called.set()
+
+    client.subscribe_to_all_attributes(on_attributes)
+    client.set_server_side_rpc_request_handler(on_call)
+    connected(client, tls=bool(files), **names)
     records = (
         {"temperature": 21.5, "on": True},
         {"ts": 1000, "values": {"n": 1}},
@@ -35,6 +56,9 @@ def main(port: int, token: str) -> None:
         == {"client": {"fw": "v1"}, "shared": {"limit": 7}},
         _asked(lambda done: client.send_rpc_call("getCurrentTime", {}, done)) > 1_700_000_000_000,
     ]
+    print("ready", flush=True)
+    results += [called.wait(CONNECT_S), told.wait(CONNECT_S) and pushed == [{"limit": 8}]]
+    results += [client.claim("secret").get() == TBPublishInfo.TB_ERR_SUCCESS]
     client.disconnect()
     print(json.dumps(results))
 
@@ -56,4 +80,4 @@ def _asked(ask: Callable[[Callable[..., None]], Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), *sys.argv[2:])

@@ -69,7 +69,7 @@ def test_devices_and_scopes_do_not_mix(store: AttributeStore, service: Attribute
     asyncio.run(service.save(7, "SERVER_SCOPE", {"k": b"3"}))
     asyncio.run(service.save(7, "SHARED_SCOPE", {"k": b"4"}))
     assert client(store, 8) == {"k": b"2"}
-    assert service.for_device(7, ReadAttributes()) == Attributes(b'{"k":1}', b'{"k":4}')
+    assert service.for_device(7, ReadAttributes()) == Attributes(b'{"k":1}', b'{"k":4}', (1,), (5,))
     assert service.for_device(7, ReadAttributes(("no",), None)) == Attributes()
     found = asyncio.run(service.read(7, ("SERVER_SCOPE",), None))
     assert found == [Attribute("k", 5, b"3")]

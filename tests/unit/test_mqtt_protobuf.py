@@ -150,11 +150,13 @@ def test_requests_for_attributes() -> None:
     host.write(publish(V1 + "attributes/request/7", body))
     assert host.operations[0].operation == ReadAttributes(("a", "b"), None)
     assert host.replies() == [m.Puback(packet_id=9)]
-    host.answer(Attributes(b'{"a":1,"b":"x","c":2.5,"d":true,"e":{"f":null}}', b""))
+    times = (11, 12, 13, 14, 1_700_000_000_000)
+    host.answer(Attributes(b'{"a":1,"b":"x","c":2.5,"d":true,"e":{"f":null}}', b"", times))
     [(topic, payload)] = down(host)
     assert topic == V1 + "attributes/response/7"
     answer = tbproto.decode("GetAttributeResponseMsg", payload)
     values = [kv["kv"] for kv in answer["clientAttributeList"]]
+    assert [int(kv["ts"]) for kv in answer["clientAttributeList"]] == list(times)
     assert [(kv["key"], kv["type"]) for kv in values] == [
         ("a", "LONG_V"), ("b", "STRING_V"), ("c", "DOUBLE_V"), ("d", "BOOLEAN_V"), ("e", "JSON_V"),
     ]  # fmt: skip

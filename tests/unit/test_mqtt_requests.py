@@ -364,6 +364,29 @@ def test_a_client_that_takes_one_message_at_a_time() -> None:
     assert following.topic == "v2/r/req/1"
 
 
+def test_what_waits_for_a_slow_client_is_bounded_in_bytes() -> None:
+    host = opened(5, connect={"properties": m.Properties(receive_maximum=1)})
+    subscribe(host, "v2/a")
+    body = b'{"a":"%b"}' % (b"x" * (limits.MQTT_DOWNLINK_QUEUE_BYTES // 3))
+    for push in range(1, 5):
+        host.notify(AttributesUpdated(body), push)
+    assert host.delivered == [(1, "sent"), (4, "dropped")]
+    for expected in (2, 3):  # room again
+        (packet,) = host.replies()
+        host.write(m.Puback(packet_id=packet.packet_id))
+        assert (expected, "sent") in host.delivered
+        host.notify(AttributesUpdated(body), expected + 10)
+    assert (12, "dropped") not in host.delivered
+
+
+def test_the_window_of_a_client_that_takes_everything_is_bounded() -> None:
+    host = opened(5, connect={"properties": m.Properties(receive_maximum=65_535)})
+    subscribe(host, "v2/a")
+    for _ in range(limits.MQTT_DOWNLINK_WINDOW + 50):
+        host.notify(AttributesUpdated(b"{}"))
+    assert len(host.replies()) == limits.MQTT_DOWNLINK_WINDOW
+
+
 def test_a_message_larger_than_the_client_takes() -> None:
     host = opened(5, connect={"properties": m.Properties(maximum_packet_size=60)})
     subscribe(host, "v2/a")

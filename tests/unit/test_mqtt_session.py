@@ -735,6 +735,24 @@ def test_inactivity(hot: bool) -> None:
 
 
 @pytest.mark.parametrize("hot", [True, False])
+def test_what_is_no_activity(hot: bool) -> None:
+    """MQTT spec 8.5; MQTT's own keep-alive counts every packet."""
+    idle = limits.MQTT_IDLE_TIMEOUT_MS
+    call = publish(payload=b'{"method":"getSessionLimits"}', topic="v1/devices/me/rpc/request/1")
+    for packet in (publish(payload=b"no JSON"), call, m.Puback(packet_id=7), m.Pingresp()):
+        settings = Settings(keep_alive_factor=2.0)
+        host = opened(5, hot=hot, settings=settings, connect={"keep_alive": idle // 2_000})
+        for _ in range(3):
+            host.advance(idle // 4)
+            host.write(packet)
+            host.replies()
+        host.advance(idle // 4 - 1)
+        assert host.ended is None, packet
+        host.advance(1)
+        assert_closed(host, Code.MAXIMUM_CONNECT_TIME)
+
+
+@pytest.mark.parametrize("hot", [True, False])
 def test_keep_alive_factor(hot: bool) -> None:
     settings = Settings(keep_alive_factor=1.5)
     host = opened(5, hot=hot, settings=settings, connect={"keep_alive": 10})

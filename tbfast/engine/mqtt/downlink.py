@@ -1,7 +1,8 @@
 """PUBLISHes to one device: subscriptions, QoS, packet identifiers, and what waits for a PUBACK.
 
-At most `window` messages are on their way; later ones wait in a bounded queue.  A message that is
-not acknowledged in time is forgotten, never sent again (MQTT spec 1.7), and makes room.
+At most `window` messages are on their way; later ones wait in a queue of bounded length and bytes.
+A message that is not acknowledged in time is forgotten, never sent again (MQTT spec 1.7), and makes
+room.
 """
 
 from collections import deque
@@ -25,6 +26,7 @@ class Downlink:
         "_last_id",
         "_outcome",
         "_queue",
+        "_queued_bytes",
         "_send",
         "_unacked",
         "_window",
@@ -48,6 +50,7 @@ class Downlink:
         self._last_id = 0
         self._unacked: dict[int, tuple[int, int]] = {}  # packet identifier -> (push, expires)
         self._queue: deque[tuple[str, bytes, int]] = deque()
+        self._queued_bytes = 0
         self.filters: dict[str, int] = {}  # granted filter -> QoS
         self.attributes: Family | None = None  # changes of shared attributes come in it
         self.calls: Family | None = None  # calls of the server come in it
@@ -82,17 +85,23 @@ class Downlink:
             self._tell(push, "sent" if sent else "dropped")
         elif len(self._unacked) < self._window:
             self._publish_acked(topic, payload, now, push)
-        elif len(self._queue) < limits.MQTT_DOWNLINK_QUEUE:
+        elif (
+            len(self._queue) < limits.MQTT_DOWNLINK_QUEUE
+            and self._queued_bytes + len(topic) + len(payload) <= limits.MQTT_DOWNLINK_QUEUE_BYTES
+        ):
             self._queue.append((topic, payload, push))
+            self._queued_bytes += len(topic) + len(payload)
         else:
             self._tell(push, "dropped")
 
-    def acknowledged(self, packet_id: int, now: int) -> None:
-        """PUBACK: the message has arrived."""
+    def acknowledged(self, packet_id: int, now: int) -> bool:
+        """PUBACK: the message has arrived; whether anybody wants to know."""
         waited = self._unacked.pop(packet_id, None)
-        if waited is not None:
-            self._tell(waited[0], "acknowledged")
-            self._drain(now)
+        if waited is None:
+            return False
+        self._tell(waited[0], "acknowledged")
+        self._drain(now)
+        return waited[0] != 0
 
     def deadline(self) -> int:
         """When `expire` wants to be called; 0 = never."""
@@ -123,6 +132,7 @@ class Downlink:
     def _drain(self, now: int) -> None:
         while self._queue and len(self._unacked) < self._window:
             topic, payload, push = self._queue.popleft()
+            self._queued_bytes -= len(topic) + len(payload)
             self._publish_acked(topic, payload, now, push)
 
     def _advance_id(self) -> int:

@@ -67,6 +67,7 @@ class Requests(ABC):
         "_formats",
         "_leaves_ms",
         "_peer_window",
+        "_registers_in_protobuf",
         "_settings",
         "provisions",
         "state",
@@ -81,6 +82,7 @@ class Requests(ABC):
         self._downlink: Downlink | None = None
         self._formats = DEFAULT_FORMATS
         self.provisions = False  # a client that came to be registered (6.2)
+        self._registers_in_protobuf = False  # since its first such request, for good
         self._leaves_ms = 0  # when it is sent away; 0 = no reply yet
         self._asking = 0  # requests that wait for the controller
         self._peer_window = limits.MQTT_DOWNLINK_WINDOW
@@ -106,6 +108,10 @@ class Requests(ABC):
     @abstractmethod
     def _close(self, code: Code, reason: str, now: int) -> None:
         """CLOSE(code)."""
+
+    @abstractmethod
+    def _no_activity(self) -> None:
+        """The packet at hand does not show that the device is active (8.5)."""
 
     @abstractmethod
     def _refused(self, reason: str, detail: str) -> None:
@@ -168,6 +174,7 @@ class Requests(ABC):
         to = ReplyTo(target.route, target.family, request)
         limits_of = isinstance(operation, CallServer) and operation.method == SESSION_LIMITS
         if limits_of and target.family is Family.V1:
+            self._no_activity()
             self._acknowledge(packet)
             self._reply(to, self._session_limits(), now)
             return
@@ -192,7 +199,7 @@ class Requests(ABC):
             wanted = asked.operation
             assert isinstance(wanted, ReadAttributes)
             several = len(wanted.client or ()) + len(wanted.shared or ()) > 1
-            body = tbproto.attributes(to.request, found.client, found.shared, several=several)
+            body = tbproto.attributes(to.request, found, several=several)
         self._publish(reply_topic(to.route, to.family, to.request), body, now)
 
     def _session_limits(self) -> bytes:
@@ -238,7 +245,7 @@ class Requests(ABC):
             self._close(Code.TOPIC_NAME_INVALID, why, now)
             return
         try:
-            operation = provision_ops.request(packet.payload)
+            operation, protobuf = provision_ops.any_request(packet.payload)
         except PeerError as error:
             if error.code == provision_ops.INCOMPLETE:
                 self._refused("payload", str(error))
@@ -246,6 +253,7 @@ class Requests(ABC):
             else:
                 self._reject(packet, str(error), now)
             return
+        self._registers_in_protobuf |= protobuf
         if self._may_ask(packet, now):
             self._ask(Ask(operation, AckOf(packet)))
 
@@ -285,7 +293,9 @@ class Requests(ABC):
                 self._acknowledge(packet)
             case AckOf(packet), Provisioned():
                 self._acknowledge(packet)
-                self._publish(PROVISION_RESPONSE, result.to_json(), now)
+                protobuf = self._registers_in_protobuf
+                body = tbproto.provisioned(result) if protobuf else result.to_json()
+                self._publish(PROVISION_RESPONSE, body, now)
                 self._leaves_ms = self._leaves_ms or now + limits.MQTT_PROVISION_MS
             case AckOf(packet), Refusal(_, message) if self.provisions:
                 self._refused("unavailable", message)
@@ -322,7 +332,7 @@ class Requests(ABC):
                 body = (
                     tbproto.attributes_deleted(notice.keys)
                     if isinstance(notice, AttributesDeleted)
-                    else tbproto.attributes_updated(body)
+                    else tbproto.attributes_updated(notice)
                 )
             self._publish(push_topic(family), body, now, push)
 
@@ -367,8 +377,8 @@ class Requests(ABC):
             self._effects.append(Delivered(push, state))
 
     def _on_puback(self, packet: m.Puback, now: int) -> None:
-        if self._downlink is not None:
-            self._downlink.acknowledged(packet.packet_id, now)
+        if self._downlink is None or not self._downlink.acknowledged(packet.packet_id, now):
+            self._no_activity()
 
     @property
     def listens(self) -> tuple[bool, bool]:

@@ -87,6 +87,7 @@ class MqttSession(Requests):
     """
 
     __slots__ = (
+        "_active_ms",
         "_aliases",
         "_connect",
         "_deadline",
@@ -98,6 +99,7 @@ class MqttSession(Requests):
         "_out",
         "_partial",
         "_peer_max_packet",
+        "_previous_ms",
         "_problem_information",
         "_qos2",
         "_sink",
@@ -129,7 +131,7 @@ class MqttSession(Requests):
         self._unframed = False  # the early queue ends in what cannot be a packet
         self._connect: m.Connect | None = None
         self._deadline = now + settings.connect_timeout_ms
-        self._last_ms = now
+        self._last_ms = self._active_ms = self._previous_ms = now
         self._keep_alive_ms = 0
         self._aliases: dict[int, str] | None = None
         self._qos2: bytearray | None = None
@@ -192,7 +194,7 @@ class MqttSession(Requests):
         except PeerError as error:
             self._malformed(error, now)
             return
-        self._last_ms = now
+        self._previous_ms, self._active_ms, self._last_ms = self._active_ms, now, now
         _HANDLERS[type(decoded)](self, decoded, now)
 
     def _queue_early(self, packet: bytes | memoryview, now: int) -> None:
@@ -232,8 +234,8 @@ class MqttSession(Requests):
 
     @property
     def last_ms(self) -> int:
-        """Time of the last packet that came on the event path."""
-        return self._last_ms
+        """Time of the last packet on the event path that was activity."""
+        return self._active_ms
 
     def timeout(self, now: int) -> None:
         """The deadline has passed."""
@@ -246,18 +248,20 @@ class MqttSession(Requests):
             if self._leaves_ms and self._leaves_ms <= now:
                 self._finish(disconnect=False)
                 return
-            active = 0 if self.credentials is None else self._sink.active_ms(self.slot)
-            last = max(self._last_ms, active)
-            self._deadline = last + self._idle_ms()
+            hot = 0 if self.credentials is None else self._sink.active_ms(self.slot)
+            self._deadline = self._idle_at(hot)
             if self._deadline <= now:
                 self._refused("timeout", "no activity")
                 self._close(Code.MAXIMUM_CONNECT_TIME, "inactivity timeout", now)
         elif self.state is State.CLOSING:
             self._finish()
 
-    def _idle_ms(self) -> int:
-        idle = self._settings.idle_timeout_ms
-        return min(idle, self._keep_alive_ms) if self._keep_alive_ms else idle
+    def _idle_at(self, hot: int) -> int:
+        """When the session ends unless something comes; hot: last message on the hot path."""
+        at = max(self._active_ms, hot) + self._settings.idle_timeout_ms
+        if self._keep_alive_ms:  # for which every packet counts (MQTT 3.1.2.10)
+            at = min(at, max(self._last_ms, hot) + self._keep_alive_ms)
+        return at
 
     # --- CONNECT -----------------------------------------------------------------------------
 
@@ -273,7 +277,7 @@ class MqttSession(Requests):
         properties = packet.properties
         if properties is not None:
             self._peer_max_packet = properties.maximum_packet_size or 0
-            self._peer_window = properties.receive_maximum or limits.MQTT_DOWNLINK_WINDOW
+            self._peer_window = min(self._peer_window, properties.receive_maximum or 65_535)
             self._problem_information = properties.request_problem_information != 0
         if packet.client_id == "provision" or packet.username == "provision":
             self.provisions = True
@@ -323,8 +327,8 @@ class MqttSession(Requests):
         self.state = State.OPEN
         self.certificate = None
         self._connect = None
-        self._last_ms = now
-        self._deadline = now + self._idle_ms()
+        self._last_ms = self._active_ms = now
+        self._deadline = self._idle_at(0)
         if self.credentials is not None:
             self._effects.append(SessionOpened(self.credentials))
         self._send(
@@ -479,6 +483,7 @@ class MqttSession(Requests):
     def _reject(self, packet: m.Publish, why: str, now: int) -> None:
         """REJECT of the spec's vocabulary: v5 is told; v3 is closed, unless the profile says so."""
         self._refused("payload", why)
+        self._no_activity()
         if packet.qos > 0 and (self.version == 5 or self._formats.acks_refused):
             self._answer(packet, Code.PAYLOAD_FORMAT_INVALID, why)
         else:
@@ -563,6 +568,7 @@ class MqttSession(Requests):
 
     def _ignore(self, packet: object, now: int) -> None:
         """Packets only a server sends, and acknowledgements of what we never sent (1.2)."""
+        self._no_activity()
 
     # --- closing -----------------------------------------------------------------------------
 
@@ -615,6 +621,9 @@ class MqttSession(Requests):
         self._downlink = None
 
     # --- small things ------------------------------------------------------------------------
+
+    def _no_activity(self) -> None:
+        self._active_ms = self._previous_ms
 
     def _refused(self, reason: str, detail: str) -> None:
         self._effects.append(Refused(reason, detail))
