@@ -126,7 +126,7 @@ class Worker:
             max_string=config.json.max_string_value_length,
         )
         feed = BlockFeed(loop, journal)
-        operations = Operations(loop, lambda: committer.accepted)
+        operations = Operations(loop, lambda: committer.accepted, builtin=config.rpc.builtin)
         directory = Directory(loop, self._number, journal, feed, operations)
         mqtt_connections, http_connections = _connection_limits()
         port = MqttPort(
@@ -136,6 +136,7 @@ class Worker:
             directory,
             _session_settings(config),
             operations=operations,
+            call_timeout_ms=config.client_side_rpc.timeout,
             max_connections=mqtt_connections,
         )
         devices = DeviceApi(

@@ -64,12 +64,20 @@ class _Asked:
 class Operations:
     """One worker's end of the operations; all calls on the loop's thread.
 
-    position: of the newest row that was accepted, committed or not.
+    position: of the newest row that was accepted, committed or not.  builtin: whether the node
+    answers calls itself that it can.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, position: Callable[[], Position]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        position: Callable[[], Position],
+        *,
+        builtin: bool = True,
+    ) -> None:
         self._loop = loop
         self._position = position
+        self._builtin = builtin
         self._channel: Channel | None = None
         self._asked: dict[int, _Asked] = {}  # bounded: OPERATIONS_PENDING
         self._request = 0
@@ -89,7 +97,7 @@ class Operations:
         """
         self._request += 1
         request = self._request
-        if isinstance(operation, CallServer):
+        if self._builtin and isinstance(operation, CallServer):
             reply = built_in(operation, time.time_ns() // 1_000_000)
             if reply is not None:
                 self._loop.call_soon(done, reply)

@@ -172,7 +172,7 @@ def test_a_device_calls_the_server() -> None:
     host.write(publish(RPC_REQUEST + "4", b"{method:go,params:{x:1}}"))
     host.replies()
     (asked,) = host.operations
-    assert asked.operation == CallServer("go", b'{"x":1}')
+    assert asked.operation == CallServer("go", b'{"x":1}', 4)
     host.answer(Reply(b'"ok"'))
     assert replied(host) == [(RPC_RESPONSE + "4", "ok")]
 
@@ -328,7 +328,7 @@ def test_qos_0_is_delivered_when_it_is_written() -> None:
     host.notify(RpcRequest(1, "m"), push=8)
     (packet,) = host.replies()
     assert packet.qos == 0
-    assert host.delivered == [(8, "sent")]
+    assert host.delivered == [(8, "acknowledged")]
 
 
 def test_nobody_listens() -> None:
