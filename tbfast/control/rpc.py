@@ -146,10 +146,13 @@ class RpcService:
         """
         line = self._lines.get(device)
         call = line.calls.get(request) if line is not None else None
-        if call is None or call.stage == "storing" or (call.oneway and call.stage == "waiting"):
+        if line is None or call is None or call.stage == "storing":
+            return
+        if call.oneway and call.stage == "waiting":
             return
         if call.kept is not None:
             self._move(call, "answered", answer_to_keep(body))
+            self._submit(line)
             await self._keeper.settled(call.kept.id)
         elif call.answer is not None and not call.oneway and not call.answer.done():
             call.answer.set_result(body)

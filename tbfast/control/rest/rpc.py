@@ -3,7 +3,7 @@
 import time
 import uuid
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -35,9 +35,7 @@ class _Body(msgspec.Struct, rename="camel"):
     persistent: bool = False
     retries: int | None = None
     additional_info: msgspec.Raw = _NULL
-    request_uuid: Annotated[str | None, msgspec.Meta(max_length=64)] = msgspec.field(
-        default=None, name="requestUUID"
-    )
+    request_uuid: str | None = msgspec.field(default=None, name="requestUUID")
 
 
 class RpcRoutes:
