@@ -185,6 +185,19 @@ class Server:
         """Any other resource, decoded."""
         return self._call("GET", path, type_)
 
+    def call(self, method: str, path: str, type_: type[T], query: Any = (), body: Any = None) -> T:
+        """Any request whose answer is JSON; errors as those of `request`."""
+        return self._call(method, path, type_, query, body)
+
+    def request(self, method: str, path: str, query: Any = (), body: Any = None) -> bytes:
+        """Any request; raises NotFound, Conflict, or Refused with the status as its code."""
+        return self._request(method, path, query, body)
+
+    def be_patient(self, timeout_s: float) -> None:
+        """Wait so long for the next answer."""
+        self._connection.timeout = timeout_s
+        self._connection.sock.settimeout(timeout_s)
+
     def node(self) -> NodeView:
         """GET /api/node."""
         return self._call("GET", "/api/node", NodeView)
@@ -223,7 +236,9 @@ class Server:
         message = _message(response)
         if response.status == 404:
             raise NotFound(message)
-        raise Conflict(message) if response.status == 409 else Refused(message)
+        raise (
+            Conflict(message) if response.status == 409 else Refused(message, code=response.status)
+        )
 
     @contextlib.contextmanager
     def _answers(self) -> Iterator[None]:

@@ -4,13 +4,17 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from tbfast import config
+from tbfast.cli.exits import Unreachable
 from tbfast.errors import NotFound
 from tbfast.model.ranges import RangeQuery
+
+if TYPE_CHECKING:
+    from tbfast.cli.client import Server
 
 
 class DeviceView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -49,6 +53,18 @@ class Target(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
+
+
+@contextlib.contextmanager
+def running(directory: Path, why: str) -> Iterator["Server"]:
+    """The running server of a data directory; Unreachable when there is none."""
+    from tbfast.cli import client
+
+    server = client.connect(directory)
+    if server is None:
+        raise Unreachable(f"no server runs on {directory}; start it with 'tbfast serve': {why}")
+    with contextlib.closing(server):
+        yield server
 
 
 def add_target_flags(parser: argparse.ArgumentParser) -> None:
