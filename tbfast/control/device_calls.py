@@ -108,6 +108,14 @@ class DeviceCalls:
         except TimeoutError:
             return None
 
+    async def give_back(self, call: WaitingCall) -> None:
+        """Whoever fetched it is gone: the next one gets it, at once if somebody waits."""
+        if call.id in self._answers:
+            self._waiting[call.id] = call
+            self._waiting.move_to_end(call.id, last=False)
+            async with self._arrived:
+                self._arrived.notify()
+
     def answered(self, call_id: str, body: bytes) -> None:
         """The answer to a call, JSON text; NotFound when nobody waits for it any more."""
         answer = self._answers.get(call_id)

@@ -1,5 +1,6 @@
 """Calls of the server by devices, fetched and answered by whoever handles them (tbfast's own)."""
 
+import asyncio
 from typing import Final
 
 from starlette.requests import Request
@@ -36,7 +37,19 @@ class DeviceCallRoutes:
     async def fetch(self, request: Request) -> Response:
         """GET calls?timeout=ms: the call that has waited longest; 204 when none comes in time."""
         timeout_ms = params.integer(request, "timeout", _DEFAULT_TIMEOUT_MS)
-        call = await self._calls.fetch(min(timeout_ms, limits.HTTP_POLL_TIMEOUT_MAX_MS) / 1000)
+        timeout_s = min(timeout_ms, limits.HTTP_POLL_TIMEOUT_MAX_MS) / 1000
+        loop = asyncio.get_running_loop()
+        fetching = loop.create_task(self._calls.fetch(timeout_s))
+        leaving = loop.create_task(_left(request))
+        try:
+            await asyncio.wait({fetching, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            call = fetching.result() if fetching.done() else None
+            if call is not None and leaving.done():
+                await self._calls.give_back(call)
+                call = None
+        finally:
+            fetching.cancel()
+            leaving.cancel()
         return Response(status_code=204) if call is None else json_answer(call)
 
     async def answer(self, request: Request) -> Response:
@@ -50,3 +63,9 @@ class DeviceCallRoutes:
         except PeerError as error:
             raise bad_request(str(error)) from error
         return Response()
+
+
+async def _left(request: Request) -> None:
+    """Returns when whoever asked has gone: a call must not be handed to nobody."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
