@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the chosen action."""
-    with target.running(target.data_dir(args), "only a running server knows attributes") as server:
+    with target.running(args) as server:
         code: int = args.action(args, server)
     return code
 

@@ -48,8 +48,7 @@ def run(args: argparse.Namespace) -> int:
         wanted = list(dict.fromkeys(key for key in args.keys.split(",") if key))
         if not wanted:
             raise UsageError("--keys names no key")
-    directory = target.data_dir(args)
-    with target.running(directory, "only a running server deletes stored telemetry") as server:
+    with target.running(args) as server:
         device = server.find(args.device)
         asked = RangeQuery(
             keys=None if wanted is None else tuple(wanted),
