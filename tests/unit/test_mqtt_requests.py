@@ -369,7 +369,7 @@ def test_a_message_larger_than_the_client_takes() -> None:
     subscribe(host, "v2/a")
     host.notify(AttributesUpdated(b'{"a":"%b"}' % (b"x" * 100)), push=3)
     assert host.replies() == []
-    assert host.delivered == [(3, "dropped")]
+    assert host.delivered == [(3, "too_big")]
     host.notify(AttributesUpdated(b'{"a":1}'), push=4)
     assert replied(host) == [("v2/a", {"a": 1})]
 
