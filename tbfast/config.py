@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from tbfast import limits
 from tbfast.errors import LocalError
+from tbfast.model.rpc import Strategy
 
 ENV_PREFIX: Final = "TBFAST_"
 CONFIG_ENV: Final = "TBFAST_CONFIG"
@@ -310,6 +311,89 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = limits.MQTT_IDLE_TIMEOUT_MS
 
 
+class ActorsRpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How calls go to devices (MQTT spec 5.1)."""
+
+    max_retries: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100,
+            description="times that a persistent call is sent again which was not acknowledged",
+            extra={"alias": "ACTORS_RPC_MAX_RETRIES"},
+        ),
+    ] = 5
+    submit_strategy: Annotated[
+        Strategy,
+        Meta(
+            description="BURST sends all calls at once, the others the next one when the device "
+            "has acknowledged or answered the one before",
+            extra={"alias": "ACTORS_RPC_SUBMIT_STRATEGY_TYPE"},
+        ),
+    ] = "BURST"
+    response_timeout_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="ms to wait for the answer where the next call waits for it",
+            extra={"alias": "ACTORS_RPC_RESPONSE_TIMEOUT_MS"},
+        ),
+    ] = 30_000
+    close_session_on_rpc_delivery_timeout: Annotated[
+        bool,
+        Meta(
+            description="close the session of a device that does not acknowledge a persistent "
+            "call, and queue the call again, where it would fail",
+            extra={"alias": "ACTORS_RPC_CLOSE_SESSION_ON_RPC_DELIVERY_TIMEOUT"},
+        ),
+    ] = False
+
+
+class Actors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ThingsBoard keeps under this name."""
+
+    rpc: ActorsRpc = ActorsRpc()
+
+
+class ClientSideRpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Calls of the server by devices (MQTT spec 5.2)."""
+
+    timeout: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=3_600_000,
+            description="ms after which a device's call that nobody answers is answered with an "
+            "error",
+            extra={"alias": "CLIENT_SIDE_RPC_TIMEOUT"},
+        ),
+    ] = limits.CALL_TIMEOUT_MS
+
+
+class Rpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Calls in both directions."""
+
+    builtin: Annotated[
+        bool,
+        Meta(description="answer getCurrentTime ourselves; false = as ThingsBoard"),
+    ] = True
+    webhook_url: Annotated[
+        str,
+        Meta(
+            pattern="^(https?://[^/].*)?$",
+            description="http or https address that devices' calls are POSTed to and whose answer "
+            "they get; empty = none, they wait at /api/rpc/calls",
+        ),
+    ] = ""
+    webhook_timeout_ms: Annotated[
+        int, Meta(ge=100, le=600_000, description="ms to wait for the webhook's whole answer")
+    ] = 10_000
+    kept_ms: Annotated[
+        int,
+        Meta(ge=1_000, description="ms after which a finished persistent call is deleted"),
+    ] = limits.RPC_KEPT_MS
+
+
 class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a device counts as active (MQTT spec 8.5)."""
 
@@ -526,6 +610,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http = Http()
     json: Json = Json()
     sessions: Sessions = Sessions()
+    actors: Actors = Actors()
+    client_side_rpc: ClientSideRpc = ClientSideRpc()
+    rpc: Rpc = Rpc()
     ssl: Certificates = Certificates()
     rate_limits: RateLimits = RateLimits()
     state: State = State()

@@ -102,6 +102,17 @@ LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 OPERATIONS_PENDING: Final = 20_000  # per worker, not answered yet; more are refused
 RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are answered 503
 RPC_PENDING: Final = 100_000  # the same for the whole node
+RPC_PENDING_BYTES: Final = 67_108_864  # methods and parameters of those together
+RPC_CALL_BYTES: Final = 65_536  # method and parameters of one call; longer is answered 400
+RPC_ANSWER_BYTES: Final = 65_536  # of one kept; a longer one is not
+RPC_INFO_BYTES: Final = 4_096  # additionalInfo of one persistent call; more is answered 400
+RPC_KEPT_PER_DEVICE: Final = 256  # persistent calls; the oldest finished one makes room
+RPC_KEPT: Final = 20_000  # the same for the whole node
+RPC_KEPT_MS: Final = 604_800_000  # finished persistent calls are deleted after this time
+CALLS_OF_DEVICES: Final = 10_000  # that wait for the operator's handler; more are refused
+WEBHOOK_REQUESTS: Final = 16  # under way at once; further calls wait for their turn
+WEBHOOK_ANSWER_BYTES: Final = 65_536  # of one; a longer one is an error
+CALL_TIMEOUT_MS: Final = 60_000  # a device's call that nobody answers, as ThingsBoard
 
 # Rate limits of a tenant profile
 RATE_BUCKETS: Final = 4  # capacity:seconds pairs of one limit; more are refused

@@ -282,6 +282,11 @@ class Server:
         """Any other resource, decoded."""
         return self.call("GET", path, type_)
 
+    def be_patient(self, timeout_s: float) -> None:
+        """Wait so long for the next answer."""
+        self._connection.timeout = timeout_s
+        self._connection.sock.settimeout(timeout_s)
+
     def node(self) -> NodeView:
         """GET /api/node."""
         return self.call("GET", "/api/node", NodeView)
@@ -327,7 +332,7 @@ class Server:
             raise TbfastError(f"unexpected answer to {method} {path}: {error}") from error
 
     def request(self, method: str, path: str, query: Any = (), body: Any = None) -> bytes:
-        """One request; its answer."""
+        """One request; its answer.  NotFound, Conflict, or Refused with the status as its code."""
         with self._answers():
             return self._send(method, path, query, body).read()
 
@@ -344,7 +349,9 @@ class Server:
         message = _message(response)
         if response.status == 404:
             raise NotFound(message)
-        raise Conflict(message) if response.status == 409 else Refused(message)
+        raise (
+            Conflict(message) if response.status == 409 else Refused(message, code=response.status)
+        )
 
     @contextlib.contextmanager
     def _answers(self) -> Iterator[None]:

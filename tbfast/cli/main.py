@@ -27,6 +27,8 @@ COMMANDS: Final = (
     Command("serve", "run the server", "tbfast.cli.serve"),
     Command("demo", "run the server with a simulated fleet", "tbfast.cli.demo"),
     Command("device", "add, list, show and remove devices", "tbfast.cli.device"),
+    Command("attr", "get, set and delete attributes of a device", "tbfast.cli.attr"),
+    Command("rpc", "call methods of a device", "tbfast.cli.rpc"),
     Command("profile", "list, show, create and delete device profiles", "tbfast.cli.profile"),
     Command("user", "users of the management API, their passwords and API keys", "tbfast.cli.user"),
     Command("rates", "show and set rate limits", "tbfast.cli.rates"),

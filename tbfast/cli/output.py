@@ -55,6 +55,15 @@ def bar(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
+def value_of(text: str) -> msgspec.Raw:
+    """A value of the command line: JSON as it is, anything else as text."""
+    try:
+        msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, RecursionError):
+        return msgspec.Raw(msgspec.json.encode(text))
+    return msgspec.Raw(text.encode())
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Rows under a heading; without a terminal just the rows, separated by tabs."""
     if not sys.stdout.isatty():

@@ -24,6 +24,7 @@ from tbfast.control.attributes import AttributeService
 from tbfast.control.backups import Backups, remove_snapshot
 from tbfast.control.claims import Claims
 from tbfast.control.deletes import DeleteService
+from tbfast.control.device_calls import DeviceCalls
 from tbfast.control.disk import DiskWatch
 from tbfast.control.former import FormerJournals
 from tbfast.control.links import LinkServer
@@ -40,6 +41,7 @@ from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
 from tbfast.control.tail import Cursor, TailService
+from tbfast.control.webhook import Webhook
 from tbfast.control.writer import TelemetryWriter
 from tbfast.control.ws.protocol import SETTINGS
 from tbfast.control.ws.watches import Watches
@@ -183,6 +185,7 @@ class _Controller:
         state = loop.create_task(self._activity.run())
         state.add_done_callback(self._task_ended)
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
+        old_calls = loop.create_task(self._rpc.sweep())
         tidying = loop.create_task(self._registry.relations.sweep())
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
@@ -216,6 +219,8 @@ class _Controller:
         await self._activity.finish()
         sweeping.cancel()
         tidying.cancel()
+        old_calls.cancel()
+        await self._rpc.close()
         await self._deletes.close()
         watching.cancel()
         await asyncio.wait([watching])  # not in the middle of a drop
@@ -260,7 +265,17 @@ class _Controller:
         sessions = Sessions()
         self._attribute_store = AttributeStore(self._layout.attributes)
         self._attributes = AttributeService(self._attribute_store, sessions, wall_clock_ms)
-        self._rpc = RpcService(sessions)
+        self._rpc = RpcService(
+            sessions,
+            self._registry,
+            self._config.actors.rpc,
+            wall_clock_ms,
+            kept_ms=self._config.rpc.kept_ms,
+        )
+        await self._rpc.restore()
+        self._device_calls = DeviceCalls(
+            self._registry, self._webhook(), timeout_ms=self._config.client_side_rpc.timeout
+        )
         self._tail = TailService(
             self._slot,
             head_bytes=settings.head_bytes,
@@ -278,6 +293,7 @@ class _Controller:
         operations = DeviceOperations(
             self._attributes,
             self._rpc,
+            self._device_calls,
             sessions,
             self._claims,
             Provisioning(self._registry, self._attributes),
@@ -343,12 +359,19 @@ class _Controller:
         operations.on_asked = self._activity.touched
         self._registry.subscribe(self._activity.registry_changed)
         self._registry.subscribe(self._claims.registry_changed)
+        self._registry.subscribe(self._rpc.registry_changed)
         self._watches = Watches()
         self._tail.listen(self._watches)
         self._attributes.subscribe(self._watches.attributes_changed)
         self._deletes.subscribe(self._watches.deleted)
         self._registry.subscribe(self._deletes.registry_changed)
         self._registry.subscribe(self._attributes.registry_changed)
+
+    def _webhook(self) -> Webhook | None:
+        settings = self._config.rpc
+        if not settings.webhook_url:
+            return None
+        return Webhook(settings.webhook_url, timeout_ms=settings.webhook_timeout_ms)
 
     def _open_writer(self) -> TelemetryWriter:
         return TelemetryWriter(
@@ -393,6 +416,7 @@ class _Controller:
             writer=self._writer,
             attributes=self._attributes,
             rpc=self._rpc,
+            device_calls=self._device_calls,
             live=self._tail,
             node=_Status(self._config, self._run, self._metrics),
             deletes=self._deletes,

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
+from tbfast.control.device_calls import DeviceCalls
 from tbfast.control.provisioning import Provisioning
 from tbfast.control.rpc import RpcService
 from tbfast.control.sessions import Sessions
@@ -26,8 +26,6 @@ from tbfast.model.operations import (
     Told,
 )
 
-CALL_TIMEOUT_S: Final = 60.0  # transport.client_side_rpc.timeout of ThingsBoard
-
 
 class DeviceOperations:
     """All methods belong to one event loop; cancelling one gives its waiting up."""
@@ -36,6 +34,7 @@ class DeviceOperations:
         self,
         attributes: AttributeService,
         rpc: RpcService,
+        calls: DeviceCalls,
         sessions: Sessions,
         claims: Claims,
         provisioning: Provisioning,
@@ -43,6 +42,7 @@ class DeviceOperations:
     ) -> None:
         self._attributes = attributes
         self._rpc = rpc
+        self._calls = calls
         self._sessions = sessions
         self._claims = claims
         self._provisioning = provisioning
@@ -57,11 +57,9 @@ class DeviceOperations:
                 case ReadAttributes():
                     return self._attributes.for_device(device, operation)
                 case CallServer():
-                    # Nobody can be asked yet: as ThingsBoard's default rule chain.
-                    await asyncio.sleep(CALL_TIMEOUT_S)
-                    return Refusal("timeout", "timeout")
+                    return await self._calls.call(device, operation)
                 case AnswerRpc(request, body):
-                    self._rpc.answered(device, request, body)
+                    await self._rpc.answered(device, request, body)
                     return Done()
                 case Claim():
                     await self._claims.told(device, operation)

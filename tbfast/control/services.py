@@ -9,6 +9,7 @@ import msgspec
 from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
+from tbfast.control.device_calls import DeviceCalls
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
 from tbfast.control.ws.watches import Watches
@@ -132,6 +133,7 @@ class Services:
     writer: SeriesWriter
     attributes: AttributeService
     rpc: RpcService
+    device_calls: DeviceCalls
     live: LiveFeed
     node: NodeStatus
     deletes: SeriesDeletes

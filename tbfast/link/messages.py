@@ -133,6 +133,14 @@ class TakenOver(msgspec.Struct, array_like=True, tag=11, frozen=True):
     generation: int
 
 
+class Unresponsive(msgspec.Struct, array_like=True, tag=29, frozen=True):
+    """The device does not acknowledge what it is sent: close this session."""
+
+    device: int
+    slot: int
+    generation: int
+
+
 class WhereNow(msgspec.Struct, array_like=True, tag=12, frozen=True):
     """Up to which position is everything acknowledged?"""
 
@@ -216,6 +224,7 @@ Message = (
     | SessionOpened
     | SessionClosed
     | TakenOver
+    | Unresponsive
     | WhereNow
     | Position
     | Ask

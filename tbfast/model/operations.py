@@ -25,11 +25,15 @@ class ReadAttributes(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
 
 class CallServer(msgspec.Struct, array_like=True, frozen=True, tag=2):
-    """A device calls a method of the server (MQTT spec 5.2).  Answered by Reply."""
+    """A device calls a method of the server (MQTT spec 5.2).  Answered by Reply.
+
+    `id`: the device's own number of the call, 0 where the protocol has none.
+    """
 
     again: ClassVar[bool] = False
     method: str
     params: bytes = b"null"
+    id: int = 0
 
 
 class AnswerRpc(msgspec.Struct, array_like=True, frozen=True, tag=3):
@@ -189,4 +193,4 @@ class Told(msgspec.Struct, array_like=True, frozen=True, tag=5):
 
 Result = Attributes | Reply | Done | Refusal | Told | Provisioned
 
-Delivery = Literal["sent", "acknowledged", "timeout", "dropped"]
+Delivery = Literal["sent", "acknowledged", "timeout", "dropped", "too_big"]

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from typing import Protocol
 
+from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
@@ -47,7 +48,8 @@ log = get_logger("tbfast.mqtt")
 SWEEP_INTERVAL_S = 0.25
 NOBODY = 0  # no device has this number; of clients that ask to be registered
 REPLY_S = 10.0  # longest wait for an answer of the controller
-CALL_S = 65.0  # the same for a call of the server, which the controller gives up after 60 s
+_TAKEN_OVER = "a newer session took over"
+CALL_MARGIN_S = 5.0  # a call of the server is waited for longer than by the controller
 
 
 class Directory(Protocol):
@@ -103,6 +105,7 @@ class MqttPort:
         settings: Settings,
         *,
         operations: Operations,
+        call_timeout_ms: int = limits.CALL_TIMEOUT_MS,
         max_connections: int = 1 << 20,
         strangers: Strangers | None = None,
         blocks: AddressBlocks | None = None,
@@ -116,6 +119,7 @@ class MqttPort:
         self._directory = directory
         self._settings = settings
         self._operations = operations
+        self._call_s = call_timeout_ms / 1000 + CALL_MARGIN_S
         self._asked: dict[int, set[int]] = {}  # slot -> its requests that wait for an answer
         self._engines: dict[int, MqttSession] = {}
         self._live: dict[int, _Live] = {}  # by device number
@@ -454,7 +458,7 @@ class MqttPort:
             NOBODY if who is None else who.device,
             effect.operation,
             done,
-            timeout_s=CALL_S if calls else REPLY_S,
+            timeout_s=self._call_s if calls else REPLY_S,
         )
         waits.add(request)
 
@@ -495,7 +499,7 @@ class MqttPort:
         self._live[who.device] = live
         self._metrics.put(words.SESSIONS_MQTT, len(self._live))
         if older is not None:
-            self._shut(older.slot, ReasonCode.SESSION_TAKEN_OVER, "a newer session took over")
+            self._shut(older.slot, ReasonCode.SESSION_TAKEN_OVER, _TAKEN_OVER)
         self._directory.session_opened(live.device, slot, live.generation, live.at_ms)
 
     def _forget_session(self, engine: MqttSession) -> None:
@@ -541,9 +545,19 @@ class MqttPort:
 
     def taken_over(self, device: int, slot: int, generation: int) -> None:
         """A newer session of the device is open on another worker."""
+        self._shut_same(device, slot, generation, ReasonCode.SESSION_TAKEN_OVER, _TAKEN_OVER)
+
+    def unresponsive(self, device: int, slot: int, generation: int) -> None:
+        """The device does not acknowledge calls (MQTT spec 5.1)."""
+        why = "a call was not acknowledged"
+        self._shut_same(device, slot, generation, ReasonCode.ADMINISTRATIVE_ACTION, why)
+
+    def _shut_same(
+        self, device: int, slot: int, generation: int, code: ReasonCode, reason: str
+    ) -> None:
         live = self._live.get(device)
         if live is not None and (live.slot, live.generation) == (slot, generation):
-            self._shut(slot, ReasonCode.SESSION_TAKEN_OVER, "a newer session took over")
+            self._shut(slot, code, reason)
 
     def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None:
         """What the registry holds under these credentials now; None = they let nobody in."""

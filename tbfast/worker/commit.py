@@ -334,7 +334,9 @@ class Committer:
     @property
     def accepted(self) -> Position:
         """Position of the newest row taken in, committed or not; a refused group leaves a hole."""
-        return Position(self._journal.epoch, self._seq + (self._ingest.rows_bytes > 0))
+        seq = self._seq + (self._ingest.rows_bytes > 0)
+        # Before the first row of an epoch: no block of it will ever come to be waited for.
+        return Position(self._journal.epoch, seq) if seq else self._journal.written
 
     @property
     def inflight_bytes(self) -> int:

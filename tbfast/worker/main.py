@@ -147,7 +147,7 @@ class Worker:
             rates=self._rates,
         )
         feed = BlockFeed(loop, journal)
-        operations = Operations(loop, lambda: committer.accepted)
+        operations = Operations(loop, lambda: committer.accepted, builtin=config.rpc.builtin)
         directory = Directory(loop, self._number, journal, feed, operations)
         mqtt_connections, http_connections = _connection_limits()
         port = MqttPort(
@@ -157,6 +157,7 @@ class Worker:
             directory,
             _session_settings(config),
             operations=operations,
+            call_timeout_ms=config.client_side_rpc.timeout,
             max_connections=mqtt_connections,
             blocks=_address_blocks(config),
             proxied=config.mqtt.proxy_enabled,

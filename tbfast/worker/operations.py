@@ -64,14 +64,23 @@ class _Asked:
 class Operations:
     """One worker's end of the operations; all calls on the loop's thread.
 
-    position: of the newest row that was accepted, committed or not.
+    position: of the newest row that was accepted, committed or not.  builtin: whether the node
+    answers calls itself that it can.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, position: Callable[[], Position]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        position: Callable[[], Position],
+        *,
+        builtin: bool = True,
+    ) -> None:
         self._loop = loop
         self._position = position
+        self._builtin = builtin
         self._channel: Channel | None = None
         self._asked: dict[int, _Asked] = {}  # bounded: OPERATIONS_PENDING
+        self._unheard: dict[int, msg.Listen] = {}  # OPERATIONS_PENDING; by device
         self._request = 0
         self.sessions: Sessions | None = None
 
@@ -89,7 +98,7 @@ class Operations:
         """
         self._request += 1
         request = self._request
-        if isinstance(operation, CallServer):
+        if self._builtin and isinstance(operation, CallServer):
             reply = built_in(operation, time.time_ns() // 1_000_000)
             if reply is not None:
                 self._loop.call_soon(done, reply)
@@ -114,9 +123,15 @@ class Operations:
     def listen(
         self, device: int, slot: int, generation: int, attributes: bool, rpc: bool, pending: bool
     ) -> None:
-        """What a session is subscribed to; Hello repeats it after the link was down."""
+        """What a session is subscribed to.
+
+        Hello repeats it after the link was down, but for the wish to get open calls again.
+        """
+        message = msg.Listen(device, slot, generation, attributes, rpc, pending)
         if self._channel is not None:
-            self._channel.send(msg.Listen(device, slot, generation, attributes, rpc, pending))
+            self._channel.send(message)
+        elif pending and len(self._unheard) < limits.OPERATIONS_PENDING:
+            self._unheard[device] = message
 
     def delivered(self, push: int, state: Delivery) -> None:
         """What became of a push."""
@@ -136,6 +151,9 @@ class Operations:
     def linked(self, channel: Channel) -> None:
         """The controller is there and knows the sessions."""
         self._channel = channel
+        for message in self._unheard.values():
+            channel.send(message)
+        self._unheard.clear()
         for request, asked in self._asked.items():
             self._send(request, asked)
 

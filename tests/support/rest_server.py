@@ -10,10 +10,11 @@ from typing import NoReturn
 import msgspec
 import uvicorn
 
-from tbfast.config import Admin
+from tbfast.config import ActorsRpc, Admin
 from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
+from tbfast.control.device_calls import DeviceCalls
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
 from tbfast.control.rest.front import build_front
@@ -235,7 +236,8 @@ class RunningApp:
             registry=self.registry,
             series=self.series,
             attributes=self.attributes,
-            rpc=RpcService(sessions),
+            rpc=RpcService(sessions, self.registry, ActorsRpc(), wall_clock_ms),
+            device_calls=DeviceCalls(self.registry, None, timeout_ms=60_000),
             live=self.feed,
             node=FixedNode(),
             deletes=self.series,

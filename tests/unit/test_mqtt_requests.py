@@ -172,7 +172,7 @@ def test_a_device_calls_the_server() -> None:
     host.write(publish(RPC_REQUEST + "4", b"{method:go,params:{x:1}}"))
     host.replies()
     (asked,) = host.operations
-    assert asked.operation == CallServer("go", b'{"x":1}')
+    assert asked.operation == CallServer("go", b'{"x":1}', 4)
     host.answer(Reply(b'"ok"'))
     assert replied(host) == [(RPC_RESPONSE + "4", "ok")]
 
@@ -328,7 +328,7 @@ def test_qos_0_is_delivered_when_it_is_written() -> None:
     host.notify(RpcRequest(1, "m"), push=8)
     (packet,) = host.replies()
     assert packet.qos == 0
-    assert host.delivered == [(8, "sent")]
+    assert host.delivered == [(8, "acknowledged")]
 
 
 def test_nobody_listens() -> None:
@@ -392,7 +392,7 @@ def test_a_message_larger_than_the_client_takes() -> None:
     subscribe(host, "v2/a")
     host.notify(AttributesUpdated(b'{"a":"%b"}' % (b"x" * 100)), push=3)
     assert host.replies() == []
-    assert host.delivered == [(3, "dropped")]
+    assert host.delivered == [(3, "too_big")]
     host.notify(AttributesUpdated(b'{"a":1}'), push=4)
     assert replied(host) == [("v2/a", {"a": 1})]
 

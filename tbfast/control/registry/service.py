@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tbfast import limits
+from tbfast.control.registry.calls import Calls
 from tbfast.control.registry.customers import Customers
 from tbfast.control.registry.devices import Devices
 from tbfast.control.registry.listing import DevicePage, DeviceQuery, device_page
@@ -44,6 +45,7 @@ class Registry(Devices):
         self.relations = Relations(store, self.references)
         self.resources = Resources(store, now_ms)
         self.tenant_profiles = TenantProfiles(store)
+        self.calls = Calls(store)
 
     @classmethod
     async def open(cls, path: Path) -> "Registry":

@@ -15,12 +15,14 @@ from tbfast.control.rest.callers import Gate, OwnersGate
 from tbfast.control.rest.claims import ClaimRoutes
 from tbfast.control.rest.connectivity import ConnectivityRoutes
 from tbfast.control.rest.customers import CustomerRoutes
+from tbfast.control.rest.device_calls import DeviceCallRoutes
 from tbfast.control.rest.device_lists import DeviceLists
 from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.openapi import OpenApiRoutes
+from tbfast.control.rest.persistent_rpc import PersistentRpcRoutes
 from tbfast.control.rest.profiles import ProfileRoutes
 from tbfast.control.rest.queries import QueryRoutes
 from tbfast.control.rest.relations import RelationRoutes
@@ -75,6 +77,8 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *AttributeRoutes(services.registry, services.attributes).endpoints(),
         *ClaimRoutes(services.registry, services.claims).endpoints(),
         *RpcRoutes(services.registry, services.rpc).endpoints(),
+        *PersistentRpcRoutes(services.registry, services.rpc).endpoints(),
+        *DeviceCallRoutes(services.device_calls).endpoints(),
         *SeriesDeleteRoutes(services.registry, services.deletes).endpoints(),
         *NodeRoutes(services.registry, services.live, services.node).endpoints(),
         *UpkeepRoutes(services.upkeep).endpoints(),

@@ -77,12 +77,12 @@ class Downlink:
     # --- messages ----------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes, now: int, push: int = 0) -> None:
-        """Sends a message, or queues it; a full queue drops it."""
+        """Sends a message, or queues it; a full queue drops it.  QoS 0 has arrived when written."""
         qos = max((q for f, q in self.filters.items() if matches(f, topic)), default=1)
         if qos == 0:
             self._advance_id()
             sent = self._send(Publish(topic=topic, payload=payload, qos=0))
-            self._tell(push, "sent" if sent else "dropped")
+            self._tell(push, "acknowledged" if sent else "too_big")
         elif len(self._unacked) < self._window:
             self._publish_acked(topic, payload, now, push)
         elif (
@@ -127,7 +127,7 @@ class Downlink:
             self._unacked[packet_id] = (push, now + self._ack_timeout_ms)
             self._tell(push, "sent")
         else:
-            self._tell(push, "dropped")
+            self._tell(push, "too_big")
 
     def _drain(self, now: int) -> None:
         while self._queue and len(self._unacked) < self._window:

@@ -181,6 +181,8 @@ class Requests(ABC):
         if not self._may_ask(packet, now):
             return
         self._acknowledge(packet)
+        if isinstance(operation, CallServer):
+            operation = msgspec.structs.replace(operation, id=request)
         if wants and request < 0:
             return  # as ThingsBoard: no reply
         self._ask(Ask(operation, to))
