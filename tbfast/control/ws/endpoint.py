@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tbfast import limits
 from tbfast.control.rest.callers import Gate
+from tbfast.control.rest.router import WebSocketHandler
 from tbfast.control.services import Services
 from tbfast.control.ws.session import NO_POLICY, Session
 from tbfast.control.ws.watches import Watches
@@ -23,9 +23,9 @@ class WebSocketRoutes:
         self._gate = gate
         self._open = 0
 
-    def routes(self) -> list[WebSocketRoute]:
-        """Paths below /api/ws."""
-        return [WebSocketRoute(path, self.serve) for path in PATHS]
+    def handlers(self) -> dict[str, WebSocketHandler]:
+        """By path."""
+        return dict.fromkeys(PATHS, self.serve)
 
     async def serve(self, websocket: WebSocket) -> None:
         """One connection."""
