@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -108,29 +108,43 @@ def checkpoint(db: Rdict, path: Path, to: Path) -> None:
         Checkpoint(db).create_checkpoint(str(to))
 
 
-@contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> contextlib.AbstractContextManager[None]:
     """Turn what RocksDB and the file system raise into StoreError or one of its kinds."""
-    try:
-        yield
-    except TbfastError:
-        raise
-    except OSError as error:
+    return _Translation(path)
+
+
+class _Translation(contextlib.AbstractContextManager[None]):
+    """A class: a generator would cost more than the reads that are done in it."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, TbfastError):
+            raise _translated(error, self._path) from error
+
+
+def _translated(error: Exception, path: Path) -> TbfastError:
+    if isinstance(error, OSError):
         kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
-        raise kind(f"cannot use the store at {path}: {error.strerror}") from error
-    except Exception as error:  # rocksdict raises plain Exception for every RocksDB status
-        text = str(error)
-        if "/LOCK: " in text:
-            raise StoreBusy(f"another process has the store at {path} open") from error
-        if "No space left" in text:
-            raise StoreFull(
-                f"no space left for the store at {path}; free space and writing resumes by itself"
-            ) from error
-        if "Write stall" in text:
-            raise StoreStall(f"the store at {path} asks writers to wait") from error
-        if text.startswith("Corruption") or "No such file" in text:
-            raise StoreError(f"the store at {path} is damaged ({text}); {RECOVER}") from error
-        raise StoreError(f"the store at {path} failed: {text}") from error
+        return kind(f"cannot use the store at {path}: {error.strerror}")
+    text = str(error)  # rocksdict raises plain Exception for every RocksDB status
+    if "/LOCK: " in text:
+        return StoreBusy(f"another process has the store at {path} open")
+    if "No space left" in text:
+        return StoreFull(
+            f"no space left for the store at {path}; free space and writing resumes by itself"
+        )
+    if "Write stall" in text:
+        return StoreStall(f"the store at {path} asks writers to wait")
+    if text.startswith("Corruption") or "No such file" in text:
+        return StoreError(f"the store at {path} is damaged ({text}); {RECOVER}")
+    return StoreError(f"the store at {path} failed: {text}")
 
 
 def _create_directory(path: Path) -> None:

@@ -1,6 +1,7 @@
 """LwM2M object models, tenant, system and rule chain over REST (REST spec 12, 13.3)."""
 
 import base64
+import json
 import uuid
 from pathlib import Path
 
@@ -114,3 +115,49 @@ def test_tenant_system_and_rule_chain(api: Api) -> None:
         status, code, message = api.error("POST", path, {})
         assert (status, code) == (501, 2)
         assert "cannot be edited" in message
+
+
+def form(*parts: tuple[str, bytes]) -> tuple[bytes, str]:
+    """A multipart body and its content type; parts: what stands after "form-data; ", content."""
+    body = b"".join(
+        b"--xx\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (head.encode(), content)
+        for head, content in parts
+    )
+    return body + b"--xx--\r\n", "multipart/form-data; boundary=xx"
+
+
+def test_an_uploaded_form(api: Api) -> None:
+    body, kind = form(
+        ('name="title"', b"Device"),
+        ('name="resourceType"', b"LWM2M_MODEL"),
+        ('name="file"; filename="3.xml"', DEVICE),
+    )
+    response, text = api.raw("POST", "/api/resource/upload", body, **{"Content-Type": kind})
+    assert response.status == 200, text
+    made = json.loads(text)
+    assert (made["resourceKey"], made["title"], made["fileName"]) == ("3_1.2", "Device", "3.xml")
+    assert api.raw("GET", f"/api/resource/{made['id']['id']}/download")[1] == DEVICE
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        form(('name="title"', b"Device")),
+        form(('name="file"; filename="3.xml"', DEVICE)),
+        form(('name="title"', b"x"), ('name="file"', DEVICE)),
+        form(('name="title"', b"x"), ('name="file"; filename="3.xml"', b"no XML")),
+        form(('name="title"', b"x" * 5000), ('name="file"; filename="3.xml"', DEVICE)),
+        form(*[('name="file"; filename="3.xml"', DEVICE)] * 2),
+        form(*[('name="f"', b"")] * 17),
+        form(("nothing", b"")),
+        (b"{}", "application/json"),
+        (b"{}", "multipart/form-data"),
+        (b"no form", "multipart/form-data; boundary=xx"),
+        (form(('name="title"', b"x"))[0], "multipart/form-data; boundary=xx; charset=hex"),
+        (b"\r\n--x" * 100_000, "multipart/form-data; boundary=xx"),
+    ],
+)
+def test_forms_that_are_refused(api: Api, body: bytes, kind: str) -> None:
+    response, text = api.raw("POST", "/api/resource/upload", body, **{"Content-Type": kind})
+    assert (response.status, json.loads(text)["errorCode"]) == (400, 31)
+    assert api.done("GET", "/api/resource", pageSize=1, page=0)["totalElements"] == 0

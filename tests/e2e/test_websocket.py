@@ -126,6 +126,8 @@ def test_some_keys_and_unsubscribing(
     answers = {a["subscriptionId"]: a["data"] for a in (client.receive(), client.receive())}
     assert answers == {1: {"a": [[1, "1"]]}, 2: {"c": [[1, "3"]]}}
     client.send(tsSubCmds=[{"cmdId": 1, "unsubscribe": True, **device}])
+    client.send(tsSubCmds=[{"cmdId": 8, "keys": "never", **device}])  # a command later
+    assert client.receive()["subscriptionId"] == 8
     wire.publish('{"ts":2,"values":{"a":1,"c":4}}')
     assert client.receive()["subscriptionId"] == 2
     client.send(tsSubCmds=[{"cmdId": 0, "unsubscribe": True, "entityId": ""}])

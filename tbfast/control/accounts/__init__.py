@@ -208,9 +208,9 @@ class Accounts:
 
     # Requests
 
-    async def by_token(self, token: str) -> Visitor:
-        """Whose access token this is; Denied."""
-        return await self._visitor(token, refresh=False)
+    async def by_token(self, token: str, *, of_any_age: bool = False) -> Visitor:
+        """Whose access token this is; Denied. of_any_age: expiry does not matter."""
+        return await self._visitor(token, refresh=False, of_any_age=of_any_age)
 
     async def by_api_key(self, value: str) -> Visitor:
         """Whose API key this is; Denied."""
@@ -325,9 +325,9 @@ class Accounts:
         for name in names:
             self._failures.give_back(name)
 
-    async def _visitor(self, token: str, *, refresh: bool) -> Visitor:
+    async def _visitor(self, token: str, *, refresh: bool, of_any_age: bool = False) -> Visitor:
         try:
-            claims = self._signer.claims(token, self._now_ms() // 1000)
+            claims = self._signer.claims(token, 0 if of_any_age else self._now_ms() // 1000)
         except BadToken as error:
             raise TokenExpired("Token has expired") from error
         (scope,) = claims.scopes

@@ -2,14 +2,13 @@
 
 import hashlib
 import secrets
-import uuid
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from tbfast import limits
-from tbfast.control.rules import InvalidEntity, checked
+from tbfast.control.rules import InvalidEntity, checked, new_id
 from tbfast.errors import NotFound
 from tbfast.model.account import API_KEY_INDEX, ApiKey
 from tbfast.store.registry import Entity, RegistryStore, Write
@@ -42,7 +41,7 @@ class ApiKeys:
             raise InvalidEntity(f"There are at most {limits.API_KEYS} API keys")
         value = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
         key = ApiKey(
-            id=str(uuid.uuid1()),
+            id=new_id(),
             user_id=user_id,
             description=checked("API key description", description),
             digest=_digest(value),

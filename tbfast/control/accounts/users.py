@@ -1,7 +1,6 @@
 """The accounts as entities of the registry: REST spec 13.2."""
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from tbfast.control.rules import (
     checked,
     checked_info,
     encodable,
+    new_id,
 )
 from tbfast.errors import Conflict, NotFound
 from tbfast.model.account import EMAIL_INDEX, Authority, User
@@ -66,7 +66,7 @@ class Users:
             raise InvalidEntity("A customer's user, and nobody else, should have a customer!")
         await self._check_customer(customer_id)
         user = User(
-            id=str(uuid.uuid1()),
+            id=new_id(),
             email=_checked_email(email),
             authority=authority,
             customer_id=customer_id,

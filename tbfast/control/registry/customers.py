@@ -1,6 +1,5 @@
 """Customers in the registry (REST spec 13.1)."""
 
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from tbfast.control.rules import (
     checked,
     checked_info,
     encodable,
+    new_id,
 )
 from tbfast.errors import Conflict, NotFound
 from tbfast.model.customer import CUSTOMER_TITLE_INDEX, PUBLIC_TITLE, Customer
@@ -71,7 +71,7 @@ class Customers:
     ) -> Customer:
         """Create a customer, or overwrite the one with this id and, unless None, this version."""
         if customer_id is None:
-            present = Customer(id=str(uuid.uuid1()), title="", created_ms=self._now_ms(), version=0)
+            present = Customer(id=new_id(), title="", created_ms=self._now_ms(), version=0)
             return await self._commit(_drawn(draft, present), expected=0)
         entity, present = await self._stored(customer_id)
         check_version(version, present.version)

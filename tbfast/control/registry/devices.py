@@ -6,7 +6,6 @@ at (profile, customer, packages): who points at something is known without readi
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -28,6 +27,7 @@ from tbfast.control.rules import (
     checked_json,
     checked_label,
     encodable,
+    new_id,
 )
 from tbfast.errors import Conflict, LocalError, NotFound
 from tbfast.model.device import (
@@ -171,12 +171,12 @@ class Devices:
         """Create a device with these credentials, else with a random access token."""
         secret = secret or CredentialsDraft("ACCESS_TOKEN", self._new_token())
         profile = await self.profiles.for_device(draft.profile_id, draft.type)
-        now, device_id = self._now_ms(), str(uuid.uuid1())
+        now, device_id = self._now_ms(), new_id()
         blank = Device(id=device_id, name="", profile_id=profile.id, created_ms=now, version=0)
         device = _drawn(draft, blank, profile)
         made = secrets.replaced(
             Credentials(
-                id=str(uuid.uuid1()),
+                id=new_id(),
                 device_id=device_id,
                 created_ms=now,
                 credentials_id="",
@@ -279,8 +279,8 @@ class Devices:
                 raise NotFound(f"Device profile with id [{device.profile_id}] is not found")
             await self._package_fits(device.firmware_id, "FIRMWARE", device.profile_id)
             await self._package_fits(device.software_id, "SOFTWARE", device.profile_id)
-            await self._commit(record, [id for id in points_at if id], expected, change)
-        return await self.record(device.id)
+            number = await self._commit(record, [id for id in points_at if id], expected, change)
+        return self._named(record, number)
 
     async def _package_fits(
         self, package_id: str | None, type: PackageType, profile_id: str
@@ -293,12 +293,13 @@ class Devices:
 
     async def _commit(
         self, record: DeviceRecord, points_at: Iterable[str], expected: int, change: ChangeKind
-    ) -> None:
+    ) -> int:
+        """Number of the device, once it is on disk."""
         device_id = record.device.id
         name_key = NAME_INDEX + record.device.name
         credentials_key = CREDENTIALS_INDEX + record.credentials.credentials_id
         try:
-            await self.store.commit(
+            saved = await self.store.commit(
                 Write(
                     kind="device",
                     id=device_id,
@@ -312,6 +313,7 @@ class Devices:
                     change=change,
                 )
             )
+            return saved.number
         except Conflict as error:
             for key, message in (
                 (name_key, "Device with such name already exists!"),
@@ -335,10 +337,12 @@ class Devices:
         return entity, self._record(entity)
 
     def _record(self, entity: Entity) -> DeviceRecord:
-        record = _decoder.decode(entity.value)
+        return self._named(_decoder.decode(entity.value), entity.number)
+
+    def _named(self, record: DeviceRecord, number: int) -> DeviceRecord:
         device = msgspec.structs.replace(
             record.device,
-            number=entity.number,
+            number=number,
             # None: both were deleted since the entity was read.
             type=self.profiles.name_of(record.device.profile_id) or record.device.type,
         )

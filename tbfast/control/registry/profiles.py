@@ -5,7 +5,6 @@ nobody has chosen another, the one called "default". Devices name profiles by id
 new name or new settings are one write.
 """
 
-import uuid
 from collections.abc import Callable
 from typing import Final
 
@@ -15,7 +14,14 @@ from tbfast import limits
 from tbfast.control.registry.packages import PackageCheck
 from tbfast.control.registry.profile_rules import ProfileDraft, drawn
 from tbfast.control.registry.references import References
-from tbfast.control.rules import InvalidEntity, UniqueConflict, check_version, checked, encodable
+from tbfast.control.rules import (
+    InvalidEntity,
+    UniqueConflict,
+    check_version,
+    checked,
+    encodable,
+    new_id,
+)
 from tbfast.errors import Conflict, NotFound
 from tbfast.model.device import DEFAULT_PROFILE_NAME, DEVICE_OF_INDEX
 from tbfast.model.profile import PROFILE_NAME_INDEX, PROVISION_KEY_INDEX, DeviceProfile
@@ -184,7 +190,7 @@ class Profiles:
             return made
 
     async def _create(self, draft: ProfileDraft) -> DeviceProfile:
-        blank = DeviceProfile(id=str(uuid.uuid1()), name="", created_ms=self._now_ms(), version=0)
+        blank = DeviceProfile(id=new_id(), name="", created_ms=self._now_ms(), version=0)
         return await self._commit(drawn(draft, blank), expected=0)
 
     async def _update(

@@ -1,13 +1,12 @@
 """LwM2M object definitions in the registry (REST spec 12)."""
 
-import uuid
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
 from tbfast import limits
 from tbfast.codec.ddf import parse_ddf
-from tbfast.control.rules import InvalidEntity, checked
+from tbfast.control.rules import InvalidEntity, checked, new_id
 from tbfast.errors import Conflict, NotFound, PeerError
 from tbfast.model.resource import RESOURCE_KEY_INDEX, Resource
 from tbfast.store.registry import RegistryStore, Write
@@ -40,7 +39,7 @@ class Resources:
         if present is None and await self._store.count("resource") >= limits.REGISTRY_RESOURCES:
             raise InvalidEntity(f"there are {limits.REGISTRY_RESOURCES} resources already")
         made = Resource(
-            id=present.id if present else str(uuid.uuid1()),
+            id=present.id if present else new_id(),
             title=title,
             key=model.key,
             file_name=file_name,

@@ -5,8 +5,6 @@ whoever connects is trusted, and through the workers behind a login (`front`). A
 is not here is answered with the error envelope of REST spec 1.3.
 """
 
-from starlette.applications import Starlette
-
 from tbfast.control.queries import EntityQueries
 from tbfast.control.rest.api_keys import ApiKeyRoutes
 from tbfast.control.rest.attributes import AttributeRoutes
@@ -27,6 +25,7 @@ from tbfast.control.rest.profiles import ProfileRoutes
 from tbfast.control.rest.queries import QueryRoutes
 from tbfast.control.rest.relations import RelationRoutes
 from tbfast.control.rest.resources import ResourceRoutes
+from tbfast.control.rest.router import Router
 from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.system import SystemRoutes
@@ -38,19 +37,17 @@ from tbfast.control.services import Services
 from tbfast.control.ws.endpoint import WebSocketRoutes
 
 
-def build_app(services: Services, gate: Gate | None = None) -> Starlette:
+def build_app(services: Services, gate: Gate | None = None) -> Router:
     """The ASGI application; it starts nothing and owns nothing.
 
     gate: who lets callers in; None = whoever can open the socket owns the data directory.
     """
     gate = gate or OwnersGate()
     endpoints = _endpoints(services)
-    return Starlette(
-        routes=[
-            *routes([*endpoints, *OpenApiRoutes(endpoints).endpoints()], gate),
-            *WebSocketRoutes(services, services.watches, gate).routes(),
-        ],
-        exception_handlers=HANDLERS,
+    return Router(
+        routes([*endpoints, *OpenApiRoutes(endpoints).endpoints()], gate),
+        WebSocketRoutes(services, services.watches, gate).handlers(),
+        HANDLERS,
     )
 
 

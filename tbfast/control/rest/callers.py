@@ -69,8 +69,14 @@ class Gate(Protocol):
     async def caller(self, request: HTTPConnection) -> Caller:
         """The caller; RestError 401 for one that shows nothing valid."""
 
+    def shown(self, request: HTTPConnection) -> tuple[Scheme, str] | None:
+        """What the request shows in its headers; None where there is nothing."""
+
     async def by_secret(self, scheme: Scheme, secret: str) -> Caller:
-        """The same for what came in another place than a header."""
+        """The same as `caller` for what came in another place than a header."""
+
+    async def revoked(self, scheme: Scheme, secret: str) -> bool:
+        """Whether what let somebody in lets nobody in now, for another reason than its age."""
 
 
 class OwnersGate:
@@ -80,9 +86,17 @@ class OwnersGate:
         """The owner, whatever the request says."""
         return OWNER
 
+    def shown(self, request: HTTPConnection) -> tuple[Scheme, str] | None:
+        """Nothing is needed."""
+        return "Bearer", ""
+
     async def by_secret(self, scheme: Scheme, secret: str) -> Caller:
         """The owner."""
         return OWNER
+
+    async def revoked(self, scheme: Scheme, secret: str) -> bool:
+        """Never."""
+        return False
 
 
 def caller_of(request: HTTPConnection) -> Caller:

@@ -3,18 +3,17 @@
 The table of these makes the routes and the OpenAPI document, so that the two cannot disagree.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from tbfast.control.rest.callers import Access, Caller, Gate, refused
+from tbfast.control.rest.router import Handler, Route
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +68,7 @@ class Endpoint:
 
 def routes(endpoints: Iterable[Endpoint], gate: Gate) -> list[Route]:
     """Routes in the order given; each lets in whom its endpoint wants."""
-    return [Route(e.path, _guarded(e, gate), methods=[e.method]) for e in endpoints]
+    return [Route(e.method, e.path, _guarded(e, gate)) for e in endpoints]
 
 
 def _guarded(endpoint: Endpoint, gate: Gate) -> Handler:

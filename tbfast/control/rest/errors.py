@@ -85,7 +85,7 @@ async def _unrouted(_request: Request, error: HTTPException) -> Response:
 
 
 async def _unexpected(_request: Request, _error: Exception) -> Response:
-    # Starlette raises the error again after this answer, so that it reaches the log.
+    # The router raises the error again after this answer, so that it reaches the log.
     return envelope(500, GENERAL, "Internal error; the server's log has the details")
 
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from starlette.requests import HTTPConnection
 
-from tbfast.control.accounts import Accounts, Denied, Visitor
+from tbfast.control.accounts import Accounts, Denied, KeyExpired, Visitor
 from tbfast.control.rest.callers import Caller, Scheme
 from tbfast.control.rest.errors import not_let_in
 
@@ -19,13 +19,18 @@ class AccountsGate:
 
     async def caller(self, request: HTTPConnection) -> Caller:
         """By X-Authorization or Authorization: "Bearer <token>" or "ApiKey <key>"."""
+        shown = self.shown(request)
+        if shown is None:
+            raise not_let_in(Denied("Authentication failed"))
+        return await self.by_secret(*shown)
+
+    def shown(self, request: HTTPConnection) -> tuple[Scheme, str] | None:
+        """Scheme and secret in the headers."""
         headers = request.headers
         text = headers.get("x-authorization") or headers.get("authorization") or ""
         name, _, secret = text.partition(" ")
         scheme = _SCHEMES.get(name.lower())
-        if scheme is None:
-            raise not_let_in(Denied("Authentication failed"))
-        return await self.by_secret(scheme, secret.strip())
+        return None if scheme is None else (scheme, secret.strip())
 
     async def by_secret(self, scheme: Scheme, secret: str) -> Caller:
         """The caller with an access token or an API key."""
@@ -35,6 +40,19 @@ class AccountsGate:
             return _caller(await self._accounts.by_api_key(secret))
         except Denied as error:
             raise not_let_in(error) from error
+
+    async def revoked(self, scheme: Scheme, secret: str) -> bool:
+        """After a logout, another password, the end of the user, of the key or of public access."""
+        try:
+            if scheme == "Bearer":
+                await self._accounts.by_token(secret, of_any_age=True)
+            else:
+                await self._accounts.by_api_key(secret)
+        except KeyExpired:
+            return False
+        except Denied:
+            return True
+        return False
 
 
 def _caller(visitor: Visitor) -> Caller:

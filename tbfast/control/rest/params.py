@@ -1,9 +1,13 @@
 """Reading requests: ids, query parameters and bounded JSON bodies; refusals are 400 code 31."""
 
+import asyncio
 import uuid
+from collections.abc import AsyncGenerator
 from typing import Any, Literal, TypeVar
 
 import msgspec
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from tbfast import limits
@@ -13,6 +17,8 @@ from tbfast.control.rest.shapes import NULL_UUID, EntityType, Reference
 
 T = TypeVar("T")
 _INT64_DIGITS = 20
+_FIELD_BYTES = 4096  # of a form's part that is no file
+_PIECE_BYTES = 16_384
 
 
 def entity_id(text: str) -> str:
@@ -162,6 +168,28 @@ async def raw_body(request: Request) -> bytes:
             raise _too_long()
         parts += chunk
     return bytes(parts)
+
+
+async def form(request: Request) -> FormData:
+    """A multipart body, read up to the limit: few parts, and no more memory than a JSON body."""
+    raw = await raw_body(request)
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise bad_request("The body should be multipart/form-data")
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        # The parser makes an object of every line break in a piece, and never waits by itself.
+        for start in range(0, len(raw), _PIECE_BYTES):
+            yield raw[start : start + _PIECE_BYTES]
+            await asyncio.sleep(0)
+
+    parser = MultiPartParser(
+        request.headers, pieces(), max_files=1, max_fields=16, max_part_size=_FIELD_BYTES
+    )
+    parser.spool_max_size = limits.REST_BODY_BYTES  # in memory: nothing is written to /tmp
+    try:
+        return await parser.parse()
+    except (MultiPartException, UnicodeError, LookupError) as error:
+        raise bad_request(f"Invalid form: {error}") from error
 
 
 def _too_long() -> RestError:

@@ -7,6 +7,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 import msgspec
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -87,6 +88,7 @@ class ResourceRoutes:
             Endpoint(
                 "POST", _PATH, self.save, "tenant", body=ResourceInput, answer=ResourceInfo
             ),
+            Endpoint("POST", _PATH + "/upload", self.upload, "tenant", answer=ResourceInfo),
             Endpoint(
                 "GET", _PATH, self.page, "tenant",
                 answer=shapes.Page[ResourceInfo], query=(*PAGING, Query(name="resourceType")),
@@ -112,6 +114,26 @@ class ResourceRoutes:
             raise bad_request("data should be base64") from error
         resource_id = None if given.id is None else params.entity_id(given.id.id)
         saved = await self._resources.save(given.title, given.file_name, data, resource_id)
+        return json_answer(self._info(saved))
+
+    async def upload(self, request: Request) -> Response:
+        """POST /api/resource/upload: the same as a form, with the file as it is."""
+        form = await params.form(request)
+        try:
+            return await self._uploaded(form)
+        finally:
+            await form.close()
+
+    async def _uploaded(self, form: FormData) -> Response:
+        file = form.get("file")
+        if not isinstance(file, UploadFile) or not file.filename:
+            raise bad_request("Part 'file' with a file name is missing")
+        try:
+            title = msgspec.convert(form.get("title"), str)
+            msgspec.convert(form.get("resourceType") or "LWM2M_MODEL", ResourceType)
+        except msgspec.ValidationError as error:
+            raise bad_request(f"Invalid form: {error}") from error
+        saved = await self._resources.save(title, file.filename, await file.read(), None)
         return json_answer(self._info(saved))
 
     async def page(self, request: Request) -> Response:

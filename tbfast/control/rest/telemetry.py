@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tbfast import limits
+from tbfast._ext.stringify import stringified
 from tbfast.control.registry import Registry
 from tbfast.control.rest import params
 from tbfast.control.rest.callers import visible_device
@@ -31,10 +32,6 @@ _NULL: Final = msgspec.Raw(b"null")
 class _Point(msgspec.Struct):
     ts: int
     value: msgspec.Raw
-
-
-_Series = dict[str, list[_Point]]
-_decoder = msgspec.json.Decoder(_Series)
 
 
 class TelemetryRoutes:
@@ -135,21 +132,8 @@ def _with_missing(text: bytes, keys: Sequence[str], now_ms: int) -> bytes:
 
 async def _as_strings(text: bytes) -> bytes:
     if len(text) <= _INLINE_BYTES:
-        return _stringified(text)
-    return await asyncio.to_thread(_stringified, text)
-
-
-def _stringified(text: bytes) -> bytes:
-    """Every value as a JSON string holding its JSON text; strings and null stay."""
-    series = _decoder.decode(text)
-    for points in series.values():
-        for point in points:
-            raw = bytes(point.value)
-            if raw[:1] in b"{[":
-                point.value = msgspec.Raw(msgspec.json.encode(raw.decode()))
-            elif raw[:1] != b'"' and raw != b"null":
-                point.value = msgspec.Raw(b'"' + raw + b'"')
-    return msgspec.json.encode(series)
+        return stringified(text)
+    return await asyncio.to_thread(stringified, text)
 
 
 def _json(text: bytes) -> Response:

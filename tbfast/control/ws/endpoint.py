@@ -2,14 +2,15 @@
 
 from typing import Final
 
-from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tbfast import limits
 from tbfast.control.rest.callers import Gate
+from tbfast.control.rest.router import WebSocketHandler
 from tbfast.control.services import Services
 from tbfast.control.ws.session import NO_POLICY, Session
 from tbfast.control.ws.watches import Watches
+from tbfast.model.device import Change
 
 PATHS: Final = ("/api/ws", "/api/ws/plugins/telemetry", "/api/ws/telemetry")
 
@@ -21,20 +22,26 @@ class WebSocketRoutes:
         self._services = services
         self._watches = watches
         self._gate = gate
-        self._open = 0
+        self._sessions: set[Session] = set()
+        services.registry.subscribe(self._changed)
 
-    def routes(self) -> list[WebSocketRoute]:
-        """Paths below /api/ws."""
-        return [WebSocketRoute(path, self.serve) for path in PATHS]
+    def handlers(self) -> dict[str, WebSocketHandler]:
+        """By path."""
+        return dict.fromkeys(PATHS, self.serve)
 
     async def serve(self, websocket: WebSocket) -> None:
         """One connection."""
-        if self._open >= limits.WS_CONNECTIONS:
+        if len(self._sessions) >= limits.WS_CONNECTIONS:
             await websocket.accept()
             await websocket.close(NO_POLICY, "Max sessions limit reached")
             return
-        self._open += 1
+        session = Session(websocket, self._services, self._watches, self._gate)
+        self._sessions.add(session)
         try:
-            await Session(websocket, self._services, self._watches, self._gate).run()
+            await session.run()
         finally:
-            self._open -= 1
+            self._sessions.discard(session)
+
+    def _changed(self, change: Change) -> None:
+        for session in self._sessions:
+            session.changed(change)

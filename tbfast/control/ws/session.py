@@ -22,19 +22,23 @@ from tbfast.control.ws.entities import CountSubscription, EntitySubscription
 from tbfast.control.ws.history import History, read_history
 from tbfast.control.ws.watches import Watch, Watches
 from tbfast.errors import NotFound, PeerError, TbfastError
-from tbfast.model.device import Device
+from tbfast.model.device import Change, Device
 from tbfast.obs.log import get_logger
 from tbfast.store.attributes import SCOPES, Scope
 
 log = get_logger("tbfast.websocket")
 
 AUTH_TIMEOUT_S: Final = 10.0
+NOT_THERE: Final = "Device with requested id wasn't found!"
 CLOSE_S: Final = 1.0
 NORMAL: Final = 1000  # close codes of RFC 6455 7.4.1
 NO_POLICY: Final = 1008
 BAD_DATA: Final = 1007
 NOT_TEXT: Final = 1003
 INTERNAL: Final = 1011
+
+# Changes after which somebody who was let in may have to go: logouts are of the kind "node".
+_ACCOUNT_KINDS: Final = frozenset({"user", "api_key", "node", "customer"})
 
 
 class _Refused(Exception):
@@ -56,7 +60,10 @@ class Session:
         self._watches = watches
         self._gate = gate
         self._caller: Caller | None = None
+        self._shown: tuple[Scheme, str] | None = None  # what let the caller in
         self._stops: dict[int, Callable[[], None]] = {}  # by cmdId
+        self._watched: dict[int, str] = {}  # cmdId to id of the device
+        self._doubtful = asyncio.Event()
         self._entities: dict[int, EntitySubscription] = {}  # likewise; each is in _stops too
         self._out: deque[bytes] = deque()
         self._out_bytes = 0
@@ -68,7 +75,12 @@ class Session:
         await self._websocket.accept()
         tasks = [
             asyncio.create_task(work)
-            for work in (self._receive_all(), self._send_all(), self._until_too_slow())
+            for work in (
+                self._receive_all(),
+                self._send_all(),
+                self._until_too_slow(),
+                self._until_revoked(),
+            )
         ]
         code, reason = NORMAL, ""
         try:
@@ -107,10 +119,11 @@ class Session:
         token = self._websocket.query_params.get("token")
         if token:
             return await self._by_secret("Bearer", token, INTERNAL), []
-        try:
-            return await self._gate.caller(self._websocket), []
-        except RestError:
-            pass  # without a header, or with one that is not valid: the first message tells
+        self._shown = self._gate.shown(self._websocket)
+        if self._shown is not None:
+            # One that is not valid is as none: the first message tells.
+            with contextlib.suppress(RestError):
+                return await self._gate.by_secret(*self._shown), []
         message = await self._message()
         auth = message.auth
         if auth is None:
@@ -122,10 +135,12 @@ class Session:
         return caller, message.commands
 
     async def _by_secret(self, scheme: Scheme, secret: str, expired: int) -> Caller:
+        self._shown = scheme, secret  # before it is looked at: a change meanwhile must be seen
         try:
             return await self._gate.by_secret(scheme, secret)
         except RestError as error:
-            code = expired if error.error_code == TOKEN_EXPIRED else BAD_DATA
+            old = error.error_code == TOKEN_EXPIRED and not await self._gate.revoked(scheme, secret)
+            code = expired if old else BAD_DATA
             raise _Refused(code, str(error)) from error
 
     async def _message(self) -> msg.Incoming:
@@ -168,6 +183,32 @@ class Session:
         await self._too_slow.wait()
         log.limited("slow", logging.WARNING, "a client that reads too slowly was closed")
         raise _Refused(NO_POLICY, "the client reads too slowly")
+
+    # --- what was allowed and may be no longer --------------------------------------------
+
+    def changed(self, change: Change) -> None:
+        """Something in the registry is different now."""
+        of_device = change.kind in ("device", "credentials")
+        if change.kind in _ACCOUNT_KINDS or (of_device and change.id in self._watched.values()):
+            self._doubtful.set()
+
+    async def _until_revoked(self) -> None:
+        while True:
+            await self._doubtful.wait()
+            self._doubtful.clear()
+            if self._shown is not None and await self._gate.revoked(*self._shown):
+                raise _Refused(NO_POLICY, "Session is over")
+            if self._caller is not None:
+                await self._drop_hidden(self._caller)
+
+    async def _drop_hidden(self, caller: Caller) -> None:
+        """Ends subscriptions to devices that the caller does not see any more."""
+        for cmd_id, device_id in list(self._watched.items()):
+            with contextlib.suppress(NotFound):
+                if caller.sees(await self._services.registry.device(device_id)):
+                    continue
+                self._unsubscribe(cmd_id)
+                self.send(updates.failure(cmd_id, updates.UNAUTHORIZED, NOT_THERE))
 
     # --- commands ------------------------------------------------------------------------
 
@@ -221,7 +262,7 @@ class Session:
         except NotFound:
             device = None
         if device is None or not caller.sees(device):
-            raise PeerError("Device with requested id wasn't found!", code=updates.UNAUTHORIZED)
+            raise PeerError(NOT_THERE, code=updates.UNAUTHORIZED)
         return device
 
     def _make_room(self, cmd_id: int) -> None:
@@ -230,21 +271,23 @@ class Session:
         if len(self._stops) >= limits.WS_SUBSCRIPTIONS:
             raise _Refused(NO_POLICY, "Max subscriptions limit reached")
 
-    def _start(self, command: msg.WatchSeries | msg.WatchAttributes) -> Watch:
+    def _start(self, device: Device, command: msg.WatchSeries | msg.WatchAttributes) -> Watch:
         self._make_room(command.cmd_id)
         cmd_id = command.cmd_id
+        self._watched[cmd_id] = device.id
         return Watch(
             command.names, lambda values: self.send(updates.update(cmd_id, values.items()))
         )
 
     def _unsubscribe(self, cmd_id: int, *, everything: bool = False) -> None:
         for known in list(self._stops) if everything else [cmd_id]:
+            self._watched.pop(known, None)
             self._entities.pop(known, None)
             if (stop := self._stops.pop(known, None)) is not None:
                 stop()
 
     async def _watch_series(self, device: Device, command: msg.WatchSeries) -> None:
-        watch = self._start(command)
+        watch = self._start(device, command)
         self._stops[command.cmd_id] = self._watches.watch_series(device.number, watch)
         if command.time_window > 0:
             end_ms = command.start_ts + command.time_window
@@ -285,7 +328,7 @@ class Session:
         if scope is not None and scope not in SCOPES:
             raise PeerError(f"Invalid scope: {scope[:32]}", code=updates.BAD_REQUEST)
         wanted: Scope | None = scope
-        watch = self._start(command)
+        watch = self._start(device, command)
         self._stops[command.cmd_id] = self._watches.watch_attributes(device.number, wanted, watch)
         scopes = SCOPES if wanted is None else (wanted,)
         found = await self._services.attributes.read(device.number, scopes, command.names)
