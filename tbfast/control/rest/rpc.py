@@ -34,7 +34,7 @@ class _Body(msgspec.Struct, rename="camel"):
     expiration_time: int | None = None
     persistent: bool = False
     retries: int | None = None
-    additional_info: msgspec.Raw = _NULL
+    additional_info: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)
     request_uuid: str | None = msgspec.field(default=None, name="requestUUID")
 
 
