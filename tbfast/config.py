@@ -391,6 +391,14 @@ class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, description="ms after their arrival that rows are kept; 0 = for ever"),
     ] = 0
+    retention: Annotated[
+        dict[str, Annotated[int, Meta(ge=0)]],
+        Meta(
+            description="the same for devices of some profiles, by profile name: "
+            '`{"name" = ms}`, in the environment as JSON; at most '
+            f"{limits.RETENTION_CLASSES} different times with `retention_ms`",
+        ),
+    ] = {}
     max_bytes: Annotated[
         int,
         Meta(
@@ -398,6 +406,24 @@ class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="bytes of sealed chunks kept, the oldest are dropped first; 0 = no limit",
         ),
     ] = 0
+    join_runs: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=1_024,
+            description="sealed runs whose small chunks lie side by side before they are joined",
+        ),
+    ] = limits.JOIN_RUNS
+
+    def retention_classes(self) -> list[int | None]:
+        """Times to keep rows that differ, ms; first the default one, which is None."""
+        others = {ms for ms in self.retention.values() if ms != self.retention_ms}
+        return [None, *sorted(others)]
+
+    def retention_class(self, profile: str) -> int:
+        """Place of a profile's time in `retention_classes`."""
+        ms = self.retention.get(profile, self.retention_ms)
+        return 0 if ms == self.retention_ms else self.retention_classes().index(ms)
 
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -536,6 +562,12 @@ class Loaded(msgspec.Struct, frozen=True):
     origins: dict[str, str]
 
 
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
+
+
 def _leaves(struct: type[msgspec.Struct], prefix: str) -> list[Setting]:
     hints = get_type_hints(struct, include_extras=True)
     found: list[Setting] = []
@@ -553,7 +585,7 @@ def _leaves(struct: type[msgspec.Struct], prefix: str) -> list[Setting]:
             Setting(
                 path=path,
                 type=hint,
-                default=field.default,
+                default=_default(field),
                 description=next(meta.description for meta in metas if meta.description),
                 env=ENV_PREFIX + path.upper().replace(".", "__"),
                 alias=extra.get("alias"),
@@ -631,6 +663,11 @@ def load(
             values[setting.path] = values[setting.follows]
             origins[setting.path] = f"{setting.follows}, {origins[setting.follows]}"
     config = msgspec.convert(_nested(values), Config)
+    if len(config.series.retention_classes()) > limits.RETENTION_CLASSES:
+        raise ConfigError(
+            f"series.retention and series.retention_ms name more than {limits.RETENTION_CLASSES} "
+            f"different times ({origins['series.retention']}); let some profiles share one"
+        )
     config.admin.allowed_networks()  # a mistake in it is told at the start
     return Loaded(config, origins)
 
@@ -682,8 +719,10 @@ def _unknown(name: str, known: Mapping[str, Setting], source: str) -> ConfigErro
 
 def _converted(setting: Setting, value: Any, source: str, *, strict: bool) -> Any:
     try:
+        if isinstance(setting.default, dict) and isinstance(value, str):
+            return msgspec.json.decode(value, type=setting.type)
         return msgspec.convert(value, setting.type, strict=strict)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:  # also what a ValidationError is
         shown = "" if setting.secret else f" = {value!r}"
         raise ConfigError(f"{source}{shown}: {error} ({setting.description})") from error
 

@@ -325,6 +325,8 @@ class Supervisor:
             log.error("process did not stop in time; killed", child=child.name)
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)  # the next start must find the data directory free
+        for nobodys in (self._layout.api, self._layout.front, self._layout.link):
+            nobodys.unlink(missing_ok=True)
         try:
             space.keep()
         except StoreError as error:

@@ -1,16 +1,21 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tbfast._ext.deleted import Deleted
 from tbfast._ext.head import Head
+from tbfast._ext.packer import Totals
 from tbfast._ext.series import RangeScan
 
 class Sealer:
-    points: int
-    nbytes: int
-    min_ts: int
-    max_ts: int
-    def __init__(self, head: Head, run: int) -> None: ...
-    def next(self, max_bytes: int) -> list[tuple[bytes, bytes]]: ...
+    totals: list[Totals]
+    done: bool
+    def __init__(
+        self,
+        head: Head,
+        run: int,
+        classes: int = 1,
+        class_of: Callable[[int], int] | None = None,
+    ) -> None: ...
+    def next(self, max_bytes: int) -> list[list[tuple[bytes, bytes]]]: ...
 
 def feed_chunk(
     scan: RangeScan,

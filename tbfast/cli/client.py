@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import select
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 
 from tbfast.cli.exits import Unreachable, UsageError
 from tbfast.cli.target import DeviceView, ProfileDraft, ProfileView
-from tbfast.errors import Conflict, NotFound, TbfastError
+from tbfast.errors import Conflict, NotFound, StoreError, TbfastError
 from tbfast.model.ranges import RangeQuery
 
 SOCKET_NAME: Final = "tbfast.sock"
@@ -68,6 +69,22 @@ class NodeView(msgspec.Struct, frozen=True, rename="camel"):
     supervisor_pid: int
     mqtt_port: int
     http_port: int
+
+
+class SealedKind(msgspec.Struct):
+    """Values of one kind."""
+
+    points: int
+    bytes: int
+
+
+class Sealed(msgspec.Struct):
+    """What a seal wrote; bytes before compression, of kinds without their times."""
+
+    runs: int
+    points: int
+    bytes: int
+    kinds: dict[str, SealedKind]
 
 
 class _Tokens(msgspec.Struct):
@@ -268,6 +285,28 @@ class Server:
     def node(self) -> NodeView:
         """GET /api/node."""
         return self.call("GET", "/api/node", NodeView)
+
+    def seal(self) -> Sealed:
+        """POST /api/node/seal."""
+        return self.call("POST", "/api/node/seal", Sealed)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[bytes]:
+        """POST /api/node/backup: says where a copy of the stores is while the context lasts.
+
+        Unreachable when the server took it away before the end.
+        """
+        with self._answers():
+            response = self._send("POST", "/api/node/backup")
+            text = response.readline()
+        try:
+            yield text
+        except StoreError as error:
+            if select.select([self._connection.sock], [], [], 0)[0]:
+                raise Unreachable(
+                    "the server gave up the backup: it stopped, or its disk is short; see its log"
+                ) from error
+            raise
 
     def close(self) -> None:
         """Close the connection."""

@@ -3,22 +3,30 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from tbfast import __version__
 from tbfast.cli.exits import Unreachable
 from tbfast.cli.target import DeviceView, ProfileDraft, ProfileView
 from tbfast.control import registry as control
 from tbfast.control.registry import DeviceQuery, Registry
 from tbfast.control.rules import InvalidEntity
-from tbfast.errors import NotFound, StoreBusy
+from tbfast.errors import NotFound, StoreBusy, StoreError
 from tbfast.model.device import Device, DeviceRecord
 from tbfast.model.profile import DeviceProfile
 from tbfast.model.ranges import RangeQuery
+from tbfast.store import backup as backups
+from tbfast.store import restore as restores
 from tbfast.store.layout import Layout
+
+if TYPE_CHECKING:
+    from tbfast.store.doctor import Finding
+    from tbfast.store.recover import Recovered
 
 _PAGE_SIZE = 1_000
 
@@ -41,6 +49,108 @@ def open_store(data_dir: Path) -> "Offline":
                 "that starts or hangs, or another tbfast command; try again or look at its log"
             ) from error
         return Offline(data_dir, runner, registry, undo.pop_all())
+
+
+@contextlib.contextmanager
+def locked(data_dir: Path) -> Iterator[Layout]:
+    """A data directory for this process alone; raises Unreachable when another has it."""
+    layout = Layout(data_dir)
+    try:
+        lock = layout.acquire()
+    except StoreBusy as error:
+        raise Unreachable(f"{data_dir} is in use; stop the server that runs on it") from error
+    try:
+        yield layout
+    finally:
+        os.close(lock)
+
+
+def check_backup_target(to: Path) -> None:
+    """LocalError unless a backup can be written there."""
+    backups.check_free(to)
+
+
+def backup(data_dir: Path, to: Path, progress: backups.Progress) -> backups.Manifest:
+    """Of a stopped server: stores and journals as they are."""
+    from tbfast.store.series import SeriesStore
+
+    layout = Layout(data_dir)
+    layout.prepare()
+    with locked(data_dir):
+        created_ms = time.time_ns() // 1_000_000
+        store = SeriesStore(layout.series)  # one that does not open makes no backup
+        cursors = store.cursors()
+        store.close()
+        about = backups.Manifest(version=__version__, created_ms=created_ms, cursors=cursors)
+        return backups.write_backup(
+            layout.root, backups.stored_files(layout.root), about, to, progress
+        )
+
+
+def copy_snapshot(text: bytes, to: Path, progress: backups.Progress) -> backups.Manifest:
+    """Of a running server, from what it says about a snapshot."""
+    try:
+        made = msgspec.json.decode(text, type=_Snapshot)
+    except msgspec.DecodeError as error:
+        raise StoreError(f"the server sent no snapshot: {error}") from error
+    about = backups.Manifest(version=made.version, created_ms=made.created_ms, cursors=made.cursors)
+    return backups.write_backup(Path(made.root), made.files, about, to, progress)
+
+
+def restore(source: Path, data_dir: Path, progress: backups.Progress) -> backups.Manifest:
+    """A data directory of a backup."""
+    try:
+        return restores.restore(source, Layout(data_dir), progress)
+    except StoreBusy as error:
+        raise Unreachable(f"{data_dir} is in use; stop what uses it") from error
+
+
+def recover(data_dir: Path, shard: str | None) -> "list[Recovered]":
+    """Recovers damaged stores of a stopped server; what became of each."""
+    from tbfast.store import recover as recovery
+
+    if not data_dir.is_dir():
+        raise NotFound(f"there is no data directory {data_dir}")
+    with locked(data_dir) as layout:
+        return recovery.recover(layout, shard, time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
+
+
+def examine(
+    data_dir: Path,
+    reserve_bytes: int,
+    *,
+    running: bool,
+    deep: bool,
+    repair: bool,
+    progress: backups.Progress,
+) -> "list[Finding]":
+    """What is wrong with a data directory."""
+    from tbfast.store import doctor
+
+    examination = doctor.Doctor(Layout(data_dir), reserve_bytes, repair=repair)
+    if running:
+        examination.examine_directory()
+        return examination.findings
+    with locked(data_dir) as layout:
+        examination.examine_directory()
+        total = doctor.stored_bytes(layout)
+        done = 0
+
+        def step(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            progress(min(done, total), total)
+
+        examination.examine_stores(deep=deep, step=step)
+    return examination.findings
+
+
+class _Snapshot(msgspec.Struct):
+    root: str
+    version: str
+    created_ms: int
+    cursors: dict[int, tuple[int, int]]
+    files: list[backups.StoredFile]
 
 
 class Offline:

@@ -1,7 +1,8 @@
 """Printing for people (a table on a terminal), for pipes (tabs) and for programs (JSON)."""
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -33,6 +34,25 @@ def json_line(value: object) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def bar(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
+    """Shows how many of how many are done, on a terminal's standard error; else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    count = progress.DownloadColumn() if unit == "bytes" else progress.MofNCompleteColumn()
+    shown = progress.Progress(
+        progress.TextColumn("{task.description}"), progress.BarColumn(), count,
+        progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    with shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

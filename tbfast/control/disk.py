@@ -8,6 +8,7 @@ the disk (tbfast.store.space) and the reserve is given up, so that everything el
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from tbfast import limits
@@ -38,13 +39,23 @@ class DiskWatch:
     """Measures, drops, and keeps the reserve; `run` until cancelled.
 
     budget_bytes: 0 = what the file system has, less `Room.low`.
+    give_up() frees what can be had again, before data goes; False when there is nothing.
     """
 
-    def __init__(self, layout: Layout, space: Space, slot: Slot, *, budget_bytes: int) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        space: Space,
+        slot: Slot,
+        *,
+        budget_bytes: int,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._layout = layout
         self._space = space
         self._slot = slot
         self._budget_bytes = budget_bytes
+        self._give_up = give_up
         self._alarm = False
 
     async def run(self, series: Droppable) -> None:
@@ -67,13 +78,15 @@ class DiskWatch:
         used, room = await asyncio.get_running_loop().run_in_executor(None, self._measure)
         budget = self._budget(used, room)
         self._publish(used, budget, room)
-        if used > budget:
+        if used > budget and not (room.available < room.low and self._give_up()):
             await self._drop(series)
 
     def _measure(self) -> tuple[int, Room]:
         room = self._space.settle()
         # A reserve that was given up counts: else the directory would seem to have shrunk.
-        return used_bytes(self._layout.root) + max(0, room.reserve - room.held), room
+        return used_bytes(self._layout.root, self._layout.snapshot) + max(
+            0, room.reserve - room.held
+        ), room
 
     def _budget(self, used: int, room: Room) -> int:
         """What may be used: the configured bytes, or less if the file system has less."""

@@ -20,6 +20,7 @@ from tbfast.config import Config
 from tbfast.control.accounts import ADMIN_EMAIL, Accounts
 from tbfast.control.activity import Activity
 from tbfast.control.attributes import AttributeService
+from tbfast.control.backups import Backups, remove_snapshot
 from tbfast.control.claims import Claims
 from tbfast.control.deletes import DeleteService
 from tbfast.control.disk import DiskWatch
@@ -31,6 +32,7 @@ from tbfast.control.provisioning import Provisioning
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
 from tbfast.control.rest.front import build_front
+from tbfast.control.retention import RetentionClasses
 from tbfast.control.rpc import RpcService
 from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
@@ -151,7 +153,11 @@ class _Controller:
         self._layout = Layout(Path(config.data_dir))
         self._space = Space(self._layout, config.disk.reserve_bytes)
         self._disk = DiskWatch(
-            self._layout, self._space, self._slot, budget_bytes=config.disk.budget_bytes
+            self._layout,
+            self._space,
+            self._slot,
+            budget_bytes=config.disk.budget_bytes,
+            give_up=lambda: self._backups.give_up(),
         )
         self._stop = asyncio.Event()
         self._broken = False
@@ -192,6 +198,7 @@ class _Controller:
         log.info("controller ready", devices_revision=self._registry.revision)
         await self._serve()
         self._slot.put(words.HEALTH_LISTENING, 0)
+        self._backups.give_up("the server stops")
         for server in servers.values():
             server.should_exit = True
         await asyncio.gather(*serving)
@@ -244,7 +251,9 @@ class _Controller:
             demo=self._config.admin.demo_accounts,
         )
         self._tell(await self._accounts.first_accounts())
-        self._store = SeriesStore(self._layout.series)
+        self._store = SeriesStore(self._layout.series, join_runs=settings.join_runs)
+        self._retention = RetentionClasses(self._registry, settings)
+        await self._retention.load()
         sessions = Sessions()
         self._attribute_store = AttributeStore(self._layout.attributes)
         self._attributes = AttributeService(self._attribute_store, sessions, wall_clock_ms)
@@ -285,6 +294,7 @@ class _Controller:
             self._slot,
             settings,
             before_record=self._attributes.settle,
+            class_of=self._retention.of,
             disk_bytes=self._config.disk.budget_bytes or self._space.look().size,
             on_run=self._run_recorded,
             on_broken=self._fail,
@@ -305,6 +315,16 @@ class _Controller:
         )
         self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
+        self._backups = Backups(
+            self._layout,
+            self._tail,
+            self._sealer,
+            self._series,
+            self._attribute_store,
+            self._attributes,
+            self._registry,
+        )
+        await in_thread(None, remove_snapshot, self._layout)
         state = self._config.state
         self._activity = Activity(
             self._attributes,
@@ -373,6 +393,7 @@ class _Controller:
             live=self._tail,
             node=_Status(self._config, self._run, self._metrics),
             deletes=self._deletes,
+            upkeep=self._backups,
             watches=self._watches,
             accounts=self._accounts,
             claims=self._claims,

@@ -1,6 +1,6 @@
 """What the REST application needs from the rest of the controller, as narrow interfaces."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -113,6 +113,16 @@ class NodeStatus(Protocol):
         """Their present state."""
 
 
+class StoreUpkeep(Protocol):
+    """What the owner of the node asks of its stores."""
+
+    async def seal(self) -> msgspec.Struct:
+        """Seals everything acknowledged before the call; what that was, for JSON."""
+
+    def snapshot(self) -> AsyncIterator[bytes]:
+        """One line of JSON that says where a copy of the stores is while the iteration lasts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything `tbfast.control.rest.build_app` works on."""
@@ -125,6 +135,7 @@ class Services:
     live: LiveFeed
     node: NodeStatus
     deletes: SeriesDeletes
+    upkeep: StoreUpkeep
     watches: Watches
     accounts: Accounts
     claims: Claims

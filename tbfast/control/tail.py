@@ -24,6 +24,7 @@ log = get_logger("tbfast.tail")
 LIVE_QUEUE_BYTES = 1 << 20  # per subscriber; beyond it the subscription is ended
 PLACE = struct.Struct("<IIQq")  # journal, epoch, sequence, commit time: block header, offset 8
 _DEFS_BYTES = struct.Struct("<I")
+_EVERY_KEY = (1 << 32) - 1
 _TELEMETRY, _ATTRIBUTES = 0, 1  # kinds of records
 
 Cursor = tuple[int, int]
@@ -182,14 +183,29 @@ class TailService:
         """Latest values of a device from the series store."""
         self._tail.restore_latest(device, packed)
 
-    def pack_latest(
-        self, start: int, count: int, keys_end: int
-    ) -> tuple[int, list[tuple[int, bytes]]]:
+    def restore_changes(self, packed: bytes) -> None:
+        """Changes of latest values since, from the series store."""
+        self._tail.restore_changes(packed)
+
+    def pack_changes(self, head: Head, start: int, count: int, keys_end: int) -> tuple[int, bytes]:
         """What the series store keeps of the devices in the frozen head: keys below `keys_end`.
 
-        (Where to go on, 0 = the end, [(device, latest values and last activity), ...]).
+        (Where to go on, 0 = the end, latest values and last activity).
         """
-        return self._tail.pack_latest(start, count, keys_end)
+        return self._tail.pack_changes(head, start, count, keys_end)
+
+    def pack_device_changes(self, device: int) -> bytes:
+        """Latest values of one device, or that it is gone."""
+        return self._tail.pack_device_changes(device, _EVERY_KEY)
+
+    def pack_stale(
+        self, start: int, count: int, keys_end: int
+    ) -> list[tuple[int, bytes | None]] | None:
+        """Devices with changes that their records in the series store lack, of `count` from place
+        `start` on; None at the end."""
+        if not self._tail.numbers(start, 1):
+            return None
+        return self._tail.pack_stale(start, count, keys_end)
 
     def feed(self, scan: RangeScan, device: int) -> None:
         """Gives the rows that no recorded run holds to a range scan."""
@@ -202,7 +218,9 @@ class TailService:
     def check(self) -> None:
         """StoreError if a journal has damage that hides acknowledged rows."""
         for where in self._damaged.values():
-            raise StoreError(f"{where}; restore the journal from a backup")
+            raise StoreError(
+                f"{where}; stop the server and save what can be read with 'tbfast store recover'"
+            )
 
     # --- blocks --------------------------------------------------------------------------
 
@@ -301,10 +319,6 @@ class TailService:
     def rewrite_latest(self, device: int, scan: RangeScan) -> None:
         """Takes the points of a scan (limit 1, newest first) as latest values, if newer."""
         self._tail.rewrite_latest(device, scan)
-
-    def pack_device(self, device: int) -> bytes | None:
-        """Latest values of one device for the series store; None when it was deleted."""
-        return self._tail.pack_device(device)
 
     def activity_ms(self, device: int) -> int:
         """Commit time of the device's last record, 0 = none."""

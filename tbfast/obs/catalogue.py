@@ -152,6 +152,15 @@ FAMILIES: Final = (
         (Series(w.SEALED_POINTS),),
     ),
     Family(
+        "tbfast_joined_points_total", "counter",
+        "Points whose chunks were joined; a point counts again each time.",
+        (Series(w.JOINED_POINTS),),
+    ),
+    Family(
+        "tbfast_joined_bytes_total", "counter", "Bytes of the chunks that joining made.",
+        (Series(w.JOINED_BYTES),),
+    ),
+    Family(
         "tbfast_series_points", "gauge", "Points held in sealed series.",
         (Series(w.SERIES_POINTS),),
     ),

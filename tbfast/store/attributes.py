@@ -203,6 +203,10 @@ class AttributeStore:
         with self._watched():
             self._db.flush_wal(True)
 
+    def checkpoint(self, to: Path) -> None:
+        """A copy of its present state."""
+        rocks.checkpoint(self._db, self._path, to)
+
     def close(self) -> None:
         """Release the database; call when nothing is being written."""
         self._thread.shutdown()

@@ -72,8 +72,50 @@ def read_epoch(meta: Rdict) -> int:
 
 
 def retire_epoch(path: Path, epoch: int) -> None:
-    """Remembers the newest epoch of a journal that is about to be removed, synced."""
+    """Remembers the newest epoch of a journal that is or will be gone, synced."""
     known.write_epoch(known.retired_path(path), epoch)
+
+
+def raise_epoch(path: Path, epoch: int) -> None:
+    """Lets the journal, there or not, begin its next epoch above `epoch`; nobody has it open."""
+    if not path.is_dir():
+        retire_epoch(path, epoch)
+        return
+    db = rocks.open_families(path, ("default", "meta"), write_buffer_bytes=WRITE_BUFFER_BYTES)
+    meta = db.get_column_family("meta")
+    try:
+        with rocks.translated(path):
+            meta.put(b"e", struct.pack("<I", max(read_epoch(meta), epoch)))
+            db.flush_wal(True)
+    finally:
+        rocks.close(meta, path)
+        rocks.close(db, path)
+
+
+def mark_path(path: Path) -> Path:
+    """Where the high-water mark of a journal is."""
+    return path.with_name(path.name + ".mark")
+
+
+def read_mark(path: Path) -> Position | None:
+    """Up to which position a journal had been synced; None when nothing says so."""
+    with rocks.translated(path):
+        found = mark_path(path)
+        return _marked(found.read_bytes()[: MARK.size]) if found.exists() else None
+
+
+def _marked(raw: bytes) -> Position | None:
+    """A torn mark says nothing; the journal's own checksums still hold."""
+    if len(raw) < MARK.size:
+        return None
+    magic, epoch, seq, crc = MARK.unpack(raw)
+    good = magic == MARK_MAGIC and crc == zlib.crc32(raw[:-4])
+    return Position(epoch, seq) if good else None
+
+
+def retired_epoch(path: Path) -> int:
+    """Newest epoch of a journal that was removed, 0 = of none."""
+    return known.read_epoch(known.retired_path(path))
 
 
 class Journal:
@@ -95,11 +137,11 @@ class Journal:
         self._meta_handle = self._db.get_column_family_handle("meta")
         self._write_options = WriteOptions()
         self._write_options.no_slowdown = True
-        self._mark_path = path.with_name(path.name + ".mark")
+        self._mark_path = mark_path(path)
         self._mark_fd = os.open(self._mark_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._check_format()
-            self._retired = known.read_epoch(known.retired_path(path))
+            self._retired = retired_epoch(path)
             self.trimmed = self._read_position(b"t")
             self._reclaimed = Position(0, 0)
             self._check_mark()
@@ -142,18 +184,16 @@ class Journal:
             with rocks.translated(self._mark_path):
                 os.pwrite(self._mark_fd, bytes(MARK.size), 0)  # later marks need no more space
             return
-        magic, epoch, seq, crc = MARK.unpack(raw)
-        if epoch <= self._retired:
-            return  # of a journal that was removed, or whose loss was accepted
-        if magic != MARK_MAGIC or crc != zlib.crc32(raw[:-4]):
-            return  # a torn mark says nothing; the journal's own checksums still hold
+        marked = _marked(raw)
+        if marked is None or marked.epoch <= self._retired:
+            return  # torn, of a journal that was removed, or of one whose loss was accepted
         newest = max(self.last(), self.trimmed)
-        if newest < Position(epoch, seq):
+        if newest < marked:
             raise StoreError(
-                f"{self.path}: blocks up to epoch {epoch}, sequence {seq} were synced, but the "
-                f"newest is epoch {newest.epoch}, sequence {newest.seq}: acknowledged data is "
-                f"missing. Restore the directory from a backup, or accept the loss by removing "
-                f"{self._mark_path}"
+                f"{self.path}: blocks up to epoch {marked.epoch}, sequence {marked.seq} were "
+                f"synced, but the newest is epoch {newest.epoch}, sequence {newest.seq}: "
+                f"acknowledged data is missing. Restore a backup, or go on with what is left: "
+                f"'tbfast store recover --shard journal/{self.path.name}'"
             )
 
     def _start_epoch(self) -> int:

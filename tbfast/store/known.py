@@ -12,6 +12,7 @@ from typing import Final
 
 from tbfast.errors import LocalError, StoreError, StoreFull
 from tbfast.store import rocks
+from tbfast.store.files import write_durably
 from tbfast.store.layout import Layout
 
 _STORES: Final = ("registry", "series", "attributes")
@@ -25,6 +26,11 @@ _LOST: Final = {
 def known_journal(layout: Layout, number: int) -> Path:
     """The file with a journal's newest epoch."""
     return layout.known / f"journal-{number}"
+
+
+def of_journal(journal: Path) -> Path:
+    """The same of a journal in its place in a data directory."""
+    return known_journal(Layout(journal.parent.parent), int(journal.name))
 
 
 def remember_stores(layout: Layout) -> None:
@@ -47,18 +53,8 @@ def read_epoch(path: Path) -> int:
 
 def write_epoch(path: Path, epoch: int) -> None:
     """Replaces the file, synced."""
-    fresh = path.with_name(path.name + ".new")
     with rocks.translated(path):
-        with open(fresh, "wb") as file:
-            file.write(b"%d\n" % epoch)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_durably(path, b"%d\n" % epoch)
 
 
 def remember_epoch(path: Path, epoch: int) -> None:
@@ -85,20 +81,28 @@ def lost_journal(journal: Path, known: Path, found: int) -> StoreError | None:
     return StoreError(_lost({journal: known}, "is an old copy" if found else "is missing"))
 
 
-def check_stores(layout: Layout) -> None:
-    """LocalError names what is missing, and what can be done."""
-    if not layout.known.is_dir():
-        return
-    journals: dict[Path, Path] = {}
-    for known in sorted(layout.known.iterdir()):
+def missing_stores(layout: Layout) -> list[tuple[Path, Path]]:
+    """(a store that was there once and is not, the file that names it)."""
+    found = []
+    for known in sorted(layout.known.iterdir()) if layout.known.is_dir() else ():
         kind, _, number = known.name.partition("-")
         if kind in _STORES and not (layout.root / kind / "CURRENT").exists():
-            _missing(layout.root / kind, known)
+            found.append((layout.root / kind, known))
         if kind == "journal" and number.isdigit():
             journal = layout.journal(int(number))
             retired = read_epoch(retired_path(journal))
             if not (journal / "CURRENT").exists() and retired < read_epoch(known):
-                journals[journal] = known
+                found.append((journal, known))
+    return found
+
+
+def check_stores(layout: Layout) -> None:
+    """LocalError names what is missing, and what can be done."""
+    missing = missing_stores(layout)
+    journals = {store: known for store, known in missing if store.parent == layout.journals}
+    for store, known in missing:
+        if store not in journals:
+            _missing(store, known)
     if journals:
         raise LocalError(_lost(journals, "is missing" if len(journals) == 1 else "are missing"))
 

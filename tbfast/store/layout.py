@@ -26,6 +26,8 @@ class Layout:
         self.known = root / "known"  # names the stores: one that is missing is noticed
         self.reserve = root / "reserve"  # space that is given up on a full disk
         self.run = root / "run"  # follows the running server, rebuilt at start
+        self.snapshot = self.run / "snapshot"  # hard links, while a backup copies them
+        self.unfinished = root / "unfinished"  # why this directory cannot be used yet
 
     def journal(self, number: int) -> Path:
         """Directory of one worker's journal."""
@@ -39,6 +41,12 @@ class Layout:
 
     def prepare(self) -> None:
         """Creates the directory; LocalError if it cannot be used."""
+        self.create()
+        if self.unfinished.exists():
+            raise LocalError(f"{self.root}: {self.unfinished.read_text(errors='replace').strip()}")
+
+    def create(self) -> None:
+        """The same for commands that put it in order, whatever state it is in."""
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.run.mkdir(mode=0o700, exist_ok=True)

@@ -42,13 +42,13 @@ Kind = Literal[
 ]
 
 STORE_FORMAT: Final = 1
-_VALUE_FORMAT: Final = b"\x01"
-_FAMILIES: Final = (*get_args(Kind), "unique", "number", "change", "meta")
+VALUE_FORMAT: Final = b"\x01"
+FAMILIES: Final = (*get_args(Kind), "unique", "number", "change", "meta")
 _NUMBERED: Final = ("device",)
 _WRITE_BUFFER_BYTES: Final = 4_194_304
 _STALL_WAITS_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-_FORMAT_KEY: Final = b"format"
-_STATE_KEY: Final = b"state"
+FORMAT_KEY: Final = b"format"
+STATE_KEY: Final = b"state"
 
 T = TypeVar("T")
 
@@ -78,7 +78,9 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     change: ChangeKind
 
 
-class _State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True):
+    """Counters of the whole store."""
+
     tenant_id: str
     revision: int = 0
     next_number: int = 1
@@ -87,7 +89,7 @@ class _State(msgspec.Struct, frozen=True):
 
 _entities = msgspec.msgpack.Decoder(Entity)
 _changes = msgspec.msgpack.Decoder(Change)
-_states = msgspec.msgpack.Decoder(_State)
+_states = msgspec.msgpack.Decoder(State)
 _owners = msgspec.msgpack.Decoder(tuple[Kind, str])
 
 
@@ -97,13 +99,13 @@ class RegistryStore:
     def __init__(self, path: Path) -> None:
         """Open or create; raises StoreBusy, StoreError, also when a newer tbfast wrote it."""
         self._path = path
-        self._db = rocks.open_families(path, _FAMILIES, write_buffer_bytes=_WRITE_BUFFER_BYTES)
+        self._db = rocks.open_families(path, FAMILIES, write_buffer_bytes=_WRITE_BUFFER_BYTES)
         try:
             self._families: dict[str, Rdict] = {
-                name: self._db.get_column_family(name) for name in _FAMILIES
+                name: self._db.get_column_family(name) for name in FAMILIES
             }
             self._handles: dict[str, ColumnFamily] = {
-                name: self._db.get_column_family_handle(name) for name in _FAMILIES
+                name: self._db.get_column_family_handle(name) for name in FAMILIES
             }
             self._write_options = WriteOptions()
             self._write_options.no_slowdown = True
@@ -231,6 +233,10 @@ class RegistryStore:
         await asyncio.shield(synced)  # a cancelled caller does not undo it
         return change
 
+    def checkpoint(self, to: Path) -> None:
+        """A copy of its present state."""
+        rocks.checkpoint(self._db, self._path, to)
+
     async def close(self) -> None:
         """Finish outstanding syncs and release the database."""
         if self._syncing is not None:
@@ -279,12 +285,12 @@ class RegistryStore:
         self._put(batch, "change", _u64(change.revision), change)
         if change.revision > limits.REGISTRY_CHANGES:
             batch.delete(_u64(change.revision - limits.REGISTRY_CHANGES), self._handles["change"])
-        self._put(batch, "meta", _STATE_KEY, state)
+        self._put(batch, "meta", STATE_KEY, state)
         self._write(batch)
         self._state = state
         return change
 
-    def _next_state(self, write: Write, before: Entity | None) -> _State:
+    def _next_state(self, write: Write, before: Entity | None) -> State:
         counts = dict(self._state.counts)
         counts[write.kind] = counts.get(write.kind, 0) + (before is None) - (write.value is None)
         fresh = before is None and write.kind in _NUMBERED
@@ -335,20 +341,20 @@ class RegistryStore:
         with rocks.translated(self._path):
             self._db.flush_wal(True)
 
-    def _open_state(self) -> _State:
-        raw = self._get("meta", _FORMAT_KEY)
+    def _open_state(self) -> State:
+        raw = self._get("meta", FORMAT_KEY)
         if raw is not None and int(raw) > STORE_FORMAT:
             raise StoreError(
                 f"the registry at {self._path} was written by a newer tbfast (format "
                 f"{int(raw)}, this one reads {STORE_FORMAT}); run that version"
             )
-        stored = self._get("meta", _STATE_KEY)
+        stored = self._get("meta", STATE_KEY)
         if stored is not None:
             return self._decoded(stored, _states)
-        state = _State(tenant_id=str(uuid.uuid1()))
+        state = State(tenant_id=str(uuid.uuid1()))
         batch = WriteBatch(raw_mode=True)
-        batch.put(_FORMAT_KEY, b"%d" % STORE_FORMAT, self._handles["meta"])
-        self._put(batch, "meta", _STATE_KEY, state)
+        batch.put(FORMAT_KEY, b"%d" % STORE_FORMAT, self._handles["meta"])
+        self._put(batch, "meta", STATE_KEY, state)
         self._write(batch)
         self._flush()
         return state
@@ -367,14 +373,14 @@ class RegistryStore:
         return raw
 
     def _put(self, batch: WriteBatch, family: str, key: bytes, value: Any) -> None:
-        batch.put(key, _VALUE_FORMAT + msgspec.msgpack.encode(value), self._handles[family])
+        batch.put(key, VALUE_FORMAT + msgspec.msgpack.encode(value), self._handles[family])
 
     def _write(self, batch: WriteBatch) -> None:
         with rocks.translated(self._path):
             self._db.write(batch, self._write_options)
 
     def _decoded(self, raw: bytes, decoder: msgspec.msgpack.Decoder[T]) -> T:
-        if raw[:1] != _VALUE_FORMAT:
+        if raw[:1] != VALUE_FORMAT:
             raise StoreError(
                 f"the registry at {self._path} holds a value of unknown format {raw[:1]!r}; "
                 "a newer tbfast wrote it"

@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from rocksdict import (
     BlockBasedOptions,
     Cache,
+    Checkpoint,
     ChecksumType,
     DBCompressionType,
     DBRecoveryMode,
@@ -17,10 +18,15 @@ from rocksdict import (
 )
 
 from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall, TbfastError
+from tbfast.store.files import sync_directory
+
+RECOVER: Final = (
+    "restore a backup, or stop the server and save what can be read with 'tbfast store recover'"
+)
 
 
-def options(*, write_buffer_bytes: int, cache: Cache) -> Options:
-    """Options every database shares.
+def options(*, write_buffer_bytes: int, cache: Cache, packed: bool = False) -> Options:
+    """Options every database shares.  packed: for what is written once and kept for long.
 
     The recovery mode refuses damage in the middle of a log: RocksDB's default silently drops
     everything after it. xxh3 replaces a CRC that the wheel computes in software; HyperClockCache
@@ -30,12 +36,14 @@ def options(*, write_buffer_bytes: int, cache: Cache) -> Options:
     blocks.set_block_cache(cache)
     blocks.set_bloom_filter(10, False)
     blocks.set_checksum_type(ChecksumType.xxh3())
+    if packed:
+        blocks.set_block_size(16_384)
     made = Options(raw_mode=True)
     made.create_if_missing(True)
     made.create_missing_column_families(True)
     made.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     made.set_block_based_table_factory(blocks)
-    made.set_compression_type(DBCompressionType.lz4())
+    made.set_compression_type(DBCompressionType.zstd() if packed else DBCompressionType.lz4())
     made.set_write_buffer_size(write_buffer_bytes)
     made.set_max_write_buffer_number(2)
     made.set_max_background_jobs(2)
@@ -57,9 +65,14 @@ def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: in
     """
     cache = Cache.new_hyper_clock_cache(8_388_608, 4_096)
     made = options(write_buffer_bytes=write_buffer_bytes, cache=cache)
+    return open_with(path, made, dict.fromkeys(families, made))
+
+
+def open_with(path: Path, base: Options, families: Mapping[str, Options]) -> Rdict:
+    """`open_families` with options of its own for each; `base`: of the database as a whole."""
     with translated(path):
         _create_directory(path)
-        return Rdict(str(path), made, column_families=dict.fromkeys(families, made))
+        return Rdict(str(path), base, column_families=dict(families))
 
 
 def close(db: Rdict, path: Path) -> None:
@@ -68,7 +81,9 @@ def close(db: Rdict, path: Path) -> None:
         db.close()
 
 
-def pairs(db: Rdict, path: Path, from_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+def pairs(
+    db: Rdict, path: Path, from_key: bytes = b""
+) -> Generator[tuple[bytes, bytes], None, None]:
     """Keys and values from a key on, in order.
 
     StoreError where a table file is damaged: a RocksDB iterator just ends there, as after the last
@@ -81,6 +96,16 @@ def pairs(db: Rdict, path: Path, from_key: bytes = b"") -> Iterator[tuple[bytes,
             yield it.key(), it.value()
             it.next()
         it.status()
+
+
+def checkpoint(db: Rdict, path: Path, to: Path) -> None:
+    """A copy of the open database at ``to``, of its state now; its tables are hard links.
+
+    Holds the GIL, for 15 ms with 20 000 rows in memory: memory tables are flushed.
+    """
+    with translated(path):
+        to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Checkpoint(db).create_checkpoint(str(to))
 
 
 def translated(path: Path) -> contextlib.AbstractContextManager[None]:
@@ -117,11 +142,8 @@ def _translated(error: Exception, path: Path) -> TbfastError:
         )
     if "Write stall" in text:
         return StoreStall(f"the store at {path} asks writers to wait")
-    if text.startswith("Corruption"):
-        return StoreError(
-            f"the store at {path} is damaged ({text}); keep a copy of that directory and "
-            "restore it from a backup"
-        )
+    if text.startswith("Corruption") or "No such file" in text:
+        return StoreError(f"the store at {path} is damaged ({text}); {RECOVER}")
     return StoreError(f"the store at {path} failed: {text}")
 
 
@@ -132,8 +154,4 @@ def _create_directory(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(mode=0o700)
     for directory in (path.parent, path.parent.parent):
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_directory(directory)

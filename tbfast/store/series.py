@@ -1,18 +1,18 @@
-"""The sealed series: chunks of runs in RocksDB, one column family per window (design section 3).
+"""The sealed series: chunks of runs in RocksDB, in windows of arrival (design section 3).
 
 A run turns a frozen head into chunks.  Chunks are written with the log off and flushed; then ONE
-synced record makes the run visible and says which journal positions it covers.  Chunks of a run
-without a record are never read, and its number is never given again: each row is in a recorded run
-or still in a journal, never in both and never in neither.
+synced batch makes the run visible and says which journal positions it covers.  Chunks of a run
+that is not recorded are never read, and its number is never given again: each row is in a recorded
+run or still in a journal, never in both and never in neither.
 
 Column families:
 
-    default   b"f" format version, b"n" next run number,
-              b"r" + run -> RunRecord, b"w" + window -> WindowRecord
+    default   b"f" format version, b"n" next run number, b"c" -> State, b"w" + window -> Window
     keys      key number (u32) -> name
     deleted   device (u64), number (u64) -> Tombstone
-    latest    device (u64) -> latest value of each of its series
-    w<number> chunks of one window: device (u64), key number or 0 (u32), run (u32)
+    latest    device (u64) -> latest value of each of its series, without
+    changes   number (u64) -> those of some series since, oldest first
+    w<number> chunks of runs, j<number> joined ones: device (u64), key number or 0 (u32), run (u32)
 
 All numbers in keys are big-endian.  Key numbers belong to this store, not to a journal epoch.
 """
@@ -20,154 +20,147 @@ All numbers in keys are big-endian.  Key numbers belong to this store, not to a 
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
-from rocksdict import Cache, Rdict, WriteBatch, WriteOptions
+from rocksdict import WriteBatch
 
+from tbfast import limits
 from tbfast._ext.sealer import feed_chunk
 from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
+from tbfast.store.joins import Join
+from tbfast.store.latest import LatestValues
+from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
 from tbfast.store.tombstones import KEY as TOMBSTONE_KEY
 from tbfast.store.tombstones import Tombstones, decode
+from tbfast.store.windows import (
+    Cursors,
+    Open,
+    Run,
+    Segment,
+    State,
+    Window,
+    decoded,
+    family_name,
+    from_format_1,
+    opened,
+)
 
-FORMAT_VERSION: Final = 1
-WRITE_BUFFER_BYTES: Final = 8 << 20
-CACHE_BYTES: Final = 16 << 20
+FORMAT_VERSION: Final = 2
 WRITE_BATCH_BYTES: Final = 65_536  # the GIL is held during one write
-CHUNK_KEY: Final = struct.Struct(">QII")
 _U32: Final = struct.Struct(">I")
-_U64: Final = struct.Struct(">Q")
-_FIXED: Final = ("default", "keys", "latest", "deleted")
 
 
-class RunRecord(msgspec.Struct, array_like=True, frozen=True):
-    """One recorded run: journals up to `cursors` are in it or in runs before it."""
+class RunRecord(msgspec.Struct, frozen=True):
+    """A run about to be recorded: journals up to `cursors` are in it or in runs before it.
 
-    number: int
-    window: int
-    cursors: dict[int, tuple[int, int]]  # journal -> (epoch, sequence)
-    points: int
-    chunk_bytes: int
-    min_ts: int
-    max_ts: int
-    sealed_at_ms: int
-
-
-class WindowRecord(msgspec.Struct, array_like=True, frozen=True):
-    """When a window was opened; chunks that arrive later than its span go to the next one."""
+    parts: (window, what the run put there); windows it put nothing into are left out.
+    """
 
     number: int
-    opened_at_ms: int
+    cursors: Cursors
+    parts: tuple[tuple[int, Run], ...]
 
+    @property
+    def points(self) -> int:
+        """Rows of all windows."""
+        return sum(run.points for _, run in self.parts)
 
-class Window(NamedTuple):
-    """What reads need to know about a window."""
-
-    number: int
-    opened_at_ms: int
-    min_ts: int
-    max_ts: int
-    points: int
-    chunk_bytes: int
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Windows it put something into."""
+        return tuple(window for window, _ in self.parts)
 
 
 class SeriesStore:
     """Chunks, runs, key names and latest values.  One writer thread at a time; reads in another."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, join_runs: int = limits.JOIN_RUNS) -> None:
+        """join_runs: a segment takes so many runs, then its chunks are to be joined."""
         self.path = path
-        families = [*_FIXED]
-        if path.is_dir() and (path / "CURRENT").exists():
-            with rocks.translated(path):
-                families = [*_FIXED, *(n for n in Rdict.list_cf(str(path)) if n not in _FIXED)]
-        self._cache = Cache.new_hyper_clock_cache(CACHE_BYTES, 16_384)
-        self._db = rocks.open_families(path, families, write_buffer_bytes=WRITE_BUFFER_BYTES)
-        self._windows_db = {
-            int(name[1:]): self._db.get_column_family(name)
-            for name in families
-            if name not in _FIXED
-        }
-        self._keys_db = self._db.get_column_family("keys")
-        self._latest_db = self._db.get_column_family("latest")
-        self._deleted_db = self._db.get_column_family("deleted")
-        self._no_log = WriteOptions()
-        self._no_log.disable_wal = True  # type: ignore[method-assign,assignment]
+        self._join_runs = join_runs
+        self._raw: dict[int, int] = {}  # window -> family that takes its next run
+        self._busy: set[int] = set()  # families that a run is being written to
+        self._index: tuple[Open, ...] = ()
+        self._files = SeriesFiles(path)
         try:
             self._check_format()
-            self.runs = self._read_runs()
-            self._opened = self._read_windows()
-            self._forget_strays()
+            self._state = self._read_state()
+            windows = (decoded(raw, Window) for raw in self._files.records(b"w"))
+            self._windows = {window.number: window for window in windows}
+            named = self._present(self._segments())
+            for stray in self._files.chunks.keys() - named:
+                self._files.drop(stray)  # was being filled or dropped when the process ended
+            self._replace(self._windows)
             self.tombstones = self._read_tombstones()
+            stored = self._files.db.get(b"n")
+            self._begun = _U32.unpack(stored)[0] - 1 if stored else 0
+            self.latest = LatestValues(self._files)
         except BaseException:
             self.close()
             raise
-        self._valid = {run.number for run in self.runs if run.window in self._windows_db}
-        stored = self._db.get(b"n")
-        self._begun = _U32.unpack(stored)[0] - 1 if stored else 0
-        self._spoilt = 0
-
-    def _forget_strays(self) -> None:
-        """Families of windows that were being opened or dropped when the process ended."""
-        for number in self._windows_db.keys() - self._opened.keys():
-            with rocks.translated(self.path):
-                del self._windows_db[number]
-                self._db.drop_column_family(f"w{number}")
 
     def _read_tombstones(self) -> Tombstones:
         found = Tombstones()
-        pairs = rocks.pairs(self._deleted_db, self.path)
-        found.restore(sorted((decode(raw) for _, raw in pairs), key=lambda t: t.number))
-        for run in self.runs:
+        pairs = rocks.pairs(self._files.deleted, self.path)
+        found.restore(
+            sorted((decode(raw) for _, raw in pairs), key=lambda t: t.number),
+            max((s.clean for s in self._segments()), default=0),
+        )
+        runs = [run for segment in self._segments() for run in segment.runs]
+        for run in sorted(runs, key=lambda run: run.number):
             found.recorded(run.number, run.cursors)
+        found.recorded(self._state.run, self._state.cursors)
         return found
 
+    def _segments(self) -> list[Segment]:
+        return [s for window in self._windows.values() for s in window.segments]
+
     def _check_format(self) -> None:
-        stored = self._db.get(b"f")
-        if stored is None:
-            self._db.put(b"f", _U32.pack(FORMAT_VERSION))
-            return
-        version = _U32.unpack(stored)[0]
+        db = self._files.db
+        stored = db.get(b"f")
+        version = FORMAT_VERSION if stored is None else _U32.unpack(stored)[0]
         if version > FORMAT_VERSION:
             raise StoreError(
                 f"{self.path}: written by a newer tbfast (format {version}, this one knows "
                 f"{FORMAT_VERSION}); start that version or use another --data-dir"
             )
+        if version == 1:
+            self._upgrade()
+        elif stored is None:
+            db.put(b"f", _U32.pack(FORMAT_VERSION))
 
-    def _records(self, prefix: bytes) -> Iterator[bytes]:
-        for key, value in rocks.pairs(self._db, self.path, prefix):
-            if key[:1] != prefix:
-                return
-            yield value
+    def _upgrade(self) -> None:
+        """From format 1, in one synced batch."""
+        state, windows = from_format_1(self._files.records(b"r"), self._files.records(b"w"))
+        batch = WriteBatch(raw_mode=True)
+        for prefix in (b"r", b"w"):
+            batch.delete_range(prefix, bytes([prefix[0] + 1]))
+        for window in windows:
+            _put_window(batch, window)
+        batch.put(b"c", msgspec.msgpack.encode(state))
+        batch.put(b"f", _U32.pack(FORMAT_VERSION))
+        self._files.write_synced(batch)
 
-    def _read_runs(self) -> list[RunRecord]:
-        decoder = msgspec.msgpack.Decoder(RunRecord)
-        return [decoder.decode(value) for value in self._records(b"r")]
-
-    def _read_windows(self) -> dict[int, int]:
-        decoder = msgspec.msgpack.Decoder(WindowRecord)
-        records = (decoder.decode(value) for value in self._records(b"w"))
-        return {r.number: r.opened_at_ms for r in records}
+    def _read_state(self) -> State:
+        stored = self._files.db.get(b"c")
+        return decoded(stored, State) if stored else State(0, 0, {})
 
     # --- runs ----------------------------------------------------------------------------
 
-    def cursors(self) -> dict[int, tuple[int, int]]:
+    def cursors(self) -> Cursors:
         """Journal positions that recorded runs cover."""
-        newest: dict[int, tuple[int, int]] = {}
-        for run in self.runs:
-            for journal, position in run.cursors.items():
-                newest[journal] = max(newest.get(journal, (0, 0)), position)
-        return newest
+        return dict(self._state.cursors)
 
     def begin_run(self) -> int:
         """A run number that was never given before, synced."""
-        stored = self._db.get(b"n")
-        number = _U32.unpack(stored)[0] if stored else 1
-        with rocks.translated(self.path):
-            self._db.put(b"n", _U32.pack(number + 1))
-            self._db.flush_wal(True)
-        self._begun = int(number)
+        batch = WriteBatch(raw_mode=True)
+        batch.put(b"n", _U32.pack(self._begun + 2))
+        self._files.write_synced(batch)
+        self._begun += 1
+        self._busy.clear()
         return self._begun
 
     @property
@@ -175,210 +168,278 @@ class SeriesStore:
         """The newest run number given; every row of that run has been read from its journal."""
         return self._begun
 
-    def window_for(self, now_ms: int, span_ms: int, span_bytes: int = 0) -> int:
+    @property
+    def recorded(self) -> int:
+        """The newest recorded run."""
+        return self._state.run
+
+    def window_for(
+        self, now_ms: int, span_ms: int, span_bytes: int = 0, retention_ms: int | None = None
+    ) -> int:
         """The window for chunks that arrive now, opening one if the newest is over its span.
 
         span_ms, span_bytes: a window takes no more chunks after that; 0 = without end.
+        retention_ms: of the class, None = the default one.
         """
-        newest = max((*self._opened, *(run.window for run in self.runs)), default=0)
-        newest = max(newest, self._spoilt)
+        newest = self._windows.get(self._newest_of(retention_ms))
         # A clock that was far off when the newest was opened must not keep it open for years.
         if (
-            newest in self._opened
-            and (span_ms == 0 or abs(now_ms - self._opened[newest]) < span_ms)
-            and (span_bytes == 0 or self._chunk_bytes(newest) < span_bytes)
+            newest is None
+            or newest.closed_at_ms
+            or (span_ms and abs(now_ms - newest.opened_at_ms) >= span_ms)
+            or (span_bytes and newest.chunk_bytes >= span_bytes)
         ):
-            return newest
-        return self._open_window(newest + 1, now_ms)
+            number = max((self._state.window, *self._windows)) + 1
+            newest = Window(number, retention_ms, now_ms)
+        family = self._family_for(newest)
+        self._windows = {**self._windows, newest.number: newest}
+        self._raw[newest.number] = family
+        self._busy.add(family)
+        return newest.number
 
-    def _chunk_bytes(self, window: int) -> int:
-        return sum(run.chunk_bytes for run in self.runs if run.window == window)
+    def _newest_of(self, retention_ms: int | None) -> int:
+        """Number of the newest window of a class, 0 = there is none."""
+        return max((w.number for w in self._windows.values() if w.retention_ms == retention_ms),
+                   default=0)  # fmt: skip
 
-    def _open_window(self, number: int, now_ms: int) -> int:
-        with rocks.translated(self.path):
-            if number not in self._windows_db:
-                self._windows_db[number] = self._create_family(number)
-            record = WindowRecord(number, now_ms)
-            self._db.put(b"w" + _U32.pack(number), msgspec.msgpack.encode(record))
-            self._db.flush_wal(True)
-        self._opened[number] = now_ms
-        return number
-
-    def _create_family(self, number: int) -> Rdict:
-        options = rocks.options(write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache)
-        try:
-            return self._db.create_column_family(f"w{number}", options)
-        except BaseException:
-            # On a full disk RocksDB may have made it all the same: the number is not tried again.
-            self._spoilt = number
-            raise
+    def _family_for(self, window: Window) -> int:
+        """The family that takes a window's next run."""
+        if window.segments:
+            last = window.segments[-1]
+            if last.level == 0 and len(last.runs) < self._join_runs:
+                return last.family
+        known = self._raw.get(window.number, 0)  # perhaps of a run that was never recorded
+        taken = {segment.family for segment in window.segments}
+        if known not in taken and family_name(known, 0) in self._files.chunks:
+            return known
+        return self._files.create(0)
 
     def write_chunks(self, window: int, chunks: Iterable[tuple[bytes, bytes]]) -> None:
         """Writes chunks of a run, sorted by key, without the log."""
-        batch = WriteBatch(raw_mode=True)
-        handle = self._db.get_column_family_handle(f"w{window}")
-        for key, value in chunks:
-            batch.put(key, value, handle)
-        with rocks.translated(self.path):
-            self._db.write(batch, self._no_log)
+        self._files.write_unlogged(family_name(self._raw[window], 0), chunks)
 
     def write_keys(self, names: Iterable[tuple[int, bytes]]) -> None:
         """Names of new key numbers; durable with the next recorded run."""
         batch = WriteBatch(raw_mode=True)
-        handle = self._db.get_column_family_handle("keys")
+        handle = self._files.db.get_column_family_handle("keys")
         for number, name in names:
             batch.put(_U32.pack(number), name, handle)
-        if len(batch):
-            with rocks.translated(self.path):
-                self._db.write(batch)
-
-    def write_latest(self, values: Iterable[tuple[int, bytes]]) -> None:
-        """Latest values per device; durable with the next recorded run."""
-        batch = WriteBatch(raw_mode=True)
-        handle = self._db.get_column_family_handle("latest")
-        for device, value in values:
-            batch.put(_U64.pack(device), value, handle)
-        if len(batch):
-            with rocks.translated(self.path):
-                self._db.write(batch)
+        self._files.write(batch)
 
     def finish_run(self, run: RunRecord) -> None:
-        """Flushes the window's chunks, then records the run: from here on it is visible."""
-        with rocks.translated(self.path):
-            self._windows_db[run.window].flush(True)
-            self._db.put(b"r" + _U32.pack(run.number), msgspec.msgpack.encode(run))
-            self._db.flush_wal(True)
+        """Flushes the run's chunks, then records the run: from here on it is visible."""
+        changed = {
+            number: self._windows[number].with_run(self._raw[number], part)
+            for number, part in run.parts
+        }
+        for number in changed:
+            self._files.flush(family_name(self._raw[number], 0))
+        state = State(run.number, max((self._state.window, *changed)), dict(run.cursors))
+        batch = WriteBatch(raw_mode=True)
+        for window in changed.values():
+            _put_window(batch, window)
+        batch.put(b"c", msgspec.msgpack.encode(state))
+        self._files.write_synced(batch)
         self.tombstones.recorded(run.number, run.cursors)  # before its chunks are read
-        self._valid.add(run.number)
-        self.runs.append(run)
+        self._state = state
+        self._busy.clear()
+        self._replace({**self._windows, **changed})
+
+    def _present(self, segments: Iterable[Segment]) -> set[str]:
+        """Families of these segments; StoreError when one is missing: another may have its rows."""
+        named = {segment.name for segment in segments}
+        missing = named - self._files.chunks.keys()
+        if missing:
+            raise StoreError(f"{self.path}: chunks are missing ({min(missing)}); {rocks.RECOVER}")
+        return named
+
+    def _replace(self, windows: dict[int, Window]) -> None:
+        """What reads that begin from now on go by."""
+        self._windows = windows
+        self._index = tuple(opened(s, self._files.chunks[s.name]) for s in self._segments())
 
     # --- reads ---------------------------------------------------------------------------
 
     def windows(self) -> list[Window]:
         """Windows with at least one recorded run, oldest first."""
-        found: dict[int, Window] = {}
-        for run in list(self.runs):
-            opened_ms = self._opened.get(run.window)
-            if opened_ms is None:
-                continue  # dropped; the record is kept for its cursors
-            w = found.get(run.window)
-            found[run.window] = Window(
-                run.window,
-                opened_ms,
-                min(run.min_ts, w.min_ts) if w else run.min_ts,
-                max(run.max_ts, w.max_ts) if w else run.max_ts,
-                run.points + (w.points if w else 0),
-                run.chunk_bytes + (w.chunk_bytes if w else 0),
-            )
-        return [found[number] for number in sorted(found)]
+        windows = self._windows
+        return [windows[number] for number in sorted(windows) if windows[number].segments]
 
     def chunks(
         self, device: int, key: int, start_ms: int, end_ms: int
     ) -> Iterator[tuple[int, bytes]]:
         """(run, chunk) of a series (key 0: shared by the device's small series), any order.
 
-        Only windows whose times overlap [start_ms, end_ms) are looked at.
+        Only segments whose times overlap [start_ms, end_ms) are looked at.
         """
+        for segment in self._index:
+            if segment.overlaps(start_ms, end_ms):
+                yield from self._chunks_in(segment, device, key)
+
+    def _chunks_in(self, segment: Open, device: int, key: int) -> Iterator[tuple[int, bytes]]:
         prefix = CHUNK_KEY.pack(device, key, 0)[:-4]
-        for window in self.windows():
-            if window.max_ts < start_ms or window.min_ts >= end_ms:
-                continue
-            family = self._windows_db.get(window.number)
-            if family is None:
-                continue  # dropped by the sealer's thread since `windows`
-            for found, chunk in rocks.pairs(family, self.path, prefix):
-                if found[:-4] != prefix:
-                    break
-                run = _U32.unpack(found[-4:])[0]
-                if run in self._valid:
-                    yield run, chunk
+        for found, chunk in rocks.pairs(segment.family, self.path, prefix):
+            if found[:-4] != prefix:
+                break
+            run = _U32.unpack(found[-4:])[0]
+            if segment.runs is None or run in segment.runs:
+                yield run, chunk
 
     def feed(self, scan: RangeScan, names: dict[int, bytes]) -> None:
         """Gives what recorded runs hold of the scan's device and keys to it."""
         device, start, end = scan.device_number, scan.start, scan.end
+        keys = (0, *(n for n, name in names.items() if scan.wants(name)))
+        # One look at the index for all keys: a join that ends meanwhile moves no row past us.
+        overlapping = [segment for segment in self._index if segment.overlaps(start, end)]
         deleted = self.tombstones.in_chunks(device)
-        for key in (0, *(n for n, name in names.items() if scan.wants(name))):
-            for run, chunk in self.chunks(device, key, start, end):
-                try:
-                    feed_chunk(scan, chunk, names, run, deleted)
-                except StoreError as error:
-                    raise StoreError(
-                        f"{self.path}: device {device}, key {key}, run {run}: {error}; restore the "
-                        f"directory from a backup"
-                    ) from error
+        for segment in overlapping:
+            for key in keys:
+                for run, chunk in self._chunks_in(segment, device, key):
+                    try:
+                        feed_chunk(scan, chunk, names, run, deleted)
+                    except StoreError as error:
+                        raise self._damaged(device, key, run, error) from error
+
+    def _damaged(self, device: int, key: int, run: int, error: StoreError) -> StoreError:
+        return StoreError(
+            f"{self.path}: device {device}, key {key}, run {run}: {error}; {rocks.RECOVER}"
+        )
 
     def key_names(self) -> Iterator[tuple[int, bytes]]:
         """(number, name) of every key."""
-        for key, name in rocks.pairs(self._keys_db, self.path):
+        for key, name in rocks.pairs(self._files.keys, self.path):
             yield _U32.unpack(key)[0], name
-
-    def latest(self) -> Iterator[tuple[int, bytes]]:
-        """(device, packed latest values)."""
-        for key, packed in rocks.pairs(self._latest_db, self.path):
-            yield _U64.unpack(key)[0], packed
 
     # --- deletes -------------------------------------------------------------------------
 
-    def write_deletes(
-        self, names: Iterable[tuple[int, bytes]], latest: Iterable[tuple[int, bytes | None]]
-    ) -> None:
-        """Makes new tombstones durable, with the latest values they left (None = device removed).
+    def write_deletes(self, names: Iterable[tuple[int, bytes]], latest: bytes) -> None:
+        """Makes new tombstones durable, with the changes of latest values they made.
 
         names: of the key numbers in them.  After an error the next call tries the rest again.
         """
         changes = self.tombstones.take_changes()
         batch = WriteBatch(raw_mode=True)
-        family = self._db.get_column_family_handle("deleted")
+        family = self._files.db.get_column_family_handle("deleted")
         for (device, number), tombstone in changes.items():
             key = TOMBSTONE_KEY.pack(device, number)
             if tombstone is None:
                 batch.delete(key, family)
             else:
                 batch.put(key, msgspec.msgpack.encode(tombstone), family)
-        family = self._db.get_column_family_handle("keys")
+        family = self._files.db.get_column_family_handle("keys")
         for number, name in names:
             batch.put(_U32.pack(number), name, family)
-        family = self._db.get_column_family_handle("latest")
-        for device, packed in latest:
-            if packed is None:
-                batch.delete(_U64.pack(device), family)
-            else:
-                batch.put(_U64.pack(device), packed, family)
+        self.latest.put_changes(batch, latest)
         try:
-            with rocks.translated(self.path):
-                self._db.write(batch)
-                self._db.flush_wal(True)
+            self._files.write_synced(batch)
         except BaseException:
             self.tombstones.give_back(changes)
             raise
 
     def forget_tombstones(self) -> None:
         """Drops tombstones that nothing stored needs any more; durable with the next delete."""
-        self.tombstones.forget(min(self._valid, default=None), self.cursors())
+        segments = self._segments()
+        self.tombstones.forget([(s.first_run, s.clean) for s in segments], self.cursors())
+
+    # --- joining -------------------------------------------------------------------------
+
+    def begin_join(self) -> Join | None:
+        """What is to be joined next, of the oldest window that needs it; None when none does."""
+        windows = self._windows
+        newest = {self._newest_of(w.retention_ms) for w in windows.values()}
+        for window in self.windows():
+            closed = window.number not in newest or window.closed_at_ms > 0
+            wanted = window.joinable(closed=closed, busy=self._busy, runs=self._join_runs)
+            if wanted:
+                families = {segment.family for segment in wanted}
+                alike = {s.family for w in windows.values() for s in w.segments
+                         if w.retention_ms == window.retention_ms}  # fmt: skip
+                return Join(
+                    self._files,
+                    window.number,
+                    [o for o in self._index if o.segment.family in families],
+                    [o for o in self._index if o.segment.family not in alike],
+                    self.tombstones,
+                    self.key_names,
+                )
+        return None
+
+    def finish_join(self, join: Join) -> list[str]:
+        """Makes the joined chunks visible instead of the old ones; returns families to `forget`.
+
+        Those are the new one if the window was dropped meanwhile.  `Join.flush` comes before.
+        """
+        window = self._windows.get(join.window)
+        held = {s.family for s in window.segments} if window is not None else set()
+        if window is None or not {s.family for s in join.old} <= held:
+            return [join.family]
+        changed = window.with_joined(join.old, join.segment())
+        batch = WriteBatch(raw_mode=True)
+        if changed.segments:
+            _put_window(batch, changed)
+        else:
+            batch.delete(_window_key(changed.number))
+        self._files.write_synced(batch)
+        self._replace({**self._windows, changed.number: changed})
+        unused = [join.family] if join.segment() is None else []
+        return [*(segment.name for segment in join.old), *unused]
+
+    def forget(self, family: str) -> None:
+        """Drops a family that a join has left; reads that have it keep it until they end."""
+        self._files.drop(family)
 
     # --- retention -----------------------------------------------------------------------
 
-    def drop_window(self, number: int) -> None:
-        """Forgets a whole window; run records stay until their cursors are superseded."""
-        newest = self.runs[-1].number if self.runs else 0  # its cursors cover all journals
+    def close_window(self, number: int, now_ms: int) -> None:
+        """The window takes no more runs."""
+        window = msgspec.structs.replace(self._windows[number], closed_at_ms=now_ms)
         batch = WriteBatch(raw_mode=True)
-        batch.delete(b"w" + _U32.pack(number))
-        for run in self.runs:
-            if run.window == number and run.number != newest:
-                batch.delete(b"r" + _U32.pack(run.number))
-        with rocks.translated(self.path):
-            self._db.write(batch)
-            self._db.flush_wal(True)
-            self._opened.pop(number)
-            self.runs = [r for r in self.runs if r.window != number or r.number == newest]
-            self._valid = {r.number for r in self.runs if r.window in self._opened}
-            # A read that has the family keeps it until it ends.
-            del self._windows_db[number]
-            self._db.drop_column_family(f"w{number}")
+        _put_window(batch, window)
+        self._files.write_synced(batch)
+        self._replace({**self._windows, number: window})
+
+    def drop_window(self, number: int) -> None:
+        """Forgets what recorded runs put into a window; one that is being written stays whole."""
+        batch = WriteBatch(raw_mode=True)
+        batch.delete(_window_key(number))
+        self._files.write_synced(batch)
+        window = self._windows[number]
+        left = {n: w for n, w in self._windows.items() if n != number}
+        writing = self._raw.get(number)
+        if writing in self._busy:
+            left[number] = msgspec.structs.replace(window, segments=())
+        else:
+            self._raw.pop(number, None)
+        self._replace(left)
+        for segment in window.segments:
+            if segment.family != writing or writing not in self._busy:
+                self._files.drop(segment.name)
+
+    def devices(self) -> Iterator[int]:
+        """Numbers of devices that have chunks; one may come more than once."""
+        for segment in self._index:
+            start = b""
+            while True:
+                key = next((k for k, _ in rocks.pairs(segment.family, self.path, start)), None)
+                if key is None:
+                    break
+                device = CHUNK_KEY.unpack(key)[0]
+                yield device
+                start = CHUNK_KEY.pack(device + 1, 0, 0)
+
+    def checkpoint(self, to: Path) -> None:
+        """A copy of its present state; recorded runs are in it whole."""
+        self._files.checkpoint(to)
 
     def close(self) -> None:
         """Releases the store."""
-        fixed = (self._keys_db, self._latest_db, self._deleted_db)
-        for family in (*self._windows_db.values(), *fixed):
-            rocks.close(family, self.path)
-        rocks.close(self._db, self.path)
+        self._index = ()
+        self._files.close()
+
+
+def _window_key(number: int) -> bytes:
+    return b"w" + _U32.pack(number)
+
+
+def _put_window(batch: WriteBatch, window: Window) -> None:
+    batch.put(_window_key(window.number), msgspec.msgpack.encode(window))

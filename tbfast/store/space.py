@@ -147,19 +147,23 @@ def _length(path: Path) -> int:
         return 0
 
 
-def used_bytes(root: Path) -> int:
+def used_bytes(root: Path, but: Path | None = None) -> int:
     """Bytes that everything below a directory takes on the disk; files that go meanwhile are not.
+
+    but: a directory that is not looked at; its files have other names that count.
 
     Preallocated space counts: RocksDB takes that of a log at once.
     """
     total = 0
+    skipped = os.fspath(but) if but is not None else None
     left = [os.fspath(root)]
     while left:
         with contextlib.suppress(FileNotFoundError), os.scandir(left.pop()) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
+                        if entry.path != skipped:
+                            left.append(entry.path)
                     else:
                         total += entry.stat(follow_symlinks=False).st_blocks * _BLOCK
     return total

@@ -76,7 +76,7 @@ class Tombstones:
         self._deleted: dict[int, Deleted] = {}  # made of it on demand
         self._changes: dict[tuple[int, int], Tombstone | None] = {}  # not stored yet
         self._recent: set[int] = set()  # devices with one that no recorded run has passed yet
-        self._oldest_run: int | None = 0
+        self._spans: list[tuple[int, int]] | None = None  # of the last `forget`
         self._next = 1
 
     def __len__(self) -> int:
@@ -86,8 +86,14 @@ class Tombstones:
         for mine in list(self._by_device.values()):
             yield from mine
 
-    def restore(self, stored: Iterable[Tombstone]) -> None:
-        """Takes back what was stored, oldest first."""
+    @property
+    def next_number(self) -> int:
+        """Of the next tombstone: whoever rewrites chunks from now on applies all before it."""
+        return self._next
+
+    def restore(self, stored: Iterable[Tombstone], next_number: int = 1) -> None:
+        """Takes back what was stored, oldest first; numbers below `next_number` are not reused."""
+        self._next = max(self._next, next_number)
         for tombstone in stored:
             mine = self._by_device.get(tombstone.device, ())
             self._by_device[tombstone.device] = (*mine, tombstone)
@@ -137,17 +143,21 @@ class Tombstones:
                 if all(t.passed_by(cursors) for t in mine):
                     self._recent.discard(device)
 
-    def forget(self, oldest_run: int | None, cursors: Cursors) -> None:
-        """Drops those without chunks (none before `oldest_run`) and without rows in journals."""
+    def forget(self, spans: list[tuple[int, int]], cursors: Cursors) -> None:
+        """Drops those that no rows in chunks or journals are left for.
+
+        spans: (first run, number below which tombstones were applied) of every segment.
+        """
         with self._lock:
-            if oldest_run == self._oldest_run:
+            if spans == self._spans:
                 return
-            self._oldest_run = oldest_run
+            self._spans = spans
             for device, mine in list(self._by_device.items()):
                 kept = [
                     t
                     for t in mine
-                    if not t.passed_by(cursors) or (oldest_run is not None and t.run >= oldest_run)
+                    if not t.passed_by(cursors)
+                    or any(t.run >= first and t.number >= clean for first, clean in spans)
                 ]
                 if len(kept) != len(mine):
                     self._set(device, kept)

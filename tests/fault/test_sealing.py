@@ -23,7 +23,11 @@ from tests.support.node import Node, running_node
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
-OFTEN = {"TBFAST_SERIES__HEAD_BYTES": "1048576", "TBFAST_SERIES__SEAL_INTERVAL_MS": "1000"}
+OFTEN = {
+    "TBFAST_SERIES__HEAD_BYTES": "1048576",
+    "TBFAST_SERIES__SEAL_INTERVAL_MS": "1000",
+    "TBFAST_SERIES__JOIN_RUNS": "2",
+}
 SECONDS = float(os.environ.get("TBFAST_TEST_SEALING_SECONDS", "12"))
 HELD_BYTES = 1 << 20  # of a journal, when what is sealed is trimmed
 SEALED_S = 15.0
@@ -50,7 +54,16 @@ def sealed_points(node: Node) -> int:
     """Of a stopped node."""
     store = SeriesStore(Layout(node.data_dir).series)
     try:
-        return sum(run.points for run in store.runs)
+        return sum(window.points for window in store.windows())
+    finally:
+        store.close()
+
+
+def segments(node: Node) -> list[int]:
+    """Levels of the segments of a stopped node: 0 = not joined."""
+    store = SeriesStore(Layout(node.data_dir).series)
+    try:
+        return [segment.level for window in store.windows() for segment in window.segments]
     finally:
         store.close()
 
@@ -72,11 +85,13 @@ def kills(tmp_path: Path, seed: int, *, rounds: int, seconds: float) -> None:
         assert node.stop() == 0
         audit_stopped(node, record)
         assert sealed_points(node) >= 2 * load.acked  # keys n and text; some again after a crash
+        levels = segments(node)
+        assert max(levels) > 0, "nothing was joined"
         node.start()
         assert audit(node, record) == load.acked
 
 
-def test_kills_while_sealing(tmp_path: Path) -> None:
+def test_kills_while_sealing_and_joining(tmp_path: Path) -> None:
     kills(tmp_path, SEED, rounds=1000, seconds=SECONDS)
 
 
@@ -108,7 +123,7 @@ def test_power_cuts_while_sealing(tmp_path: Path) -> None:
 def test_latest_and_keys_after_a_killed_controller(tmp_path: Path) -> None:
     """What is sealed is not replayed: the journals no longer have it."""
     with running_node(tmp_path / "data", env=OFTEN) as node:
-        tokens = node.add_devices(4)
+        tokens = node.add_devices(16)  # so many that each worker has some
         with running_load(node.mqtt_port, tokens) as load:
             load.wait_acked(2000)
             record = load.finish()

@@ -1,10 +1,12 @@
 """Each row exactly once: journal, head, runs and windows against plain dictionaries.
 
-Deletes, crashes (files as a kill -9 leaves them, also in the middle of a run), restarts, trims,
-dropped windows; read back by a running node and by the command line's reader.
+Deletes, joined chunks, crashes (files as a kill -9 leaves them, also in the middle of a run or of a
+join), restarts, trims, devices that change their retention class, dropped windows; read back by a
+running node and by the command line's reader.
 """
 
 import asyncio
+import contextlib
 import json
 import shutil
 import tempfile
@@ -18,6 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tbfast.config import Series
 from tbfast.store.series_reader import OfflineSeries
 from tests.support.storage import Answer, Crash, Storage, ranged
 
@@ -34,10 +37,22 @@ MESSAGES = st.tuples(
 BURSTS = st.tuples(DEVICES, st.sampled_from(KEYS), st.integers(65, 150), st.integers(-2000, 2000))
 CRASHES = st.tuples(
     st.sampled_from(
-        ["begin_run", "window_for", "write_keys", "write_chunks", "write_latest", "finish_run"]
+        [
+            "begin_run",
+            "window_for",
+            "write_keys",
+            "write_chunks",
+            "write_changes",
+            "finish_run",
+            "write_records",
+            "forget_changes",
+        ]
     ),
     st.integers(0, 2),
     st.booleans(),
+)
+JOIN_CRASHES = st.tuples(
+    st.sampled_from(["begin_join", "finish_join", "forget"]), st.integers(0, 1), st.booleans()
 )
 DELETES = st.fixed_dictionaries(
     {
@@ -55,11 +70,12 @@ SMALL_BATCH_BYTES = 100  # chunks of a few devices already need several writes
 
 Message = tuple[int, int, int, dict[str, str]]  # journal, device, time, values
 Delete = dict[str, Any]
-Layer = dict[tuple[int, str], dict[int, Any]]
+Layer = dict[tuple[int, str], dict[int, tuple[int, Any]]]  # by time: (order of arrival, value)
+SETTINGS = Series(retention={"other": 86_400_000}, join_runs=2)  # two classes
 
 
 class SeriesModel(RuleBasedStateMachine):
-    """``layers``: rows by window number, oldest first; None holds what no run has yet."""
+    """``layers``: rows by window number; None holds what no run has yet."""
 
     @initialize()
     def open(self) -> None:
@@ -71,7 +87,18 @@ class SeriesModel(RuleBasedStateMachine):
         self.runs: set[int] = set()
         self.batch_bytes = mock.patch("tbfast.control.sealer.WRITE_BATCH_BYTES", SMALL_BATCH_BYTES)
         self.batch_bytes.start()
-        self.storage = Storage(self.directory / "0")
+        self.latest_runs = mock.patch("tbfast.limits.LATEST_RUNS", 2)
+        self.latest_runs.start()
+        self.arrivals = 0
+        self.classes = {1: 0, 2: 0, 3: 1}
+        self.storage = self._opened(self.directory / "0")
+
+    def _opened(self, root: Path) -> Storage:
+        return Storage(root, settings=SETTINGS, class_of=lambda device: self.classes[device])
+
+    @rule(device=DEVICES)
+    def change_class(self, device: int) -> None:
+        self.classes[device] ^= 1
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -83,7 +110,8 @@ class SeriesModel(RuleBasedStateMachine):
         for ts, values in rows:
             for key, text in values.items():
                 value = json.loads(text, parse_float=Decimal)
-                self.layers[None].setdefault((device, key), {})[ts] = value
+                self.arrivals += 1
+                self.layers[None].setdefault((device, key), {})[ts] = self.arrivals, value
                 if ts >= self.newest.get((device, key), (ts, None))[0]:
                     self.newest[device, key] = ts, value
 
@@ -99,13 +127,22 @@ class SeriesModel(RuleBasedStateMachine):
 
     # --- runs --------------------------------------------------------------------------------
 
-    def _recorded(self, window: int) -> None:
+    def _recorded(self) -> None:
         sealed = self.layers.pop(None)
-        layer = self.layers.setdefault(window, {})
+        number = self.storage.store.recorded
+        windows = {
+            window.retention_ms: window.number
+            for window in self.storage.store.windows()
+            if any(run.number == number for part in window.segments for run in part.runs)
+        }
         for series, points in sealed.items():
-            layer.setdefault(series, {}).update(points)
+            if points:
+                retention_ms = SETTINGS.retention_classes()[self.classes[series[0]]]
+                layer = self.layers.setdefault(windows[retention_ms], {})
+                layer.setdefault(series, {}).update(points)
+        for window in windows.values():
+            self.layers.setdefault(window, {})
         self.layers[None] = {}
-        number = self.storage.store.runs[-1].number
         assert number not in self.runs, "a run number twice"
         self.runs.add(number)
 
@@ -134,7 +171,7 @@ class SeriesModel(RuleBasedStateMachine):
         assert (record is not None) == held
         if record is not None:
             assert record.points == sum(map(len, self.layers[None].values()))
-            self._recorded(record.window)
+            self._recorded()
         self._after_freeze(delete, late)
 
     @rule()
@@ -147,13 +184,14 @@ class SeriesModel(RuleBasedStateMachine):
         self, step: tuple[str, int, bool], delete: Delete | None, late: Message | None
     ) -> None:
         self.storage.store.crash_at = step
+        recorded = self.storage.store.recorded
         try:
-            record = self.runner.run(self._sealed(delete, late))
+            self.runner.run(self._sealed(delete, late))
         except Crash:
-            if step == ("finish_run", 0, False):
-                self._recorded(self.storage.store.runs[-1].window)
+            if self.storage.store.recorded > recorded:
+                self._recorded()
         else:
-            self._recorded(record.window)
+            self._recorded()
         self._after_freeze(delete, late)
         self._crash()
 
@@ -188,7 +226,7 @@ class SeriesModel(RuleBasedStateMachine):
                 del self.newest[owner, key]
                 if rewrite_latest and left.get(key):
                     ts = max(left[key])
-                    self.newest[owner, key] = ts, left[key][ts]
+                    self.newest[owner, key] = ts, left[key][ts][1]
 
     @rule(delete=DELETES)
     def delete(self, delete: Delete) -> None:
@@ -200,14 +238,40 @@ class SeriesModel(RuleBasedStateMachine):
         self.runner.run(self.storage.deletes.delete(device, None))
         self._deleted(device, None, None, None, latest=True, rewrite_latest=False)
 
+    # --- joining -----------------------------------------------------------------------------
+
+    @rule(turns=st.integers(0, 6), delete=st.none() | DELETES, late=st.none() | MESSAGES)
+    def join(self, turns: int, delete: Delete | None, late: Message | None) -> None:
+        """Delete and late message come while it runs."""
+
+        async def joined() -> None:
+            joining = asyncio.ensure_future(self.storage.sealer.upkeep.join())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await self._delete(delete)
+            if late is not None:
+                self.storage.write(late[0], late[1], late[2:])
+            await joining
+
+        self.runner.run(joined())
+        self._after_freeze(delete, late)
+
+    @rule(step=JOIN_CRASHES)
+    def crash_in_a_join(self, step: tuple[str, int, bool]) -> None:
+        self.storage.store.crash_at = step
+        with contextlib.suppress(Crash):
+            self.runner.run(self.storage.sealer.upkeep.join())
+        self._crash()
+
     # --- windows -----------------------------------------------------------------------------
 
     @precondition(lambda self: self.storage.store.windows())
     @rule()
     def begin_a_window(self) -> None:
         store = self.storage.store
-        newest = max(store._opened)
-        assert store.window_for(store._opened[newest] + DAY_MS, DAY_MS) == newest + 1
+        newest = store.windows()[-1]
+        begun = store.window_for(newest.opened_at_ms + DAY_MS, DAY_MS, 0, newest.retention_ms)
+        assert begun > newest.number
 
     @precondition(lambda self: len(self.storage.store.windows()) > 1)
     @rule()
@@ -224,7 +288,7 @@ class SeriesModel(RuleBasedStateMachine):
         root = old.crashed_copy(self.directory / str(self.generation))
         old.close()
         shutil.rmtree(old.layout.root)
-        self.storage = Storage(root)
+        self.storage = self._opened(root)
 
     @rule()
     def crash(self) -> None:
@@ -236,10 +300,10 @@ class SeriesModel(RuleBasedStateMachine):
             held = self.storage.sealer._due
             self.runner.run(self.storage.sealer.finish())
             if held:
-                self._recorded(self.storage.store.runs[-1].window)
+                self._recorded()
         self.storage.close()
         self._read_offline()
-        self.storage = Storage(self.storage.layout.root)
+        self.storage = self._opened(self.storage.layout.root)
         if sealing:
             assert self.storage.replayed == 0
 
@@ -258,12 +322,14 @@ class SeriesModel(RuleBasedStateMachine):
 
     # --- reading -----------------------------------------------------------------------------
 
-    def _points(self, device: int) -> dict[str, dict[int, Any]]:
-        found: dict[str, dict[int, Any]] = {}
-        for window in sorted(self.layers, key=lambda number: (number is None, number)):
-            for (owner, key), points in self.layers[window].items():
+    def _points(self, device: int) -> dict[str, dict[int, tuple[int, Any]]]:
+        found: dict[str, dict[int, tuple[int, Any]]] = {}
+        for layer in self.layers.values():
+            for (owner, key), points in layer.items():
                 if owner == device:
-                    found.setdefault(key, {}).update(points)
+                    mine = found.setdefault(key, {})
+                    for ts, point in points.items():
+                        mine[ts] = max(point, mine.get(ts, (0, None)), key=lambda p: p[0])
         return found
 
     def _expected(
@@ -284,7 +350,7 @@ class SeriesModel(RuleBasedStateMachine):
             )
             chosen = (times if ascending else times[::-1])[:limit]
             if chosen and (keys is None or key in keys):
-                found[key] = [{"ts": ts, "value": points[ts]} for ts in chosen]
+                found[key] = [{"ts": ts, "value": points[ts][1]} for ts in chosen]
         return found
 
     @rule(
@@ -318,6 +384,7 @@ class SeriesModel(RuleBasedStateMachine):
             self.storage.close()
             self.runner.close()
             self.batch_bytes.stop()
+            self.latest_runs.stop()
             shutil.rmtree(self.directory)
 
 

@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import uvicorn
@@ -155,6 +156,17 @@ class FixedNode:
         return NODE
 
 
+class NoUpkeep:
+    """This node has no series store."""
+
+    async def seal(self) -> NoReturn:
+        raise ResourceError("no series store")
+
+    async def snapshot(self) -> AsyncIterator[bytes]:
+        raise ResourceError("no series store")
+        yield b""
+
+
 class _Server(uvicorn.Server):
     """Tells a thread when it accepts connections."""
 
@@ -227,6 +239,7 @@ class RunningApp:
             live=self.feed,
             node=FixedNode(),
             deletes=self.series,
+            upkeep=NoUpkeep(),
             writer=self.series,
             watches=Watches(),
             claims=Claims(

@@ -3,8 +3,9 @@
 import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,24 @@ class CrashingStore(SeriesStore):
 
     crash_at: tuple[str, int, bool] | None = None
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for name in ("write_changes", "write_records", "forget_changes"):
+            method = getattr(self.latest, name)
+            setattr(self.latest, name, partial(self._around, name, method))
+
     def _step(self, name: str, *arguments: Any) -> Any:
+        return self._around(name, getattr(super(), name), *arguments)
+
+    def _around(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
         method, calls, before = self.crash_at or ("", 0, True)
         if method != name:
-            return getattr(super(), name)(*arguments)
+            return work(*arguments)
         if calls:
             self.crash_at = method, calls - 1, before
-            return getattr(super(), name)(*arguments)
+            return work(*arguments)
         if not before:
-            getattr(super(), name)(*arguments)
+            work(*arguments)
         raise Crash(name)
 
     def begin_run(self) -> int:
@@ -57,11 +67,17 @@ class CrashingStore(SeriesStore):
     def write_chunks(self, *arguments: Any) -> None:
         self._step("write_chunks", *arguments)
 
-    def write_latest(self, *arguments: Any) -> None:
-        self._step("write_latest", *arguments)
-
     def finish_run(self, *arguments: Any) -> None:
         self._step("finish_run", *arguments)
+
+    def begin_join(self) -> Any:
+        return self._step("begin_join")
+
+    def finish_join(self, *arguments: Any) -> Any:
+        return self._step("finish_join", *arguments)
+
+    def forget(self, *arguments: Any) -> None:
+        self._step("forget", *arguments)
 
 
 class _NoLinks:
@@ -79,13 +95,21 @@ def parsed(answer: bytes) -> Answer:
 class Storage:
     """Opens what is there, replays what no recorded run covers."""
 
-    def __init__(self, root: Path, *, journals: int = 2, settings: Series | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        journals: int = 2,
+        settings: Series | None = None,
+        class_of: Callable[[int], int] = lambda device: 0,
+    ) -> None:
         self._closed = False
         self.layout = Layout(root)
         self.journals = [Journal(self.layout.journal(n), n) for n in range(journals)]
         self._ingests = [Ingest() for _ in self.journals]
         self._seq = [0] * journals
-        self.store = CrashingStore(self.layout.series)
+        settings = settings or Series()
+        self.store = CrashingStore(self.layout.series, join_runs=settings.join_runs)
         slot = Slot()
         self.tail = TailService(slot)
         self.broken: list[Exception] = []
@@ -93,7 +117,8 @@ class Storage:
             self.tail,
             self.store,
             slot,
-            settings or Series(),
+            settings,
+            class_of=class_of,
             on_run=self.trimmable,
             on_broken=self.broken.append,
         )

@@ -123,7 +123,7 @@ def test_a_delete_while_its_rows_are_sealed(
     assert len(tries) == 1 + failed
     for _ in range(2):
         assert times(storage) == [1]
-        assert sum(run.points for run in storage.store.runs) == 2
+        assert sum(window.points for window in storage.store.windows()) == 2
         killed(storage, tmp_path)
     put(storage, 2)
     assert times(storage) == [1, 2]
@@ -218,7 +218,7 @@ def test_a_removed_device(storage: Storage, tmp_path: Path) -> None:
     for _ in range(2):
         assert (times(storage), latest(storage)) == ([], {})
         assert (times(storage, device=2), latest(storage, 2)) == ([3], {"a": 3})
-        assert 1 not in dict(storage.store.latest())
+        assert 1 not in dict(storage.store.latest.records())
         killed(storage, tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_a_removed_device_takes_nothing_more(storage: Storage) -> None:
     storage.tail.delete_device(1)
     put(storage, 2)
     assert (times(storage), latest(storage)) == ([], {})
-    assert storage.tail.pack_device(1) is None
+    assert storage.tail.pack_device_changes(1) == b"\x01\x00"  # gone
 
 
 def test_a_device_removed_just_before_the_controller_died(storage: Storage) -> None:
@@ -325,7 +325,7 @@ def test_latest_values_packed_before_a_delete_do_not_come_back(
 ) -> None:
     """A run that is being recorded packs them on the loop and writes them later."""
     put(storage, 1)
-    pack: Callable[..., Any] = storage.tail.pack_latest
+    pack: Callable[..., Any] = storage.tail.pack_changes
     deleting: list[asyncio.Task[None]] = []
 
     def packed(*arguments: Any) -> Any:
@@ -333,7 +333,7 @@ def test_latest_values_packed_before_a_delete_do_not_come_back(
         deleting.append(asyncio.ensure_future(storage.deletes.delete(1, None)))
         return found
 
-    monkeypatch.setattr(storage.tail, "pack_latest", packed)
+    monkeypatch.setattr(storage.tail, "pack_changes", packed)
 
     async def run() -> None:
         await storage.sealer.seal()

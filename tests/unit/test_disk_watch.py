@@ -42,11 +42,18 @@ class Watched:
         self.fake = FakeDisk(root, monkeypatch)
         self.fake.others = used
         # Without the reserve: it is counted on top.
-        monkeypatch.setattr(disk, "used_bytes", lambda _root: self.fake.others + self.fake.held)
+        monkeypatch.setattr(disk, "used_bytes", lambda *_: self.fake.others + self.fake.held)
         self.slot = Slot()
         self.windows = Windows(self.fake, windows)
         space = Space(Layout(root), RESERVE)
-        self.watch = DiskWatch(Layout(root), space, self.slot, budget_bytes=budget)
+        self.backups = 0
+        self.watch = DiskWatch(
+            Layout(root), space, self.slot, budget_bytes=budget, give_up=self.give_up
+        )
+
+    def give_up(self) -> bool:
+        self.backups -= 1
+        return self.backups >= 0
 
     def check(self, times: int = 1) -> None:
         async def run() -> None:
@@ -66,6 +73,19 @@ def test_over_the_budget_the_oldest_go_one_for_each_measurement(tmp_path, monkey
     node.check(9)
     assert node.windows.left == 7  # 80 MB and the reserve
     assert node.slot.get(words.DISK_DROPPED_POINTS) == 14
+
+
+def test_a_backup_goes_before_data_does_but_only_for_want_of_room(tmp_path, monkeypatch):
+    node = Watched(tmp_path, monkeypatch, used=SIZE - 10 * MB, budget=0, windows=9)
+    node.backups = 1
+    node.check()
+    assert (node.windows.left, node.backups) == (9, 0)
+    node.check()
+    assert node.windows.left == 8
+    node = Watched(tmp_path, monkeypatch, used=100 * MB, budget=145 * MB, windows=9)
+    node.backups = 1
+    node.check()
+    assert (node.windows.left, node.backups) == (8, 1)  # a snapshot is not in the budget
 
 
 def test_the_newest_window_stays(tmp_path, monkeypatch):

@@ -35,7 +35,8 @@ class Written:
 
     def chunks(self, max_bytes: int = 1 << 30) -> Chunks:
         found: Chunks = []
-        while batch := self.sealer.next(max_bytes):
+        while not self.sealer.done:
+            (batch,) = self.sealer.next(max_bytes)
             found += batch
         return found
 
@@ -65,7 +66,7 @@ def series(count: int, key: int = 1, *, step: int = 10, start: int = 0) -> list[
 def test_an_empty_head_has_no_chunks() -> None:
     written = Written()
     assert written.chunks() == []
-    assert written.sealer.points == 0
+    assert written.sealer.totals[0].points == 0
 
 
 def test_of_equal_times_the_last_arrival_stays() -> None:
@@ -73,8 +74,8 @@ def test_of_equal_times_the_last_arrival_stays() -> None:
         [number(1, 5, 1, 1), number(1, 5, 1, 2)], [number(1, 4, 1, 3)], [number(1, 5, 1, 4)]
     )
     assert written.read(written.chunks()) == {"a": [(4, 3), (5, 4)]}
-    sealer = written.sealer
-    assert (sealer.points, sealer.min_ts, sealer.max_ts) == (2, 4, 5)
+    (totals,) = written.sealer.totals
+    assert (totals.points, totals.min_ts, totals.max_ts) == (2, 4, 5)
 
 
 @pytest.mark.parametrize("order", [lambda r: r, lambda r: r[::-1], lambda r: r[1::2] + r[::2]])
@@ -88,7 +89,8 @@ def test_times_at_the_ends_of_int64() -> None:
     written = Written([number(1, ts, 1, n) for n, ts in enumerate(times)])
     expected = sorted((ts, n) for n, ts in enumerate(times))
     assert written.read(written.chunks()) == {"a": expected}
-    assert (written.sealer.min_ts, written.sealer.max_ts) == (-(2**63), 2**63 - 1)
+    (totals,) = written.sealer.totals
+    assert (totals.min_ts, totals.max_ts) == (-(2**63), 2**63 - 1)
 
 
 def test_chunks_come_in_key_order_however_small_the_steps_are() -> None:
@@ -144,9 +146,9 @@ def test_one_chunk_holds_a_series_of_any_size() -> None:
         assert block is not None
         tail.apply(block)
     sealer = Sealer(tail.freeze(), 7)
-    ((key, chunk),) = sealer.next(1)
+    (((key, chunk),),) = sealer.next(1)
     assert CHUNK_KEY.unpack(key) == (1, 1, 7)
-    assert sealer.points == count
+    assert sealer.totals[0].points == count
     border = RangeScan(
         1, None, start_ms=CHUNK_POINTS_MAX - 2, end_ms=CHUNK_POINTS_MAX + 2, limit=9, ascending=True
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rocksdict import Options, Rdict
 
+from tbfast import limits
 from tbfast._ext.series import RangeScan
 from tbfast.config import Series
 from tbfast.errors import StoreBusy, StoreError
@@ -67,7 +68,7 @@ def test_run_numbers_are_never_given_twice(storage: Storage) -> None:
     assert [*given, record.number] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("step", ["write_chunks", "write_latest", "finish_run"])
+@pytest.mark.parametrize("step", ["write_chunks", "write_changes", "finish_run"])
 def test_chunks_of_an_unrecorded_run_are_invisible(storage: Storage, step: str) -> None:
     sealed(storage, 1)
     storage.write(0, 1, (2, {"a": "2"}))
@@ -97,7 +98,8 @@ def test_a_run_that_failed_is_taken_up_again_with_what_it_had(storage: Storage) 
     storage.write(0, 1, (2, {"a": "2"}))
     asyncio.run(storage.sealer.finish())
     assert stored(storage.store) == [(1, 1), (2, 2)]
-    assert [run.cursors for run in storage.store.runs] == [{0: (1, 1)}, {0: (1, 2)}]
+    (window,) = storage.store.windows()
+    assert [run.cursors for run in window.segments[0].runs] == [{0: (1, 1)}, {0: (1, 2)}]
 
 
 def test_latest_of_a_series_that_began_during_a_run(storage: Storage) -> None:
@@ -162,9 +164,9 @@ def test_windows_open_by_time(storage: Storage) -> None:
     assert store.window_for(10_000 - SPAN_MS + 1, SPAN_MS) == 1  # a clock that was set back
     assert store.window_for(10_000 + SPAN_MS, SPAN_MS) == 2
     assert store.window_for(1 << 60, 0) == 2  # windows without an end
-    reopened(storage)
-    assert storage.store.window_for(11_999, SPAN_MS) == 2
     assert storage.store.windows() == []  # none has rows
+    reopened(storage)
+    assert storage.store.window_for(11_999, SPAN_MS) == 1  # and so none was kept
 
 
 def test_reads_skip_windows_outside_the_range(storage: Storage) -> None:
@@ -205,7 +207,7 @@ def test_dropping_the_newest_window_keeps_the_newest_record(storage: Storage) ->
         reopened(storage)
     assert storage.replayed == 0
     record = sealed(storage, 2)
-    assert record.window == 2  # a number that was never used
+    assert record.windows == (2,)  # a number that was never used
     assert stored(storage.store) == [(2, 1)]
 
 
@@ -230,7 +232,7 @@ def test_a_window_that_was_being_opened_at_the_end(storage: Storage) -> None:
     db.close()
     reopened_here = Storage(storage.layout.root, journals=1)
     next_window(reopened_here.store)
-    assert sealed(reopened_here, 2).window == 2
+    assert sealed(reopened_here, 2).windows == (2,)
     assert stored(reopened_here.store) == [(1, 1), (2, 1)]
     reopened_here.close()
     storage.__init__(storage.layout.root, journals=1)  # type: ignore[misc]
@@ -245,11 +247,11 @@ def retained(tmp_path: Path, **settings: int) -> Storage:
 
 def test_retention_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock(1_000_000_000)
-    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    monkeypatch.setattr("tbfast.control.upkeep.time", clock)
     storage = retained(tmp_path, retention_ms=16_000)  # windows of 1 s
     windows = []
     for ts in range(20):
-        windows.append(sealed(storage, ts).window)
+        windows += sealed(storage, ts).windows
         clock.wall_ms += 1000
     assert windows == list(range(1, 21))
     kept = [w.number for w in storage.store.windows()]
@@ -264,7 +266,7 @@ def test_a_clock_that_was_wrong_for_a_while_makes_nothing_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong_ms: int
 ) -> None:
     clock = _Clock(1_000_000_000_000)
-    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    monkeypatch.setattr("tbfast.control.upkeep.time", clock)
     storage = retained(tmp_path, retention_ms=16_000)
     sealed(storage, 0)
     clock.wall_ms = wrong_ms
@@ -283,7 +285,7 @@ def test_a_clock_that_was_wrong_for_a_while_makes_nothing_old(
 
 def test_retention_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock(1_000_000_000)
-    monkeypatch.setattr("tbfast.control.sealer.time", clock)
+    monkeypatch.setattr("tbfast.control.upkeep.time", clock)
     storage = retained(tmp_path, retention_ms=1_600_000, max_bytes=100)
     for ts in range(60):
         sealed(storage, ts)
@@ -316,9 +318,9 @@ def test_a_second_opener_is_refused(storage: Storage) -> None:
 
 
 def test_a_newer_format_is_refused(storage: Storage) -> None:
-    storage.store._db.put(b"f", struct.pack(">I", 2))
+    storage.store._files.db.put(b"f", struct.pack(">I", 3))
     storage.close()
-    with pytest.raises(StoreError, match=r"newer tbfast \(format 2"):
+    with pytest.raises(StoreError, match=r"newer tbfast \(format 3"):
         SeriesStore(storage.layout.series)
 
 
@@ -327,7 +329,7 @@ def test_a_damaged_chunk_names_the_path(storage: Storage, change) -> None:
     storage.write(0, 1, *((n, {"a": str(n)}) for n in range(10)))
     record = seal(storage)
     key = CHUNK_KEY.pack(1, 0, record.number)
-    family = storage.store._windows_db[record.window]
+    family = storage.store._files.chunks["w1"]
     family.put(key, change(family.get(key)))
     with pytest.raises(StoreError, match=f"{storage.layout.series}: device 1, key 0, run 1"):
         stored(storage.store)
@@ -353,11 +355,51 @@ def test_a_damaged_table_names_the_path(storage: Storage) -> None:
             store.close()
 
 
+# --- latest values ---------------------------------------------------------------------------
+
+
+def test_a_run_writes_the_latest_values_of_its_series_only(storage: Storage) -> None:
+    storage.write(0, 1, (1, {f"k{n}": str(n) for n in range(500)}))
+    seal(storage)
+    first = storage.store.latest.changes_bytes
+    storage.write(0, 1, (2, {"k7": "9"}))
+    seal(storage)
+    assert first > 2_000
+    assert storage.store.latest.changes_bytes - first < 20
+    storage.trim()
+    reopened(storage)
+    latest = parsed(asyncio.run(storage.reads.latest(1, None)))
+    assert len(latest) == 500
+    assert latest["k7"] == [{"ts": 2, "value": 9}]
+
+
+def test_changes_of_latest_values_go_to_the_records_now_and_then(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LATEST_RUNS", 3)
+    for ts in range(7):
+        storage.write(0, 1, (ts, {"a": str(ts)}))
+        storage.write(0, 2, (ts, {f"k{ts}": "1"}))
+        seal(storage)
+        assert len(list(storage.store.latest.changes())) == (ts + 1) % 3
+    assert [device for device, _ in storage.store.latest.records()] == [1, 2]
+    storage.trim()
+    reopened(storage)
+    assert storage.replayed == 0
+    latest = parsed(asyncio.run(storage.reads.latest(1, None)))
+    assert latest == {"a": [{"ts": 6, "value": 6}]}
+    assert asyncio.run(storage.reads.keys(2)) == [f"k{n}" for n in range(7)]
+
+
 # --- last activity ---------------------------------------------------------------------------
 
 
-def test_last_activity_comes_back(storage: Storage) -> None:
+@pytest.mark.parametrize("runs", [1, 64], ids=["from records", "from changes"])
+def test_last_activity_comes_back(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, runs: int
+) -> None:
     """From runs, from what is replayed, and of devices that send nothing but attributes."""
+    monkeypatch.setattr(limits, "LATEST_RUNS", runs)
     storage.write(0, 1, (1, {"a": "1"}))
     storage.tail.apply(write_block(Block(9, 1, 1, 5_000, 1, (), [attribute(2)])))
     seal(storage)

@@ -112,3 +112,4 @@ def test_used_bytes_counts_files_at_any_depth(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(10_000))
     (tmp_path / "link").symlink_to(tmp_path / "a")
     assert 110_000 <= used_bytes(tmp_path) - before < 130_000
+    assert 10_000 <= used_bytes(tmp_path, tmp_path / "a" / "b") - before < 30_000

@@ -6,7 +6,7 @@ Strings above `STRING_BYTES` in all are not kept here: `latest` names such keys 
 reads them from the journals.
 """
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy
 
@@ -54,6 +54,7 @@ cdef enum:
     STRING_BYTES = 67108864  # latest strings kept in memory, all series together
     ELSEWHERE = 255          # scale of a packed value that has to be read from the chunks
     ABSENT = 254             # scale of a packed series whose latest value was deleted
+    DEVICES_PER_SERIES = 32  # looked at in the time that it takes to pack a series
 
 cdef struct series:
     uint64_t device
@@ -75,6 +76,7 @@ cdef struct device:
     uint32_t count
     uint32_t changed     # number of the head that was filled when its last record came
     bint gone            # not registered any more: its rows are dropped
+    bint stale           # the series store has changes to it that are not in its record
 
 cdef struct key_name:
     uint32_t off
@@ -358,7 +360,7 @@ cdef class Tail:
         d.activity_ms = 0
         d.first = d.count = 0
         d.changed = 0
-        d.gone = False
+        d.gone = d.stale = False
         return d
 
     cdef int _put(self, device *d, int64_t ts, uint32_t key, const tbf_point *point,
@@ -394,6 +396,16 @@ cdef class Tail:
         if to_latest:
             self._store(s, ts, order, point)
         return 0
+
+    cdef series *_lookup(self, uint64_t number, uint32_t key) noexcept nogil:
+        cdef uint64_t h = mix(number ^ self.seed[0], key) & self.index_mask
+        cdef series *s
+        while self.index[h]:
+            s = &self.all[self.index[h] - 1]
+            if s.device == number and s.key == key:
+                return s
+            h = (h + 1) & self.index_mask
+        return NULL
 
     cdef series *_find_series(self, device *d, uint32_t key) noexcept nogil:
         cdef uint32_t at = d.first
@@ -495,122 +507,205 @@ cdef class Tail:
         if self._intern(name) != number:
             raise StoreError(f"key numbers of the series store have a hole at {number}")
 
-    def pack_latest(self, uint32_t start, uint32_t count, uint32_t keys_end):
-        """Latest values and last activity of devices that had records since the freeze before last.
+    def pack_changes(self, Head head not None, uint32_t start, uint32_t count, uint32_t keys_end):
+        """What a run changes: latest values of the series in its frozen head, last activity.
 
-        Looks at devices from the one in place `start` on until their series are `count`; returns
-        (place to go on from, 0 = the end, [(device, packed), ...]): see `_pack`.  Keys from
-        `keys_end` on are left out: their names are not stored yet, and their rows are in a later
-        head.
+        Looks at devices that had records since the freeze before last, from the one in place
+        `start` on until their series are `count`; returns (place to go on from, 0 = the end,
+        repeated varint(device) entry): see `_pack` and `_pack_activity`.  Keys from `keys_end` on
+        are left out: their names are not stored yet, and their rows are in a later head.
         """
-        cdef uint32_t i = start, packed = 0
+        cdef uint32_t i = start, packed = 0, at
+        cdef uint32_t end = min(start + DEVICES_PER_SERIES * count, self.device_count)
         cdef device *d
-        out = []
-        while i < self.device_count and packed < count:
+        cdef Text text = Text()
+        while i < end and packed < count:
             d = &self.devices[i]
             i += 1
-            if d.changed + 1 >= self.heads and not d.gone:
-                packed += d.count + 1
-                out.append((d.number, self._pack(d, keys_end)))
-        return (i if i < self.device_count else 0), out
+            if d.changed + 1 < self.heads or d.gone:
+                continue
+            d.stale = True
+            packed += d.count + 1
+            self._pack_activity(text, d.number, d)
+            at = d.first
+            while at:
+                if self.all[at - 1].key < keys_end and head.find(at - 1) != NULL:
+                    self._pack(text, d.number, &self.all[at - 1])
+                at = self.all[at - 1].next
+        return (i if i < self.device_count else 0), text.to_bytes()
 
-    def pack_device(self, uint64_t number):
-        """Latest values of one device as `pack_latest` gives them; None when it is gone."""
-        cdef device *d = self._find_device(number)
-        if d == NULL or d.gone:
-            return None
-        return self._pack(d, UINT32_MAX)
-
-    cdef bytes _pack(self, device *d, uint32_t keys_end):
-        """Repeated varint(key << 3 | type) scale varint(zigzag ts) value, as in tbf_batch.h.
-
-        A value that is kept elsewhere has scale ELSEWHERE and no bytes, a deleted one scale ABSENT.
-        The time of the entry with key 0, which comes first, is that of the last activity.
-        """
-        cdef uint32_t at = d.first
-        cdef series *s
-        cdef Text text = Text()
+    cdef int _pack_activity(self, Text text, uint64_t number, device *d) except -1:
+        """Appends [varint(device)] and an entry of key 0; its time is that of the last activity."""
         cdef uint8_t *p
         text.room(40)
-        p = tbf_put_varint(text.buf, TBF_TRUE)
+        p = text.buf + text.len
+        if number:
+            p = tbf_put_varint(p, number)
+        p = tbf_put_varint(p, TBF_TRUE)
         p[0] = 0
-        p = tbf_put_varint(p + 1, tbf_zigzag(d.activity_ms))
-        text.len = p - text.buf
-        while at:
-            s = &self.all[at - 1]
-            at = s.next
-            if s.key >= keys_end:
-                continue
-            text.room(40 + (0 if s.elsewhere else s.n))
-            p = text.buf + text.len
-            p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
-            if s.elsewhere:
-                p[0] = ELSEWHERE
-            elif s.absent:
-                p[0] = ABSENT
-            else:
-                p[0] = s.scale if s.type == TBF_DECIMAL else 0
-            p = tbf_put_varint(p + 1, tbf_zigzag(s.ts))
-            if s.type == TBF_DOUBLE:
-                memcpy(p, &s.value, 8)
-                p += 8
-            elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
-                p = tbf_put_varint(p, 0 if s.elsewhere else s.n)
-                if not s.elsewhere:
-                    memcpy(p, <void *>s.value, s.n)
-                    p += s.n
-            elif s.type == TBF_INT64 or s.type == TBF_DECIMAL:
-                p = tbf_put_varint(p, tbf_zigzag(s.value))
+        text.len = tbf_put_varint(p + 1, tbf_zigzag(d.activity_ms)) - text.buf
+        return 0
+
+    def pack_device_changes(self, uint64_t number, uint32_t keys_end):
+        """The same of all series of a device; one that is gone is an entry without a key."""
+        cdef device *d = self._find_device(number)
+        cdef Text text = Text()
+        cdef uint32_t at
+        cdef uint8_t *p
+        if d == NULL:
+            return b""
+        d.stale = True
+        if d.gone:
+            text.room(16)
+            p = tbf_put_varint(tbf_put_varint(text.buf, number), 0)
             text.len = p - text.buf
+        else:
+            self._pack_activity(text, number, d)
+        at = 0 if d.gone else d.first
+        while at:
+            if self.all[at - 1].key < keys_end:
+                self._pack(text, number, &self.all[at - 1])
+            at = self.all[at - 1].next
         return text.to_bytes()
 
+    def pack_stale(self, uint32_t start, uint32_t count, uint32_t keys_end):
+        """[(device, entries or None = gone), ...]: those in places from `start` on with changes.
+
+        Entries of all their series, for `restore_latest`.  They count as stored from now on.
+        """
+        cdef uint32_t i, at
+        cdef device *d
+        cdef Text text
+        out = []
+        for i in range(start, min(start + count, self.device_count)):
+            d = &self.devices[i]
+            if not d.stale:
+                continue
+            d.stale = False
+            if d.gone:
+                out.append((d.number, None))
+                continue
+            text = Text()
+            self._pack_activity(text, 0, d)
+            at = d.first
+            while at:
+                if self.all[at - 1].key < keys_end:
+                    self._pack(text, 0, &self.all[at - 1])
+                at = self.all[at - 1].next
+            out.append((d.number, text.to_bytes()))
+        return out
+
+    cdef int _pack(self, Text text, uint64_t number, series *s) except -1:
+        """Appends [varint(device)] varint(key << 3 | type) scale varint(zigzag ts) value.
+
+        Values as in tbf_batch.h.  One that is kept elsewhere has scale ELSEWHERE and no bytes, a
+        deleted one scale ABSENT.
+        """
+        cdef uint8_t *p
+        text.room(50 + (0 if s.elsewhere else s.n))
+        p = text.buf + text.len
+        if number:
+            p = tbf_put_varint(p, number)
+        p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
+        if s.elsewhere:
+            p[0] = ELSEWHERE
+        elif s.absent:
+            p[0] = ABSENT
+        else:
+            p[0] = s.scale if s.type == TBF_DECIMAL else 0
+        p = tbf_put_varint(p + 1, tbf_zigzag(s.ts))
+        if s.type == TBF_DOUBLE:
+            memcpy(p, &s.value, 8)
+            p += 8
+        elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
+            p = tbf_put_varint(p, 0 if s.elsewhere else s.n)
+            if not s.elsewhere:
+                memcpy(p, <void *>s.value, s.n)
+                p += s.n
+        elif s.type == TBF_INT64 or s.type == TBF_DECIMAL:
+            p = tbf_put_varint(p, tbf_zigzag(s.value))
+        text.len = p - text.buf
+        return 0
+
     def restore_latest(self, uint64_t number, const uint8_t[::1] packed not None):
-        """Takes back what `pack_latest` gave; keys must have been restored before."""
+        """Takes back what `pack_stale` gave of a device; keys must have been restored before."""
         cdef const uint8_t *p = &packed[0] if packed.shape[0] else NULL
         cdef const uint8_t *end = p + packed.shape[0]
-        cdef uint64_t tag, ts, wide
-        cdef tbf_point point
         cdef device *d
-        cdef series *s
         self._reserve(<size_t>packed.shape[0] // 3 + 1, 1)
         d = self._device(number)
         while p != end:
-            p = tbf_get_varint(p, end, &tag)
-            if p == NULL or p == end or tag >> 3 >= <uint64_t>len(self.names):
+            p = self._restore(d, p, end)
+
+    def restore_changes(self, const uint8_t[::1] packed not None):
+        """Takes back what `pack_changes` or `pack_device_changes` gave; in order, after
+        `restore_latest`."""
+        cdef const uint8_t *p = &packed[0] if packed.shape[0] else NULL
+        cdef const uint8_t *end = p + packed.shape[0]
+        cdef uint64_t number
+        cdef device *d
+        self._reserve(<size_t>packed.shape[0] // 4 + 1, <size_t>packed.shape[0] // 2 + 1)
+        while p != end:
+            p = tbf_get_varint(p, end, &number)
+            if p == NULL or p == end:
                 raise StoreError("stored latest values are damaged")
-            point.type = <tbf_type>(tag & 7)
-            point.scale = p[0]
-            p = tbf_get_varint(p + 1, end, &ts)
-            wide = 0
-            if p != NULL and point.type == TBF_DOUBLE:
-                if end - p < 8:
-                    p = NULL
-                else:
-                    memcpy(&point.f64, p, 8)
-                    p += 8
-            elif p != NULL and point.type != TBF_TRUE and point.type != TBF_FALSE:
-                p = tbf_get_varint(p, end, &wide)
-            if p != NULL and (point.type == TBF_STRING or point.type == TBF_JSON
-                              or point.type == TBF_BYTES):
-                if <uint64_t>(end - p) < wide:
-                    p = NULL
-                else:
-                    point.bytes.p = p
-                    point.bytes.n = wide
-                    p += wide
-            if p == NULL:
-                raise StoreError("stored latest values are damaged")
-            if tag >> 3 == 0:
-                d.activity_ms = tbf_unzigzag(ts)
-                continue
-            point.i64 = tbf_unzigzag(wide)
-            self._put(d, tbf_unzigzag(ts), <uint32_t>(tag >> 3), &point, 0, False, True)
-            if point.scale == ELSEWHERE:
-                s = self._find_series(d, <uint32_t>(tag >> 3))
+            d = self._device(number)
+            d.stale = True
+            if p[0] == 0:
+                self.delete_device(number)
+                p += 1
+            else:
+                p = self._restore(d, p, end)
+
+    cdef const uint8_t *_restore(self, device *d, const uint8_t *p,
+                                 const uint8_t *end) except NULL:
+        """Takes one entry, instead of what the series had; returns where it ends."""
+        cdef uint64_t tag, ts, wide
+        cdef uint32_t key
+        cdef tbf_point point
+        cdef series *s
+        p = tbf_get_varint(p, end, &tag)
+        if p == NULL or p == end or tag >> 3 >= <uint64_t>len(self.names):
+            raise StoreError("stored latest values are damaged")
+        key = <uint32_t>(tag >> 3)
+        point.type = <tbf_type>(tag & 7)
+        point.scale = p[0]
+        p = tbf_get_varint(p + 1, end, &ts)
+        wide = 0
+        if p != NULL and point.type == TBF_DOUBLE:
+            if end - p < 8:
+                p = NULL
+            else:
+                memcpy(&point.f64, p, 8)
+                p += 8
+        elif p != NULL and point.type != TBF_TRUE and point.type != TBF_FALSE:
+            p = tbf_get_varint(p, end, &wide)
+        if p != NULL and (point.type == TBF_STRING or point.type == TBF_JSON
+                          or point.type == TBF_BYTES):
+            if <uint64_t>(end - p) < wide:
+                p = NULL
+            else:
+                point.bytes.p = p
+                point.bytes.n = wide
+                p += wide
+        if p == NULL:
+            raise StoreError("stored latest values are damaged")
+        if key == 0:
+            d.activity_ms = max(d.activity_ms, tbf_unzigzag(ts))
+            return p
+        point.i64 = tbf_unzigzag(wide)
+        s = self._lookup(d.number, key)
+        if s != NULL:
+            self._make_absent(s)
+        self._put(d, tbf_unzigzag(ts), key, &point, 0, False, True)
+        if point.scale == ELSEWHERE or point.scale == ABSENT:
+            s = self._lookup(d.number, key)
+            if point.scale == ABSENT:
+                self._make_absent(s)
+            else:
                 self._drop_bytes(s)
                 s.elsewhere = True
-            elif point.scale == ABSENT:
-                self._make_absent(self._find_series(d, <uint32_t>(tag >> 3)))
+        return p
 
     def freeze(self):
         """The head so far, for the sealer; rows that follow go to a new one."""
@@ -652,19 +747,30 @@ cdef class Tail:
 
     def rewrite_latest(self, uint64_t number, RangeScan scan not None):
         """Takes points of a scan (limit 1, newest first) as latest values, if they are newer."""
-        cdef device *d = self._find_device(number)
+        self._take_latest(number, scan, False)
+
+    def adopt_latest(self, uint64_t number, RangeScan scan not None):
+        """The same, also of a device and of series that were not known."""
+        self._take_latest(number, scan, True)
+
+    cdef int _take_latest(self, uint64_t number, RangeScan scan, bint adopt) except -1:
+        cdef device *d
         cdef series *s
         cdef hit *h
         cdef size_t i
         cdef tbf_point point
-        if d == NULL or d.gone:
-            return
         scan._compact()
+        if adopt and scan.count:
+            self._reserve(scan.count, 1)
+            self._device(number).stale = True
+        d = self._find_device(number)
+        if d == NULL or d.gone:
+            return 0
         for i in range(scan.count):
             h = &scan.hits[i]
             key = self.keys.get(scan.names[h.column])
             s = self._find_series(d, key) if key is not None else NULL
-            if s == NULL or not (s.absent or h.ts > s.ts):
+            if key is None or not (adopt if s == NULL else s.absent or h.ts > s.ts):
                 continue
             point.type = <tbf_type>h.type
             point.scale = h.scale
@@ -672,8 +778,8 @@ cdef class Tail:
             point.f64 = h.f64
             point.bytes.p = h.bytes
             point.bytes.n = h.n
-            self._drop_bytes(s)
-            self._store(s, h.ts, 0, &point)
+            self._put(d, h.ts, key, &point, 0, False, True)
+        return 0
 
     def numbers(self, uint32_t start, uint32_t count):
         """Numbers of devices seen: `count` of them from the one in place `start`."""

@@ -28,6 +28,7 @@ from tbfast.control.rest.rpc import RpcRoutes
 from tbfast.control.rest.series_delete import SeriesDeleteRoutes
 from tbfast.control.rest.system import SystemRoutes
 from tbfast.control.rest.telemetry import TelemetryRoutes
+from tbfast.control.rest.upkeep import UpkeepRoutes
 from tbfast.control.rest.users import UserRoutes
 from tbfast.control.services import Services
 from tbfast.control.ws.endpoint import WebSocketRoutes
@@ -71,4 +72,5 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *RpcRoutes(services.registry, services.rpc).endpoints(),
         *SeriesDeleteRoutes(services.registry, services.deletes).endpoints(),
         *NodeRoutes(services.registry, services.live, services.node).endpoints(),
+        *UpkeepRoutes(services.upkeep).endpoints(),
     ]

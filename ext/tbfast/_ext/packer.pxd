@@ -1,0 +1,33 @@
+# Columns of one device on their way to chunks: see packer.pyx.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from tbfast._ext.chunk cimport ChunkWriter, tbf_cell, tbf_column
+
+cdef struct timed:
+    int64_t ts
+    uint64_t order  # of its commit
+    uint32_t arrival
+
+cdef int by_time(const void *a, const void *b) noexcept nogil
+
+cdef class Totals:
+    cdef readonly uint64_t points, nbytes
+    cdef readonly int64_t min_ts, max_ts
+
+cdef class Packer:
+    cdef int64_t *ts
+    cdef tbf_cell *cells
+    cdef timed *order
+    cdef size_t row_cap, order_cap
+    cdef size_t rows          # taken by columns
+    cdef tbf_column *columns
+    cdef tbf_column *common
+    cdef size_t column_cap, count
+    cdef ChunkWriter writer
+    cdef int reserve(self, size_t rows, size_t columns) except -1
+    cdef int reserve_order(self, size_t rows) except -1
+    cdef void add(self, uint32_t key, size_t n) noexcept nogil
+    cdef size_t pack(self, uint64_t device, uint32_t run, Totals totals, list out) except? 0
+    cdef size_t _write(self, uint64_t device, uint32_t key, uint32_t run, tbf_column *columns,
+                       size_t count, Totals totals, list out) except 0
+    cdef bint _earns_own(self, size_t c) noexcept nogil

@@ -1,0 +1,5 @@
+class Totals:
+    points: int
+    nbytes: int
+    min_ts: int
+    max_ts: int

@@ -1,0 +1,249 @@
+"""Write stored telemetry to a file: CSV, JSON lines or Parquet.
+
+One row a point, by device, key and time, oldest first.  Works on a running server and on a stopped
+one; memory stays bounded however much there is.  The file appears under its name when it is whole.
+
+CSV has the columns device, key, ts (Unix ms) and value as JSON text.  Parquet has typed ones: ts,
+and of long, double, bool and text the one that holds the value; it needs: pip install
+'tbfast[parquet]'
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Final, Protocol
+
+import msgspec
+
+from tbfast.cli import exits, output, target
+from tbfast.cli.exits import UsageError
+from tbfast.cli.target import DeviceView, Target
+from tbfast.errors import LocalError
+from tbfast.model.ranges import RangeQuery
+
+PAGE_POINTS: Final = 100_000  # of one key, held at once
+_INT64: Final = range(-(1 << 63), 1 << 63)
+
+
+class Point(msgspec.Struct):
+    """A stored value, as JSON text."""
+
+    ts: int
+    value: msgspec.Raw
+
+
+class _Row(msgspec.Struct):
+    device: str
+    key: str
+    ts: int
+    value: msgspec.Raw
+
+
+class _Done(msgspec.Struct):
+    path: str
+    devices: int
+    rows: int
+
+
+class Writer(Protocol):
+    """One format."""
+
+    def rows(self, device: str, key: str, points: Sequence[Point]) -> None:
+        """Points of one series, oldest first."""
+
+    def close(self) -> None:
+        """Writes what is left."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What, from when to when, and where to."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--device", action="append", metavar="DEVICE", help="name or id; may be repeated"
+    )
+    which.add_argument("--profile", metavar="NAME", help="all devices of a profile")
+    which.add_argument("--all", action="store_true", help="all devices")
+    parser.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
+    parser.add_argument("--start", type=int, metavar="MS", help="Unix ms, inclusive")
+    parser.add_argument("--end", type=int, metavar="MS", help="Unix ms, exclusive")
+    parser.add_argument(
+        "--format", choices=tuple(_WRITERS), help="default: by the name of the file, else csv"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="replaced if it exists; - = standard output"
+    )
+    target.add_target_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Device by device, key by key, page by page."""
+    keys = None
+    if args.keys is not None:
+        keys = tuple(dict.fromkeys(key for key in args.keys.split(",") if key))
+        if not keys:
+            raise UsageError("--keys names no key")
+    named = Path(args.output).suffix.removeprefix(".")
+    form = args.format or (named if named in _WRITERS else "csv")
+    query = RangeQuery(keys=keys, start_ms=args.start, end_ms=args.end, limit=1, ascending=True)
+    done = _Done(args.output, 0, 0)
+    with (
+        target.opened(args) as where,
+        output.bar("exporting", unit="devices") as progress,
+    ):
+        devices = _devices(where, args)
+        with _file(args.output) as file:
+            writer = _WRITERS[form](file)
+            for device in devices:
+                progress(done.devices, len(devices))
+                for key, points in _pages(where, device, query):
+                    writer.rows(device.name, key, points)
+                    done.rows += len(points)
+                done.devices += 1
+            writer.close()
+    if args.json:
+        print(msgspec.json.encode(done).decode(), file=_talk(args))
+    else:
+        text = f"{output.printable(args.output)}: {done.rows} points of {done.devices} devices"
+        print(text, file=_talk(args))
+    return exits.DONE
+
+
+def _talk(args: argparse.Namespace) -> IO[str]:
+    return sys.stderr if args.output == "-" else sys.stdout
+
+
+def _devices(where: Target, args: argparse.Namespace) -> list[DeviceView]:
+    if args.device:
+        return [where.find(text) for text in args.device]
+    return [d for d in where.devices("") if args.all or d.type == args.profile]
+
+
+def _pages(
+    where: Target, device: DeviceView, query: RangeQuery
+) -> Iterator[tuple[str, list[Point]]]:
+    decoder = msgspec.json.Decoder(dict[str, list[Point]])
+    firsts = decoder.decode(where.history(device, query))
+    for key in sorted(firsts):
+        start: int | None = firsts[key][0].ts
+        while start is not None:
+            page = msgspec.structs.replace(query, keys=(key,), start_ms=start, limit=PAGE_POINTS)
+            points = decoder.decode(where.history(device, page)).get(key, [])
+            if points:
+                yield key, points
+            full = len(points) == PAGE_POINTS and points[-1].ts < _INT64[-1]
+            start = points[-1].ts + 1 if full else None
+
+
+@contextlib.contextmanager
+def _file(name: str) -> Iterator[IO[bytes]]:
+    """Under its name once it is whole and on disk."""
+    if name == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(name)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise LocalError(f"cannot write {path}: {error.strerror}") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+class _Csv:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._text = io.StringIO()
+        self._csv = csv.writer(self._text, lineterminator="\n")
+        self._csv.writerow(("device", "key", "ts", "value"))
+
+    def rows(self, device: str, key: str, points: Sequence[Point]) -> None:
+        self._csv.writerows((device, key, p.ts, bytes(p.value).decode()) for p in points)
+        self.close()
+
+    def close(self) -> None:
+        self._file.write(self._text.getvalue().encode())
+        self._text.seek(0)
+        self._text.truncate()
+
+
+class _JsonLines:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._encoder = msgspec.json.Encoder()
+
+    def rows(self, device: str, key: str, points: Sequence[Point]) -> None:
+        rows = [_Row(device, key, p.ts, p.value) for p in points]
+        self._file.write(self._encoder.encode_lines(rows))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Parquet:
+    def __init__(self, file: IO[bytes]) -> None:
+        try:
+            import pyarrow  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            from pyarrow import parquet
+        except ImportError as error:
+            raise LocalError(
+                "Parquet needs pyarrow, which is not installed: pip install 'tbfast[parquet]', "
+                "or choose --format csv or jsonl"
+            ) from error
+        self._arrow: Any = pyarrow
+        self._schema = pyarrow.schema(
+            [
+                ("device", pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+                ("key", pyarrow.dictionary(pyarrow.int32(), pyarrow.string())),
+                ("ts", pyarrow.timestamp("ms", tz="UTC")),
+                ("long", pyarrow.int64()),
+                ("double", pyarrow.float64()),
+                ("bool", pyarrow.bool_()),
+                ("text", pyarrow.string()),
+            ]
+        )
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+
+    def rows(self, device: str, key: str, points: Sequence[Point]) -> None:
+        values = [msgspec.json.decode(p.value) for p in points]
+        texts = [
+            v if isinstance(v, str) else bytes(p.value).decode() if _is_text(v) else None
+            for v, p in zip(values, points, strict=True)
+        ]
+        columns = {
+            "device": [device] * len(points),
+            "key": [key] * len(points),
+            "ts": [p.ts for p in points],
+            "long": [v if type(v) is int and v in _INT64 else None for v in values],
+            "double": [v if type(v) is float else None for v in values],
+            "bool": [v if type(v) is bool else None for v in values],
+            "text": texts,
+        }
+        self._writer.write_table(self._arrow.table(columns, schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _is_text(value: object) -> bool:
+    """JSON documents, and integers that no int64 holds."""
+    return isinstance(value, dict | list) or (type(value) is int and value not in _INT64)
+
+
+_WRITERS: Final[dict[str, Callable[[IO[bytes]], Writer]]] = {
+    "csv": _Csv,
+    "jsonl": _JsonLines,
+    "parquet": _Parquet,
+}

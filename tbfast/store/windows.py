@@ -1,0 +1,232 @@
+"""What a series store knows of its windows: records, and the index that reads go by.
+
+A window holds the chunks that arrived in one span of time for devices of one retention class.  It
+is a list of segments, each a column family: level 0 as runs wrote it, higher ones joined from those
+before them.  One record per window names its segments, so that one write swaps them: chunks of a
+family that no record names, or of a run that its segment does not list, are never read.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+from rocksdict import Rdict
+
+from tbfast.errors import StoreError
+
+Cursors = dict[int, tuple[int, int]]  # journal -> (epoch, sequence)
+
+T = TypeVar("T")
+
+JOIN_FAN: Final = 8  # segments of one level of an open window that become one of the next
+
+
+class Run(msgspec.Struct, array_like=True, frozen=True):
+    """What one recorded run put into a window; journals up to `cursors` are in it or before it."""
+
+    number: int
+    cursors: Cursors
+    points: int
+    chunk_bytes: int
+    min_ts: int
+    max_ts: int
+
+
+class Segment(msgspec.Struct, array_like=True, frozen=True):
+    """Chunks of one column family: of `runs` (level 0), or of all that it was joined from.
+
+    Tombstones with numbers below `clean` have been applied to it.
+    """
+
+    family: int
+    level: int
+    first_run: int
+    last_run: int
+    points: int
+    chunk_bytes: int
+    min_ts: int
+    max_ts: int
+    clean: int = 0
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of its column family; joined ones are compressed harder."""
+        return family_name(self.family, self.level)
+
+    def with_run(self, run: Run) -> "Segment":
+        """The segment after one more run."""
+        return raw_segment(self.family, (*self.runs, run))
+
+
+def family_name(number: int, level: int) -> str:
+    """Column family of a segment."""
+    return f"{'j' if level else 'w'}{number}"
+
+
+def raw_segment(family: int, runs: Iterable[Run]) -> Segment:
+    """A segment of level 0."""
+    held = tuple(runs)
+    return Segment(
+        family,
+        0,
+        held[0].number,
+        held[-1].number,
+        sum(run.points for run in held),
+        sum(run.chunk_bytes for run in held),
+        min(run.min_ts for run in held),
+        max(run.max_ts for run in held),
+        runs=held,
+    )
+
+
+class Window(msgspec.Struct, array_like=True, frozen=True):
+    """A span of arrival; oldest segments first.
+
+    retention_ms: of its class; None = the default one.  closed_at_ms: 0 = it may take more runs
+    until a later one of its class is opened.
+    """
+
+    number: int
+    retention_ms: int | None
+    opened_at_ms: int
+    closed_at_ms: int = 0
+    segments: tuple[Segment, ...] = ()
+
+    @property
+    def min_ts(self) -> int:
+        """Earliest time of a row."""
+        return min(segment.min_ts for segment in self.segments)
+
+    @property
+    def max_ts(self) -> int:
+        """Latest time of a row."""
+        return max(segment.max_ts for segment in self.segments)
+
+    @property
+    def points(self) -> int:
+        """Rows."""
+        return sum(segment.points for segment in self.segments)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of chunks before RocksDB's compression."""
+        return sum(segment.chunk_bytes for segment in self.segments)
+
+    def with_run(self, family: int, run: Run) -> "Window":
+        """The window after a run whose chunks are in a family of level 0."""
+        segments = list(self.segments)
+        for at, segment in enumerate(segments):
+            if segment.family == family:
+                segments[at] = segment.with_run(run)
+                break
+        else:
+            segments.append(raw_segment(family, (run,)))
+        return msgspec.structs.replace(self, segments=tuple(segments))
+
+    def with_joined(self, old: Iterable[Segment], new: Segment | None) -> "Window":
+        """The window with one segment (None = nothing was left) in place of others."""
+        gone = {segment.family for segment in old}
+        first = next(at for at, s in enumerate(self.segments) if s.family in gone)
+        kept = [s for s in self.segments if s.family not in gone]
+        if new is not None:
+            kept.insert(first, new)
+        return msgspec.structs.replace(self, segments=tuple(kept))
+
+    def joinable(self, *, closed: bool, busy: set[int], runs: int) -> tuple[Segment, ...]:
+        """Segments to be joined next, none if it is as it should be.
+
+        closed: no run comes any more.  busy: families that a run is writing to.  runs: a segment
+        of an open window takes so many.
+        """
+        settled = tuple(s for s in self.segments if s.family not in busy)
+        if closed:
+            whole = len(self.segments) == 1 and self.segments[0].level > 0
+            return () if whole or len(settled) < len(self.segments) else settled
+        for segment in settled:
+            if segment.level == 0 and (
+                len(segment.runs) >= runs or segment is not self.segments[-1]
+            ):
+                return (segment,)
+        for level in {segment.level for segment in settled} - {0}:
+            alike = tuple(s for s in settled if s.level == level)
+            if len(alike) >= JOIN_FAN:
+                return alike
+        return ()
+
+
+class State(msgspec.Struct, array_like=True, frozen=True):
+    """Of the newest recorded run; window: the newest number given."""
+
+    run: int
+    window: int
+    cursors: Cursors
+
+
+class Open(NamedTuple):
+    """A segment that reads may use; it keeps its family also when that is dropped meanwhile."""
+
+    segment: Segment
+    family: Rdict
+    runs: frozenset[int] | None  # whose chunks count; None = all
+
+    def overlaps(self, start_ms: int, end_ms: int) -> bool:
+        """Whether it may hold rows with start_ms <= ts < end_ms."""
+        return self.segment.max_ts >= start_ms and self.segment.min_ts < end_ms
+
+
+def opened(segment: Segment, family: Rdict) -> Open:
+    """What reads need of a segment."""
+    runs = frozenset(run.number for run in segment.runs) if segment.level == 0 else None
+    return Open(segment, family, runs)
+
+
+def decoded(raw: bytes, kind: type[T]) -> T:
+    """A stored record; StoreError when it is damaged."""
+    try:
+        return msgspec.msgpack.decode(raw, type=kind)
+    except msgspec.DecodeError as error:
+        raise StoreError(f"a record of the series store does not decode: {error}") from error
+
+
+# --- format 1 --------------------------------------------------------------------------------
+
+
+class _Run1(msgspec.Struct, array_like=True, frozen=True):
+    number: int
+    window: int
+    cursors: Cursors
+    points: int
+    chunk_bytes: int
+    min_ts: int
+    max_ts: int
+    sealed_at_ms: int
+
+
+class _Window1(msgspec.Struct, array_like=True, frozen=True):
+    number: int
+    opened_at_ms: int
+
+
+def from_format_1(runs: Iterable[bytes], windows: Iterable[bytes]) -> tuple[State, list[Window]]:
+    """The records of format 1, one per run and per window, as they are now."""
+    held: dict[int, list[Run]] = {}
+    newest = number = 0
+    cursors: Cursors = {}
+    for raw in runs:
+        run = decoded(raw, _Run1)
+        for journal, position in run.cursors.items():
+            cursors[journal] = max(cursors.get(journal, (0, 0)), position)
+        newest, number = max(newest, run.number), max(number, run.window)
+        if run.points:
+            held.setdefault(run.window, []).append(
+                Run(run.number, run.cursors, run.points, run.chunk_bytes, run.min_ts, run.max_ts)
+            )
+    found = []
+    for raw in windows:
+        old = decoded(raw, _Window1)
+        number = max(number, old.number)
+        if old.number in held:
+            segment = raw_segment(old.number, sorted(held[old.number], key=lambda r: r.number))
+            found.append(Window(old.number, None, old.opened_at_ms, segments=(segment,)))
+    return State(newest, number, cursors), found

@@ -1,0 +1,133 @@
+"""tbfast export: what is stored comes out, once, in order, from running and stopped servers."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tbfast.cli import export
+from tbfast.cli.main import main
+from tests.support.server import Server
+
+VALUES = {
+    "n": 9007199254740993,
+    "d": 21.50,
+    "b": True,
+    "s": 'a "quoted", line\nä',
+    "j": {"x": [1, None]},
+}
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Server]:
+    """Two devices of one profile and one of another; a part is sealed."""
+    with Server() as server:
+        for name in ("a", "b"):
+            server.cli("device", "add", name, "--token", name, "--type", "meter")
+        server.cli("device", "add", "other", "--token", "other")
+        send(server, "a", [{"ts": ts, "values": {"n": ts}} for ts in range(1, 8)])
+        server.cli("store", "seal")
+        send(server, "a", [{"ts": ts, "values": {"n": ts}} for ts in range(8, 12)])
+        send(server, "b", [{"ts": -5, "values": VALUES}])
+        send(server, "other", [{"ts": 3, "values": {"n": 1}}])
+        yield server
+
+
+def send(server: Server, token: str, rows: object) -> None:
+    url = f"http://127.0.0.1:{server.http_port}/api/v1/{token}/telemetry"
+    with urllib.request.urlopen(url, json.dumps(rows).encode(), timeout=10):
+        pass
+
+
+def rows_of(text: str) -> list[tuple[str, str, int, object]]:
+    lines = list(csv.reader(io.StringIO(text)))
+    assert lines[0] == ["device", "key", "ts", "value"]
+    return [(device, key, int(ts), json.loads(value)) for device, key, ts, value in lines[1:]]
+
+
+EXPECTED_A = [("a", "n", ts, ts) for ts in range(1, 12)]
+EXPECTED_B = [("b", key, -5, VALUES[key]) for key in sorted(VALUES)]
+
+
+def test_csv_and_json_lines(node: Server, tmp_path: Path) -> None:
+    file = tmp_path / "all.csv"
+    told = node.cli("export", "--all", "--output", str(file))
+    assert told == f"{file}: 17 points of 3 devices\n"
+    assert rows_of(file.read_text()) == [*EXPECTED_A, *EXPECTED_B, ("other", "n", 3, 1)]
+    file = tmp_path / "meters.jsonl"
+    done = json.loads(node.cli("export", "--profile", "meter", "--output", str(file), "--json"))
+    assert done == {"path": str(file), "devices": 2, "rows": 16}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    found = [(r["device"], r["key"], r["ts"], r["value"]) for r in lines]
+    assert found == [*EXPECTED_A, *EXPECTED_B]
+    text = node.cli(
+        "export", "--device", "a", "--start", "3", "--end", "10", "--keys", "n,m", "--output", "-"
+    )
+    assert rows_of(text) == EXPECTED_A[2:9]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_pages_meet_without_a_gap(
+    node: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "PAGE_POINTS", 3)
+    file = tmp_path / "a.csv"
+
+    words = ["export", "--device", "a", "--output", str(file), "--data-dir", str(node.data_dir)]
+    assert main(words) == 0
+    assert rows_of(file.read_text()) == EXPECTED_A
+
+
+def test_parquet(node: Server, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "all.parquet"
+    node.cli("export", "--all", "--output", str(file))
+    table = parquet.read_table(file)
+    rows = table.to_pylist()
+    assert len(rows) == 17
+    by_key = {row["key"]: row for row in rows if row["device"] == "b"}
+    assert by_key["n"]["long"] == VALUES["n"]
+    assert by_key["d"]["double"] == VALUES["d"]
+    assert by_key["b"]["bool"] is True
+    assert by_key["s"]["text"] == VALUES["s"]
+    assert json.loads(by_key["j"]["text"]) == VALUES["j"]
+    assert table.schema.field("ts").type.unit == "ms"
+    assert [r["long"] for r in rows if r["device"] == "a"] == list(range(1, 12))
+
+
+def test_parquet_without_pyarrow_says_what_to_do(node: Server, tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise ImportError")
+    file = tmp_path / "x.parquet"
+    done = subprocess.run(
+        [sys.executable, "-m", "tbfast", "export", "--all", "--output", str(file)],
+        env={**node._env, "PYTHONPATH": str(tmp_path)},
+        cwd=Path(export.__file__).parents[2], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "pip install 'tbfast[parquet]'" in done.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "pyarrow.py"] or not file.exists()
+
+
+def test_what_cannot_be_exported(node: Server, tmp_path: Path) -> None:
+    out = str(tmp_path / "x.csv")
+    node.cli("export", "--device", "none", "--output", out, code=3)
+    node.cli("export", "--output", out, code=2)
+    node.cli("export", "--all", "--device", "a", "--output", out, code=2)
+    node.cli("export", "--all", "--keys", ",", "--output", out, code=2)
+    node.cli("export", "--all", "--output", str(tmp_path / "no" / "x.csv"), code=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_server_gives_the_same(node: Server, tmp_path: Path) -> None:
+    running, stopped = tmp_path / "running.csv", tmp_path / "stopped.csv"
+    node.cli("export", "--all", "--output", str(running))
+    assert node.stop() == 0
+    node.cli("export", "--all", "--output", str(stopped))
+    assert stopped.read_bytes() == running.read_bytes()
+    node.start()
