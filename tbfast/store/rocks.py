@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
