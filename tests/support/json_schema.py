@@ -24,7 +24,8 @@ def resolved(schema: Schema, components: Schema) -> Schema:
 
 def values(schema: Schema, components: Schema) -> st.SearchStrategy[Any]:
     """Values that fit a schema."""
-    schema = resolved(schema, components)
+    if "$ref" in schema:  # later: a component may hold itself
+        return st.deferred(lambda: values(resolved(schema, components), components))
     if "anyOf" in schema:
         return st.one_of(*(values(part, components) for part in schema["anyOf"]))
     if "enum" in schema:
