@@ -11,6 +11,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
@@ -22,8 +23,17 @@ from tbfast.errors import LocalError
 
 ENV_PREFIX: Final = "TBFAST_"
 CONFIG_ENV: Final = "TBFAST_CONFIG"
-# Read by the build and by the test suite; never settings.
-_NOT_SETTINGS: Final = {CONFIG_ENV, "TBFAST_SANITIZE", "TBFAST_EXT", "TBFAST_WERROR"}
+PASSWORD_ENV: Final = "TBFAST_PASSWORD"
+API_KEY_ENV: Final = "TBFAST_API_KEY"
+# Read by the command line, by the build and by the test suite; never settings.
+_NOT_SETTINGS: Final = {
+    CONFIG_ENV,
+    PASSWORD_ENV,
+    API_KEY_ENV,
+    "TBFAST_SANITIZE",
+    "TBFAST_EXT",
+    "TBFAST_WERROR",
+}
 _TEST_PREFIX: Final = "TBFAST_TEST_"
 _ALL_ADDRESSES: Final = "0.0.0.0"  # a device server listens everywhere, as ThingsBoard
 
@@ -32,6 +42,77 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 class ConfigError(LocalError):
     """A setting is unknown or has a value we cannot use; the message names it and its source."""
+
+
+class Pem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Certificate and key of a TLS listener (MQTT spec 9)."""
+
+    cert_file: Annotated[
+        str,
+        Meta(
+            description="PEM file with the server's certificate and its chain",
+            extra={"alias": "MQTT_SSL_PEM_CERT"},
+        ),
+    ] = "mqttserver.pem"
+    key_file: Annotated[
+        str,
+        Meta(
+            description="PEM file with its key; if there is none, the key is looked for in "
+            "cert_file",
+            extra={"alias": "MQTT_SSL_PEM_KEY"},
+        ),
+    ] = "mqttserver_key.pem"
+    key_password: Annotated[
+        str,
+        Meta(
+            description="password of an encrypted key",
+            extra={"alias": "MQTT_SSL_PEM_KEY_PASSWORD", "secret": "yes"},
+        ),
+    ] = ""
+
+
+class TlsCredentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the server's certificate comes from."""
+
+    type: Annotated[
+        Literal["PEM", "KEYSTORE"],
+        Meta(
+            description="PEM; Java key stores are not read, convert them with `openssl pkcs12`",
+            extra={"alias": "MQTT_SSL_CREDENTIALS_TYPE"},
+        ),
+    ] = "PEM"
+    pem: Pem = Pem()
+
+
+class MqttTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """MQTT over TLS beside the plain listener (MQTT spec 9)."""
+
+    enabled: Annotated[
+        bool, Meta(description="listen for TLS as well", extra={"alias": "MQTT_SSL_ENABLED"})
+    ] = False
+    bind_port: Annotated[
+        Port,
+        Meta(
+            description="TCP port for MQTT over TLS; 0 picks a free one",
+            extra={"alias": "MQTT_SSL_BIND_PORT"},
+        ),
+    ] = 8883
+    bind_address: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="address it listens on; `host` if not set",
+            extra={"alias": "MQTT_SSL_BIND_ADDRESS", "follows": "host"},
+        ),
+    ] = _ALL_ADDRESSES
+    credentials: TlsCredentials = TlsCredentials()
+    skip_validity_check_for_client_cert: Annotated[
+        bool,
+        Meta(
+            description="let in client certificates that are expired or not valid yet",
+            extra={"alias": "MQTT_SSL_SKIP_VALIDITY_CHECK_FOR_CLIENT_CERT"},
+        ),
+    ] = False
 
 
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +170,64 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"alias": "MQTT_TIMEOUT"},
         ),
     ] = limits.MQTT_ACK_TIMEOUT_MS
+    proxy_enabled: Annotated[
+        bool,
+        Meta(
+            description="every connection, TLS or not, begins with a PROXY protocol header, "
+            "version 1 or 2",
+            extra={"alias": "MQTT_PROXY_PROTOCOL_ENABLED"},
+        ),
+    ] = False
+    ssl: MqttTls = MqttTls()
+
+
+class Certificates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Certificate files of every TLS listener."""
+
+    certificate_reload_enabled: Annotated[
+        bool,
+        Meta(
+            description="look for changed certificate files; SIGHUP loads them in any case",
+            extra={"alias": "TB_TRANSPORT_SSL_CERTIFICATE_RELOAD_ENABLED"},
+        ),
+    ] = True
+    certificate_reload_check_interval_seconds: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="seconds between two looks",
+            extra={"alias": "TB_TRANSPORT_SSL_CERTIFICATE_RELOAD_CHECK_INTERVAL_SECONDS"},
+        ),
+    ] = 60
+
+
+class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Addresses that present wrong credentials over MQTT (MQTT spec 8.4)."""
+
+    ip_limits_enabled: Annotated[
+        bool,
+        Meta(
+            description="block addresses with too many wrong credentials; each worker counts "
+            "by itself",
+            extra={"alias": "TB_TRANSPORT_IP_RATE_LIMITS_ENABLED"},
+        ),
+    ] = False
+    max_wrong_credentials_per_ip: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="wrong credentials in a row after which an address is blocked",
+            extra={"alias": "TB_TRANSPORT_MAX_WRONG_CREDENTIALS_PER_IP"},
+        ),
+    ] = 10
+    ip_block_timeout: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="ms from the last of them to the end of the block",
+            extra={"alias": "TB_TRANSPORT_IP_BLOCK_TIMEOUT"},
+        ),
+    ] = 60_000
 
 
 class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -281,6 +420,34 @@ class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = limits.DISK_RESERVE_BYTES
 
 
+class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The management API on the HTTP port (REST spec 2)."""
+
+    networks: Annotated[
+        str,
+        Meta(
+            description="networks whose addresses may use it, separated by commas, such as "
+            "`127.0.0.0/8,10.1.0.0/16`; empty = all. A login is needed in any case"
+        ),
+    ] = ""
+    demo_accounts: Annotated[
+        bool,
+        Meta(
+            description="make and accept accounts whose passwords everybody knows: "
+            "tenant@thingsboard.org/tenant, sysadmin@thingsboard.org/sysadmin",
+            extra={"flag": "--demo"},
+        ),
+    ] = False
+
+    def allowed_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`networks` parsed; ConfigError where one is none."""
+        texts = [text.strip() for text in self.networks.split(",") if text.strip()]
+        try:
+            return tuple(ip_network(text) for text in texts)
+        except ValueError as error:
+            raise ConfigError(f"admin.networks = {self.networks!r}: {error}") from error
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -333,11 +500,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http = Http()
     json: Json = Json()
     sessions: Sessions = Sessions()
+    ssl: Certificates = Certificates()
+    rate_limits: RateLimits = RateLimits()
     state: State = State()
     security: Security = Security()
     journal: Journal = Journal()
     series: Series = Series()
     disk: Disk = Disk()
+    admin: Admin = Admin()
     log: Log = Log()
 
     def worker_count(self, cores: int) -> int:
@@ -356,6 +526,7 @@ class Setting(msgspec.Struct, frozen=True):
     alias: str | None
     flag: str | None
     follows: str | None
+    secret: bool
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -388,6 +559,7 @@ def _leaves(struct: type[msgspec.Struct], prefix: str) -> list[Setting]:
                 alias=extra.get("alias"),
                 flag=extra.get("flag"),
                 follows=extra.get("follows"),
+                secret="secret" in extra,
             )
         )
     return found
@@ -411,6 +583,15 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     )
     for setting in SETTINGS.values():
         if setting.flag is None:
+            continue
+        if isinstance(setting.default, bool):
+            parser.add_argument(
+                setting.flag,
+                dest=setting.path,
+                action="store_true",
+                default=None,
+                help=setting.description,
+            )
             continue
         parser.add_argument(
             setting.flag,
@@ -449,7 +630,9 @@ def load(
         if setting.follows in values and setting.path not in values:
             values[setting.path] = values[setting.follows]
             origins[setting.path] = f"{setting.follows}, {origins[setting.follows]}"
-    return Loaded(msgspec.convert(_nested(values), Config), origins)
+    config = msgspec.convert(_nested(values), Config)
+    config.admin.allowed_networks()  # a mistake in it is told at the start
+    return Loaded(config, origins)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -501,7 +684,8 @@ def _converted(setting: Setting, value: Any, source: str, *, strict: bool) -> An
     try:
         return msgspec.convert(value, setting.type, strict=strict)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source} = {value!r}: {error} ({setting.description})") from error
+        shown = "" if setting.secret else f" = {value!r}"
+        raise ConfigError(f"{source}{shown}: {error} ({setting.description})") from error
 
 
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,14 +31,33 @@ MQTT_USER_PROPERTIES: Final = 64  # per packet; more is malformed
 OUTBOUND_BYTES: Final = 1_048_576  # per session; beyond it the peer is disconnected
 OUTBOUND_PAUSE_BYTES: Final = 65_536  # unsent output at which we stop reading that peer
 WRITE_TIMEOUT_MS: Final = 10_000  # unsent output without progress: disconnected
+TCP_TIMEOUT_MS: Final = 30_000  # data sent and not acknowledged by the peer's TCP: gone
 UNAUTHENTICATED_CONNECTIONS: Final = 16_384  # per worker; then the fullest address loses one
 UNAUTHENTICATED_BYTES: Final = 67_108_864  # received from them, per worker; the same
+BLOCKED_ADDRESSES: Final = 65_536  # with wrong credentials, remembered per worker
+FLAPPING_BURST: Final = 30  # connects of one device in a row; then it is let in late
+FLAPPING_INTERVAL_MS: Final = 2_000  # between its connects in the long run
+FLAPPING_DEVICES: Final = 65_536  # remembered per worker, least recent forgotten
+TLS_HANDSHAKES: Final = 1_024  # under way, per worker; more of the fullest address wait
+TLS_HANDSHAKE_PATIENCE_MS: Final = 2_000  # one that lasts longer goes when others wait
+TLS_CHAIN_CERTIFICATES: Final = 10  # presented by a client, as Java's default
+TLS_CHAIN_BYTES: Final = 32_768  # the same, encoded
 RESERVED_DESCRIPTORS: Final = 64  # per worker, kept from connections for store, logs and link
 
 # JSON telemetry
 JSON_MAX_DEPTH: Final = 255
 JSON_MAX_KEYS: Final = 10_000  # members of one object
 JSON_MAX_PLAIN_DIGITS: Final = 4_096  # characters a number may need because of its exponent
+
+# Protobuf payloads and the schemas of device profiles
+PROTO_MAX_DEPTH: Final = 32  # messages within messages of a payload; deeper is refused
+PROTO_MAX_FIELDS: Final = 100_000  # fields of one message on the wire
+PROTO_PRINTED_BYTES: Final = 4_194_304  # JSON that one payload becomes; longer is refused
+PROTO_SCHEMA_BYTES: Final = 65_536  # of one .proto text
+PROTO_SCHEMA_FIELDS: Final = 2_048  # fields and enum values of one schema
+PROTO_SCHEMA_DEPTH: Final = 16  # messages declared within messages
+PROTO_SCHEMAS: Final = 256  # kept compiled, per process; the oldest is forgotten
+PROTO_NAME_CHARS: Final = 255  # longest name of a field, type or value
 
 # Ingest path of one worker
 BATCH_GROUP_BYTES: Final = 262_144  # one commit group at most: the GIL is held during its write
@@ -136,6 +155,9 @@ REGISTRY_RESOURCES: Final = 2_000  # such files; more are refused
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
 REST_PACKAGE_BYTES: Final = 52_428_800  # of one that uploads an OTA package, likewise
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched
+REST_QUERY_DEVICES: Final = 20_000  # whose values one entity query reads; more is answered 400
+REST_KEYS_DEVICES: Final = 1_000  # whose keys are collected for one answer
+REST_NUMBER_CHARS: Final = 400  # longer values are no numbers to an entity query
 REST_POINTS: Final = 1_000_000  # of one key in one answer, whatever `limit` says
 REST_BUCKETS: Final = 700  # of one aggregation; more is answered 400, as ThingsBoard
 REST_AGGREGATE_POINTS: Final = 1_000_000  # of one key under one aggregation; more is answered 400
@@ -145,3 +167,21 @@ WS_MESSAGE_BYTES: Final = 32_768  # received in one piece, as ThingsBoard
 WS_QUEUE_MESSAGES: Final = 1_000  # waiting for a slow reader, who is then closed
 WS_QUEUE_BYTES: Final = 4_194_304  # or so many bytes
 REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remembers
+
+# Accounts
+USERS: Final = 10_000  # of one node; more are refused
+API_KEYS: Final = 4_096  # of one node; more are refused
+API_KEYS_PER_USER: Final = 100  # likewise
+PASSWORD_MIN_CHARS: Final = 8  # shorter ones are guessed
+PASSWORD_MAX_CHARS: Final = 128  # longer ones only cost time
+PASSWORD_HASHES: Final = 1  # computed at once, each 16 MiB and 0.2 s of a processor core
+PASSWORD_HASHES_WAITING: Final = 16  # for their turn; more logins are answered 503
+LOGIN_FAILURES_PER_USER: Final = 10  # in a row, then one per LOGIN_FAILURE_MS; more: 429
+LOGIN_FAILURES_PER_ADDRESS: Final = 30  # the same for one address, whatever it tries
+LOGIN_FAILURE_MS: Final = 10_000  # after which one more attempt is allowed
+LOGIN_FAILURES_TABLE: Final = 16_384  # users and addresses remembered; then the oldest goes
+LOGGED_OUT_SESSIONS: Final = 16_384  # remembered until they expire; then all of that user end
+AUTH_TOKEN_BYTES: Final = 4_096  # longest token or key that is looked at
+ACCESS_TOKEN_S: Final = 9_000  # life of a token, as ThingsBoard
+REFRESH_TOKEN_S: Final = 604_800  # life of a refresh token, as ThingsBoard
+ACTIVATION_TOKEN_S: Final = 86_400  # life of an activation link, as ThingsBoard

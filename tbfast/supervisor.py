@@ -27,6 +27,7 @@ from tbfast._ext import metrics as words
 from tbfast.config import Config
 from tbfast.control import main as control
 from tbfast.errors import LocalError, StoreError
+from tbfast.net.tls import ServerTls, ticket_secret
 from tbfast.obs.log import get_logger, setup, shutdown_logging
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.known import check_stores
@@ -46,7 +47,7 @@ START_S = 120.0  # the same before the first heartbeat: opening a store replays 
 TICK_S = 0.25
 STOP_S = 25.0  # then what is left is killed
 _PR_SET_PDEATHSIG = 1
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
 
 class _Child:
@@ -74,7 +75,8 @@ class Supervisor:
         self._layout = Layout(Path(config.data_dir))
         self._workers = config.worker_count(os.cpu_count() or 1)
         self._children: list[_Child] = []
-        self._stopping = False
+        self._stopping = self._reloading = False
+        self._tls: ServerTls | None = None
         self._metrics: NodeMetrics | None = None
 
     def run(self) -> int:
@@ -87,14 +89,17 @@ class Supervisor:
         check_stores(self._layout)
         space = Space(self._layout, config.disk.reserve_bytes)
         space.settle()  # stores need room to open
-        for stale in (self._layout.api, self._layout.link):
+        for stale in (self._layout.api, self._layout.front, self._layout.link):
             stale.unlink(missing_ok=True)
+        self._tls = _server_tls(config)
         sockets = self._bind()
         names = ["controller", *(f"worker-{n}" for n in range(self._workers))]
         metrics = self._metrics = NodeMetrics(names)
         run = control.NodeRun(
             os.getpid(), self._workers, _port(sockets[0].mqtt), _port(sockets[0].http)
         )
+        secure = sockets[0].mqtt_tls
+        self._tls_port = None if secure is None else _port(secure)
         self._children.append(_Child("controller", lambda: control.main(config, run, metrics)))
         for number, socks in enumerate(sockets):
             self._children.append(self._worker(number, socks, metrics))
@@ -106,6 +111,7 @@ class Supervisor:
         log.info(
             "serving",
             mqtt=run.mqtt_port,
+            mqtt_tls=self._tls_port,
             http=run.http_port,
             workers=self._workers,
             durability=config.durability,
@@ -123,6 +129,8 @@ class Supervisor:
                     wake.recv(4096)
                 self._reap()
                 self._watch()
+                if self._reloading:
+                    self._reload()
         code = self._stop(space)
         os.close(lock)
         return code
@@ -132,16 +140,23 @@ class Supervisor:
     def _bind(self) -> list[worker.WorkerSockets]:
         """One listening socket per worker and protocol, all in one reuse-port group each."""
         mqtt, http = self._config.mqtt, self._config.http
-        mqtt_port, http_port = mqtt.bind_port, http.bind_port
+        mqtt_port, http_port, tls_port = mqtt.bind_port, http.bind_port, mqtt.ssl.bind_port
+        tls_setting = "mqtt.ssl.bind_port"
         bound = []
         # Members of a reuse-port group share a port silently: another node must not be joined.
         _listener(mqtt.bind_address, mqtt_port, "--mqtt-port", shared=False).close()
         _listener(http.bind_address, http_port, "--http-port", shared=False).close()
+        if mqtt.ssl.enabled:
+            _listener(mqtt.ssl.bind_address, tls_port, tls_setting, shared=False).close()
         for _ in range(self._workers):
+            tls_sock = None
+            if mqtt.ssl.enabled:
+                tls_sock = _listener(mqtt.ssl.bind_address, tls_port, tls_setting)
+                tls_port = _port(tls_sock)
             mqtt_sock = _listener(mqtt.bind_address, mqtt_port, "--mqtt-port")
             http_sock = _listener(http.bind_address, http_port, "--http-port")
             mqtt_port, http_port = _port(mqtt_sock), _port(http_sock)
-            bound.append(worker.WorkerSockets(mqtt_sock, http_sock))
+            bound.append(worker.WorkerSockets(mqtt_sock, http_sock, tls_sock))
         return bound
 
     def _announce(self, run: control.NodeRun) -> None:
@@ -152,6 +167,8 @@ class Supervisor:
             "mqtt_port": run.mqtt_port,
             "http_port": run.http_port,
         }
+        if self._tls_port is not None:
+            info["mqtt_tls_port"] = self._tls_port
         path = self._layout.run / "node.json"
         partial = path.with_suffix(".new")
         try:
@@ -165,8 +182,8 @@ class Supervisor:
     def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
         return _Child(
             f"worker-{number}",
-            lambda: worker.main(number, self._config, socks, metrics),
-            (socks.mqtt, socks.http),
+            lambda: worker.main(number, self._config, socks, metrics, self._tls),
+            socks.all,
         )
 
     def _start(self, child: _Child) -> None:
@@ -194,6 +211,7 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in _HANDLED:
                 signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload is for those who listen to it
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
             # A listener that outlives its owner here would still be dealt connections.
             for other in self._children:
@@ -263,6 +281,13 @@ class Supervisor:
                 os.kill(child.pid, signal.SIGKILL)
                 child.killed = True
 
+    def _reload(self) -> None:
+        """SIGHUP: workers load their certificates again."""
+        self._reloading = False
+        for child in self._children[1:]:
+            if child.pid:
+                os.kill(child.pid, signal.SIGHUP)
+
     # --- stopping ----------------------------------------------------------------------------
 
     def _signals(self) -> socket.socket:
@@ -275,6 +300,10 @@ class Supervisor:
         def stop(number: int, frame: object) -> None:
             self._stopping = True
 
+        def reload(number: int, frame: object) -> None:
+            self._reloading = True
+
+        signal.signal(signal.SIGHUP, reload)
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -303,6 +332,20 @@ class Supervisor:
         log.info("stopped")
         shutdown_logging()
         return 1 if left else 0
+
+
+def _server_tls(config: Config) -> ServerTls | None:
+    """What TLS connections are served with; TlsError if it cannot be used."""
+    tls = config.mqtt.ssl
+    if not tls.enabled:
+        return None
+    if tls.credentials.type != "PEM":
+        raise LocalError(
+            "mqtt.ssl.credentials.type = KEYSTORE is not served: convert the key store with "
+            "`openssl pkcs12 -in FILE -nodes -out mqttserver.pem` and use PEM"
+        )
+    pem = tls.credentials.pem
+    return ServerTls(pem.cert_file, pem.key_file, pem.key_password, ticket_secret())
 
 
 def _listener(address: str, port: int, flag: str, *, shared: bool = True) -> socket.socket:

@@ -323,6 +323,14 @@ static tbf_status strict_skip(tbf_json_walk *w, tbf_tok_kind kind) {
     return scan_nested(w, &s, kind);
 }
 
+tbf_status tbf_json_put_nested(tbf_json_walk *w, tbf_span key, tbf_span text) {
+    const tbf_lex outside = w->x;
+    w->x = (tbf_lex){.p = text.p + 1, .end = text.p + text.n};
+    tbf_status status = strict_nested(w, key, *text.p == '{' ? TBF_TOK_OBJECT : TBF_TOK_ARRAY);
+    w->x = outside;
+    return status;
+}
+
 /* ---- entry points ---- */
 
 /* Brings the walk to the start of the payload. */

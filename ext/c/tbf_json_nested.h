@@ -12,4 +12,7 @@ tbf_status tbf_nested_skip(tbf_json_walk *w, tbf_tok_kind kind);
  * dialect; linear in its length. */
 tbf_status tbf_nested_put(tbf_json_walk *w, tbf_span key, tbf_tok_kind kind);
 
+/* The same for a whole strict object or array that stands outside the payload. */
+tbf_status tbf_json_put_nested(tbf_json_walk *w, tbf_span key, tbf_span text);
+
 #endif

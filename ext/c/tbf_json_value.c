@@ -6,7 +6,7 @@
 
 static const char TOO_MANY_DIGITS[] = "number has more digits than a typed value can hold";
 static const char EXPLODING[] = "number has an exponent that is out of bounds";
-static const char STRING_TOO_LONG[] = "string value is longer than allowed";
+const char TBF_JSON_STRING_TOO_LONG[] = "string value is longer than allowed";
 
 tbf_status tbf_json_refuse(tbf_json_walk *w, const char *words) {
     w->error = words;
@@ -138,7 +138,7 @@ static bool may_start_number(uint8_t c) {
 tbf_status tbf_json_put_string(tbf_json_walk *w, tbf_span key, const tbf_tok *t) {
     uint32_t max = w->opts->max_string;
     if (max > 0 && t->text.n > max && tbf_text_longer(t->text, max)) {
-        return tbf_json_poison(w, key, STRING_TOO_LONG);
+        return tbf_json_poison(w, key, TBF_JSON_STRING_TOO_LONG);
     }
     if (w->opts->type_cast && t->text.n > 0 && may_start_number(*t->text.p) &&
         is_parsable(t->text)) {

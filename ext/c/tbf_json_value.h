@@ -24,6 +24,8 @@ typedef struct {
     const uint8_t *error_at;
 } tbf_json_walk;
 
+extern const char TBF_JSON_STRING_TOO_LONG[];
+
 /* Refuses the payload, with fixed words. */
 tbf_status tbf_json_refuse(tbf_json_walk *w, const char *words);
 

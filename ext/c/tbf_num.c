@@ -2,7 +2,6 @@
 #include "tbf_num.h"
 
 #define INT64_DIGITS 19u
-#define MAX_DECIMALS 16 /* more decimals than this are kept as text, as ThingsBoard does */
 #define DOUBLE_INTEGER_DIGITS 309 /* of the largest double */
 #define EXPONENT_CAP                                                                               \
     1000000000000000 /* beyond any message length; no overflow when added to one                   \
@@ -183,7 +182,7 @@ void tbf_num_read(tbf_span t, uint32_t max_plain, tbf_num *num) {
         }
         return;
     }
-    if (num->decimals > MAX_DECIMALS) {
+    if (num->decimals > TBF_NUM_MAX_DECIMALS) {
         keep_text(num, &s, t, max_plain);
         return;
     }

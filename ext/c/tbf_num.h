@@ -4,6 +4,8 @@
 
 #include "tbf_base.h"
 
+#define TBF_NUM_MAX_DECIMALS 16 /* more are kept as text, as ThingsBoard does */
+
 typedef enum {
     TBF_NUM_INT64,
     TBF_NUM_DECIMAL, /* a DOUBLE whose digits fit 64 bits: i64 * 10^-scale, scale 1 to 16 */

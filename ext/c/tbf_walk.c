@@ -35,9 +35,15 @@ tbf_status tbf_group_note(tbf_group *g, tbf_session *s, uint32_t slot, uint8_t a
     return TBF_OK;
 }
 
-static bool is_telemetry(const uint8_t *topic, size_t n) {
-    return (n == sizeof V1_TELEMETRY - 1 && memcmp(topic, V1_TELEMETRY, n) == 0) ||
-           (n == sizeof V2_TELEMETRY - 1 && memcmp(topic, V2_TELEMETRY, n) == 0);
+static bool is_telemetry(const tbf_session *s, const uint8_t *topic, size_t n) {
+    if (TBF_UNLIKELY(s->topic != NULL)) {
+        if (n == s->topic_n && n > 0 && memcmp(topic, s->topic, n) == 0) {
+            return true;
+        }
+    } else if (n == sizeof V1_TELEMETRY - 1 && memcmp(topic, V1_TELEMETRY, n) == 0) {
+        return true;
+    }
+    return s->takes_v2 && n == sizeof V2_TELEMETRY - 1 && memcmp(topic, V2_TELEMETRY, n) == 0;
 }
 
 typedef struct {
@@ -49,7 +55,7 @@ typedef struct {
 
 /* Whether a complete plain PUBLISH stands at p.  TBF_MORE: not complete; anything but TBF_OK and
  * TBF_MORE: the engine decides what it is. */
-static tbf_status take_plain(const uint8_t *p, size_t n, size_t max_remaining, uint8_t version,
+static tbf_status take_plain(const uint8_t *p, size_t n, size_t max_remaining, const tbf_session *s,
                              plain_publish *out) {
     if (n < 2) {
         return TBF_MORE;
@@ -85,8 +91,8 @@ static tbf_status take_plain(const uint8_t *p, size_t n, size_t max_remaining, u
     size_t topic_n = (size_t)q[0] << 8 | q[1];
     q += 2;
     left -= 2;
-    size_t fixed = topic_n + (qos > 0 ? 2u : 0u) + (version == 5 ? 1u : 0u);
-    if (left < fixed || !is_telemetry(q, topic_n)) {
+    size_t fixed = topic_n + (qos > 0 ? 2u : 0u) + (s->version == 5 ? 1u : 0u);
+    if (left < fixed || !is_telemetry(s, q, topic_n)) {
         return TBF_EREJECT;
     }
     q += topic_n;
@@ -98,7 +104,7 @@ static tbf_status take_plain(const uint8_t *p, size_t n, size_t max_remaining, u
             return TBF_EREJECT;
         }
     }
-    if (version == 5 && *q++ != 0) {
+    if (s->version == 5 && *q++ != 0) {
         return TBF_EREJECT;
     }
     out->payload = (tbf_span){q, left - fixed};
@@ -113,7 +119,7 @@ tbf_walk_end tbf_walk(const tbf_walk_context *c, tbf_session *s, uint32_t slot, 
     tbf_walk_end end = TBF_WALK_DONE;
     while (at < n) {
         plain_publish pub;
-        tbf_status status = take_plain(p + at, n - at, c->max_remaining, s->version, &pub);
+        tbf_status status = take_plain(p + at, n - at, c->max_remaining, s, &pub);
         if (status != TBF_OK) {
             end = status == TBF_MORE ? TBF_WALK_DONE : TBF_WALK_UNUSUAL;
             break;
@@ -128,7 +134,13 @@ tbf_walk_end tbf_walk(const tbf_walk_context *c, tbf_session *s, uint32_t slot, 
             break;
         }
         tbf_json_result result;
-        status = tbf_json_telemetry(c->batch, s->device, c->wall_ms, pub.payload, c->json, &result);
+        if (s->proto == NULL) {
+            status =
+                tbf_json_telemetry(c->batch, s->device, c->wall_ms, pub.payload, c->json, &result);
+        } else {
+            status = tbf_proto_rows(c->batch, s->proto, s->device, TBF_KIND_TELEMETRY, c->wall_ms,
+                                    pub.payload, c->json, &result);
+        }
         if (TBF_UNLIKELY(status != TBF_OK)) {
             end = status == TBF_ENOSPACE ? TBF_WALK_GROW : TBF_WALK_UNUSUAL;
             break;

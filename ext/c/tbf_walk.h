@@ -1,16 +1,16 @@
 /* The hot path: one run of plain telemetry PUBLISHes straight from socket bytes to rows.
  *
- * "Plain" = a complete PUBLISH of an open session, QoS 0 or 1, to its default telemetry topics,
- * without MQTT 5 properties, whose JSON payload is accepted.  The first packet that is anything
- * else ends the run untouched and goes through the session engine; both ways give the same bytes
- * and rows (tests/property).
+ * "Plain" = a complete PUBLISH of an open session, QoS 0 or 1, to a telemetry topic of its profile,
+ * without MQTT 5 properties, whose payload is accepted in the profile's format.  The first packet
+ * that is anything else ends the run untouched and goes through the session engine; both ways give
+ * the same bytes and rows (tests/property).
  *
  * The acknowledgement token is the group itself: packet identifiers lie beside the rows, chained
  * per session, and are walked in C once the group is durable.  Nothing here allocates. */
 #ifndef TBF_WALK_H
 #define TBF_WALK_H
 
-#include "tbf_json.h"
+#include "tbf_proto.h"
 
 /* One message waiting for the commit of its group. */
 typedef struct {
@@ -46,8 +46,13 @@ typedef struct {
     uint32_t generation; /* grows when the slot is reused */
     uint32_t awaiting;   /* answers owed in all groups */
     uint8_t version;     /* MQTT protocol level: 3, 4, 5 */
-    bool hot;            /* open, and its profile leaves the default telemetry topics in place */
-    int64_t active_ms;   /* last accepted message, monotonic */
+    bool hot;            /* open, and the topics below are telemetry */
+    bool takes_v2;       /* v2/t is */
+    /* NULL: the default topic is.  Memory of the owner, as long as the session is hot. */
+    const uint8_t *topic;
+    uint32_t topic_n;             /* 0 with a topic: no other topic is */
+    const tbf_proto_table *proto; /* NULL: payloads are JSON */
+    int64_t active_ms;            /* last accepted message, monotonic */
 } tbf_session;
 
 /* Notes one accepted message of `slot`.  TBF_ENOSPACE: grow the group's arrays and call again. */

@@ -1,4 +1,4 @@
-"""The running server, over HTTP on the Unix socket in its data directory."""
+"""The running server over HTTP: the Unix socket in its data directory, or a URL with a login."""
 
 import contextlib
 import http.client
@@ -6,12 +6,12 @@ import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from tbfast.cli.exits import Unreachable
-from tbfast.cli.target import DeviceView
+from tbfast.cli.exits import Unreachable, UsageError
+from tbfast.cli.target import DeviceView, ProfileDraft, ProfileView
 from tbfast.errors import Conflict, NotFound, TbfastError
 from tbfast.model.ranges import RangeQuery
 
@@ -19,6 +19,7 @@ SOCKET_NAME: Final = "tbfast.sock"
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 60.0
 _PAGE_SIZE: Final = 1_000
+_ALL: Final = (1 << 31) - 1
 
 T = TypeVar("T")
 
@@ -33,6 +34,22 @@ class _Device(msgspec.Struct, rename="camel"):
     type: str
     label: str | None
     created_time: int
+
+
+class _Profile(msgspec.Struct, rename="camel"):
+    id: _Id
+    name: str
+    transport_type: str
+    provision_type: str
+    default: bool
+    created_time: int
+    description: str | None
+    provision_device_key: str | None
+    profile_data: dict[str, Any]
+
+
+class _Profiles(msgspec.Struct, rename="camel"):
+    data: list[_Profile]
 
 
 class _Credentials(msgspec.Struct, rename="camel"):
@@ -51,6 +68,10 @@ class NodeView(msgspec.Struct, frozen=True, rename="camel"):
     supervisor_pid: int
     mqtt_port: int
     http_port: int
+
+
+class _Tokens(msgspec.Struct):
+    token: str
 
 
 class _Envelope(msgspec.Struct):
@@ -92,15 +113,51 @@ def connect(data_dir: Path) -> "Server | None":
         raise Unreachable(
             f"the server at {path} does not answer ({error}); look at its log or restart it"
         ) from error
-    return Server(path, connection)
+    return Server(str(path), connection)
+
+
+def connect_url(url: str) -> "Server":
+    """The server at http://host:port or https://host:port; it wants a login.
+
+    Raises UsageError for another kind of URL, Unreachable when nobody answers there.
+    """
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"{url!r}: {error}") from error
+    kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}.get(
+        parts.scheme
+    )
+    if kind is None or not host or parts.path.strip("/") or parts.query or parts.username:
+        raise UsageError(f"{url!r} is not like http://host:8080 or https://host")
+    connection = kind(host, port, timeout=_CONNECT_TIMEOUT_S)
+    try:
+        connection.connect()
+    except OSError as error:
+        connection.close()
+        raise Unreachable(f"cannot connect to {url}: {error}") from error
+    connection.sock.settimeout(_ANSWER_TIMEOUT_S)
+    return Server(url, connection)
 
 
 class Server:
     """A `Target`; one connection, one request at a time."""
 
-    def __init__(self, path: Path, connection: _UnixConnection) -> None:
-        self._path = path
+    def __init__(self, where: str, connection: http.client.HTTPConnection) -> None:
+        self._where = where
         self._connection = connection
+        self._headers = {"Content-Type": "application/json"}
+
+    def login(self, email: str, password: str) -> None:
+        """POST /api/auth/login; the token goes with every request from now on."""
+        body = {"username": email, "password": password}
+        pair = self.call("POST", "/api/auth/login", _Tokens, body=body)
+        self._headers["X-Authorization"] = f"Bearer {pair.token}"
+
+    def use_key(self, api_key: str) -> None:
+        """An API key goes with every request from now on."""
+        self._headers["X-Authorization"] = f"ApiKey {api_key}"
 
     def create(
         self, name: str, token: str | None, label: str | None, type: str | None
@@ -108,20 +165,20 @@ class Server:
         """POST /api/device."""
         query = {"accessToken": token} if token else {}
         body = {"name": name, "label": label, "type": type}
-        device = _view(self._call("POST", "/api/device", _Device, query, body))
+        device = _view(self.call("POST", "/api/device", _Device, query, body))
         return self.with_token(device)
 
     def find(self, text: str) -> DeviceView:
         """By name, then by id."""
         try:
-            found = self._call("GET", "/api/tenant/device", _Device, {"deviceName": text})
+            found = self.call("GET", "/api/tenant/device", _Device, {"deviceName": text})
         except NotFound:
             found = self._by_id(text)
         return _view(found)
 
     def with_token(self, device: DeviceView) -> DeviceView:
         """GET /api/device/{id}/credentials."""
-        found = self._call("GET", f"/api/device/{device.id}/credentials", _Credentials)
+        found = self.call("GET", f"/api/device/{device.id}/credentials", _Credentials)
         token = found.credentials_id if found.credentials_type == "ACCESS_TOKEN" else None
         return msgspec.structs.replace(device, token=token)
 
@@ -130,7 +187,7 @@ class Server:
         query: dict[str, Any] = {"pageSize": _PAGE_SIZE, "sortProperty": "name"}
         query |= {"page": 0, "textSearch": text_search}
         while True:
-            page = self._call("GET", "/api/tenant/devices", _Page, query)
+            page = self.call("GET", "/api/tenant/devices", _Page, query)
             yield from map(_view, page.data)
             if not page.has_next:
                 return
@@ -138,7 +195,30 @@ class Server:
 
     def remove(self, device: DeviceView) -> None:
         """DELETE /api/device/{id}."""
-        self._request("DELETE", f"/api/device/{device.id}")
+        self.request("DELETE", f"/api/device/{device.id}")
+
+    def profiles(self) -> list[ProfileView]:
+        """GET /api/deviceProfiles, in one page."""
+        query = {"pageSize": _ALL, "page": 0, "sortProperty": "name"}
+        return [
+            _profile_view(profile)
+            for profile in self.call("GET", "/api/deviceProfiles", _Profiles, query).data
+        ]
+
+    def create_profile(self, draft: ProfileDraft) -> ProfileView:
+        """POST /api/deviceProfile."""
+        body = {
+            "name": draft.name,
+            "description": draft.description,
+            "transportType": draft.transport_type,
+            "profileData": draft.data,
+            "provisionDeviceKey": draft.provision_key,
+        }
+        return _profile_view(self.call("POST", "/api/deviceProfile", _Profile, (), body))
+
+    def remove_profile(self, profile: ProfileView) -> None:
+        """DELETE /api/deviceProfile/{id}."""
+        self.request("DELETE", f"/api/deviceProfile/{profile.id}")
 
     def history(self, device: DeviceView, query: RangeQuery) -> bytes:
         """GET .../values/timeseries/history, in JSON types."""
@@ -155,7 +235,7 @@ class Server:
         asked += [("startTs", query.start_ms)] if query.start_ms is not None else []
         asked += [("endTs", query.end_ms)] if query.end_ms is not None else []
         path = f"/api/plugins/telemetry/DEVICE/{device.id}/values/timeseries/history"
-        return self._request("GET", path, asked)
+        return self.request("GET", path, asked)
 
     def delete_points(
         self, device: DeviceView, keys: Sequence[str], start_ms: int | None, end_ms: int | None
@@ -167,7 +247,7 @@ class Server:
             query += [("deleteAllDataForKeys", "true")]
         else:
             query += [("startTs", start_ms), ("endTs", end_ms)]
-        self._request(
+        self.request(
             "DELETE", f"/api/plugins/telemetry/DEVICE/{device.id}/timeseries/delete", query
         )
 
@@ -183,11 +263,11 @@ class Server:
 
     def get(self, path: str, type_: type[T]) -> T:
         """Any other resource, decoded."""
-        return self._call("GET", path, type_)
+        return self.call("GET", path, type_)
 
     def node(self) -> NodeView:
         """GET /api/node."""
-        return self._call("GET", "/api/node", NodeView)
+        return self.call("GET", "/api/node", NodeView)
 
     def close(self) -> None:
         """Close the connection."""
@@ -195,18 +275,20 @@ class Server:
 
     def _by_id(self, text: str) -> _Device:
         try:
-            return self._call("GET", f"/api/device/{quote(text, safe='')}", _Device)
+            return self.call("GET", f"/api/device/{quote(text, safe='')}", _Device)
         except (NotFound, Refused):
             raise NotFound(f"there is no device with the name or id {text!r}") from None
 
-    def _call(self, method: str, path: str, type_: type[T], query: Any = (), body: Any = None) -> T:
-        text = self._request(method, path, query, body)
+    def call(self, method: str, path: str, type_: type[T], query: Any = (), body: Any = None) -> T:
+        """One request; its answer decoded."""
+        text = self.request(method, path, query, body)
         try:
             return msgspec.json.decode(text, type=type_)
         except msgspec.DecodeError as error:
             raise TbfastError(f"unexpected answer to {method} {path}: {error}") from error
 
-    def _request(self, method: str, path: str, query: Any = (), body: Any = None) -> bytes:
+    def request(self, method: str, path: str, query: Any = (), body: Any = None) -> bytes:
+        """One request; its answer."""
         with self._answers():
             return self._send(method, path, query, body).read()
 
@@ -216,7 +298,7 @@ class Server:
         """The response, its body unread; raises for every status but 200."""
         target = f"{path}?{urlencode(query)}" if query else path
         encoded = None if body is None else msgspec.json.encode(body)
-        self._connection.request(method, target, encoded, {"Content-Type": "application/json"})
+        self._connection.request(method, target, encoded, self._headers)
         response = self._connection.getresponse()
         if response.status == 200:
             return response
@@ -232,7 +314,7 @@ class Server:
         except (OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
             raise Unreachable(
-                f"the server at {self._path} stopped answering ({reason}); look at its log"
+                f"the server at {self._where} stopped answering ({reason}); look at its log"
             ) from error
 
 
@@ -250,3 +332,7 @@ def _message(response: http.client.HTTPResponse) -> str:
 
 def _view(device: _Device) -> DeviceView:
     return DeviceView(device.id.id, device.name, device.type, device.label, device.created_time)
+
+
+def _profile_view(profile: _Profile) -> ProfileView:
+    return ProfileView(**{**msgspec.structs.asdict(profile), "id": profile.id.id})

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         _limits(args)
         return exits.DONE
     loaded = config.load(args)
-    values = {path: config.value_of(loaded.config, path) for path in config.SETTINGS}
+    values = {path: _shown(setting, loaded) for path, setting in config.SETTINGS.items()}
     if args.json:
         output.json_line(
             {
@@ -42,6 +42,11 @@ def run(args: argparse.Namespace) -> int:
             ((path, _text(value), loaded.origins[path]) for path, value in values.items()),
         )
     return exits.DONE
+
+
+def _shown(setting: config.Setting, loaded: config.Loaded) -> Any:
+    value = config.value_of(loaded.config, setting.path)
+    return "(hidden)" if setting.secret and value else value
 
 
 def _documented(setting: config.Setting) -> tuple[str, ...]:

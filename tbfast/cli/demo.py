@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     settings = config.load(args).config
     data_dir = Path(settings.data_dir)
     server = subprocess.Popen(
-        [sys.executable, "-m", "tbfast", "serve", *_serve_flags(args)],
+        [sys.executable, "-m", "tbfast", "serve", "--demo", *_serve_flags(args)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if sys.stdout.isatty() else None,
@@ -112,11 +112,11 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _serve_flags(args: argparse.Namespace) -> list[str]:
-    """The configuration flags as they were given, for the server's own command line."""
+    """The configuration flags with a value as they were given, for the server's own command."""
     flags = ["--config", args.config] if args.config else []
     for setting in config.SETTINGS.values():
         given = getattr(args, setting.path, None)
-        if setting.flag is not None and given is not None:
+        if setting.flag is not None and given is not None and given is not True:
             flags += [setting.flag, str(given)]
     return flags
 

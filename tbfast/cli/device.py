@@ -1,6 +1,6 @@
 """Add, list, show and remove devices.
 
-Works on the running server of a data directory, or on its store when no server runs.
+Works on a running server, or on the store of a data directory when no server runs.
 """
 
 import argparse
@@ -44,10 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace) -> int:
-    directory = target.data_dir(args)
-    if not directory.exists():
+    if args.url is None and not (directory := target.data_dir(args)).exists():
         print(f"tbfast: creating the data directory {directory}", file=sys.stderr)
-    with target.opened(directory, create=True) as where:
+    with target.opened(args, create=True) as where:
         device = where.create(args.name, args.token, args.label, args.type)
     if args.json:
         output.json_line(device)
@@ -57,7 +56,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    with target.opened(target.data_dir(args)) as where:
+    with target.opened(args) as where:
         devices = list(where.devices(args.search))
     if args.json:
         output.json_line(devices)
@@ -70,7 +69,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    with target.opened(target.data_dir(args)) as where:
+    with target.opened(args) as where:
         device = where.with_token(where.find(args.device))
     if args.json:
         output.json_line(device)
@@ -82,7 +81,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    with target.opened(target.data_dir(args)) as where:
+    with target.opened(args) as where:
         device = where.find(args.device)
         where.remove(device)
     if args.json:

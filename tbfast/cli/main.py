@@ -27,6 +27,8 @@ COMMANDS: Final = (
     Command("serve", "run the server", "tbfast.cli.serve"),
     Command("demo", "run the server with a simulated fleet", "tbfast.cli.demo"),
     Command("device", "add, list, show and remove devices", "tbfast.cli.device"),
+    Command("profile", "list, show, create and delete device profiles", "tbfast.cli.profile"),
+    Command("user", "users of the management API, their passwords and API keys", "tbfast.cli.user"),
     Command("query", "print stored telemetry of a device", "tbfast.cli.query"),
     Command("series", "delete stored telemetry of a device", "tbfast.cli.series"),
     Command("tail", "print telemetry as it arrives", "tbfast.cli.tail"),

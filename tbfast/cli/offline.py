@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from tbfast.cli.exits import Unreachable
-from tbfast.cli.target import DeviceView
+from tbfast.cli.target import DeviceView, ProfileDraft, ProfileView
+from tbfast.control import registry as control
 from tbfast.control.registry import DeviceQuery, Registry
+from tbfast.control.rules import InvalidEntity
 from tbfast.errors import NotFound, StoreBusy
 from tbfast.model.device import Device, DeviceRecord
+from tbfast.model.profile import DeviceProfile
 from tbfast.model.ranges import RangeQuery
 from tbfast.store.layout import Layout
 
@@ -87,6 +90,24 @@ class Offline:
         """From the registry; rows that mention its number are dropped later."""
         self._run(self._registry.delete_device(device.id))
 
+    def profiles(self) -> list[ProfileView]:
+        """All of them, by name."""
+        found = self._run(self._registry.profiles.all())
+        return [_profile(p) for p in sorted(found, key=lambda p: p.name.casefold())]
+
+    def create_profile(self, draft: ProfileDraft) -> ProfileView:
+        """Straight into the registry; returns when it is on disk."""
+        fields = msgspec.structs.asdict(draft)
+        try:
+            checked = msgspec.convert(fields, control.ProfileDraft)
+        except msgspec.ValidationError as error:
+            raise InvalidEntity(str(error)) from error
+        return _profile(self._run(self._registry.profiles.save(checked)))
+
+    def remove_profile(self, profile: ProfileView) -> None:
+        """From the registry, if no device has it."""
+        self._run(self._registry.delete_profile(profile.id))
+
     def history(self, device: DeviceView, query: RangeQuery) -> bytes:
         """From journals and sealed series."""
         from tbfast.store.series_reader import open_offline
@@ -124,3 +145,17 @@ def _view(record: DeviceRecord) -> DeviceView:
     secret = record.credentials
     token = secret.credentials_id if secret.type == "ACCESS_TOKEN" else None
     return msgspec.structs.replace(_bare(record.device), token=token)
+
+
+def _profile(profile: DeviceProfile) -> ProfileView:
+    return ProfileView(
+        id=profile.id,
+        name=profile.name,
+        transport_type=profile.transport_type,
+        provision_type=profile.provision_type,
+        default=profile.default,
+        created_time=profile.created_ms,
+        description=profile.description,
+        provision_device_key=profile.provision_key,
+        profile_data=profile.data,
+    )

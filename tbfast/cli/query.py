@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.limit < 1:
         raise UsageError("--limit must be at least 1")
     query = _query(args)
-    with target.opened(target.data_dir(args)) as where:
+    with target.opened(args) as where:
         text = where.history(where.find(args.device), query)
     if args.json:
         output.json_line(msgspec.Raw(text))

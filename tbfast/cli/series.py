@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from tbfast.cli import client, exits, output, target
-from tbfast.cli.exits import Unreachable, UsageError
+from tbfast.cli import exits, output, target
+from tbfast.cli.exits import UsageError
 from tbfast.errors import TbfastError
 from tbfast.model.ranges import RangeQuery
 
@@ -48,14 +48,7 @@ def run(args: argparse.Namespace) -> int:
         wanted = list(dict.fromkeys(key for key in args.keys.split(",") if key))
         if not wanted:
             raise UsageError("--keys names no key")
-    directory = target.data_dir(args)
-    server = client.connect(directory)
-    if server is None:
-        raise Unreachable(
-            f"no server runs on {directory}; start it with 'tbfast serve': only a running server "
-            "deletes stored telemetry"
-        )
-    try:
+    with target.running(args) as server:
         device = server.find(args.device)
         asked = RangeQuery(
             keys=None if wanted is None else tuple(wanted),
@@ -69,8 +62,6 @@ def run(args: argparse.Namespace) -> int:
             _confirm(device.name, keys, args.start is None)
         for at in range(0, len(keys), _KEYS_PER_REQUEST):
             server.delete_points(device, keys[at : at + _KEYS_PER_REQUEST], args.start, args.end)
-    finally:
-        server.close()
     if args.json:
         output.json_line(_Deleted(device.name, keys))
     else:

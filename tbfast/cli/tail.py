@@ -8,8 +8,7 @@ import sys
 
 import msgspec
 
-from tbfast.cli import client, exits, output, target
-from tbfast.cli.exits import Unreachable
+from tbfast.cli import exits, output, target
 
 
 class _Row(msgspec.Struct):
@@ -27,30 +26,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Follow until Ctrl-C (done) or until the server ends the stream (failed)."""
-    directory = target.data_dir(args)
-    server = client.connect(directory)
-    if server is None:
-        raise Unreachable(
-            f"no server runs on {directory}; start one with: tbfast serve --data-dir {directory}"
-        )
     decoder = msgspec.json.Decoder(_Row)
     try:
-        device = server.find(args.device) if args.device is not None else None
-        for text in server.lines(device):
-            if args.json:
-                sys.stdout.buffer.write(text)
-                sys.stdout.buffer.flush()
-                continue
-            row = decoder.decode(text)
-            value = output.printable(bytes(row.value).decode())
-            output.line(
-                f"{output.time_text(row.ts)} {output.printable(row.device)} "
-                f"{output.printable(row.key)}={value}"
-            )
-            sys.stdout.flush()
+        with target.running(args) as server:
+            device = server.find(args.device) if args.device is not None else None
+            for text in server.lines(device):
+                _show(text, None if args.json else decoder)
     except KeyboardInterrupt:
         return exits.DONE
-    finally:
-        server.close()
     print("tbfast: the server ended the stream (stopped, or we read too slowly)", file=sys.stderr)
     return exits.FAILED
+
+
+def _show(text: bytes, decoder: "msgspec.json.Decoder[_Row] | None") -> None:
+    """One line; None = as it came."""
+    if decoder is None:
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+        return
+    row = decoder.decode(text)
+    value = output.printable(bytes(row.value).decode())
+    output.line(
+        f"{output.time_text(row.ts)} {output.printable(row.device)} "
+        f"{output.printable(row.key)}={value}"
+    )
+    sys.stdout.flush()

@@ -2,15 +2,22 @@
 
 import argparse
 import contextlib
+import getpass
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from tbfast import config
+from tbfast.cli.exits import Unreachable, UsageError
 from tbfast.errors import NotFound
 from tbfast.model.ranges import RangeQuery
+
+if TYPE_CHECKING:
+    from tbfast.cli.client import Server
 
 
 class DeviceView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -22,6 +29,30 @@ class DeviceView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     label: str | None
     created_time: int
     token: str | None = None
+
+
+class ProfileView(msgspec.Struct, frozen=True, rename="camel"):
+    """A device profile as the command line shows it."""
+
+    id: str
+    name: str
+    transport_type: str
+    provision_type: str
+    default: bool
+    created_time: int
+    description: str | None
+    provision_device_key: str | None
+    profile_data: dict[str, Any]
+
+
+class ProfileDraft(msgspec.Struct, frozen=True):
+    """A profile to create."""
+
+    name: str
+    transport_type: str = "DEFAULT"
+    description: str | None = None
+    data: dict[str, Any] | None = None
+    provision_key: str | None = None
 
 
 class Target(Protocol):
@@ -44,6 +75,15 @@ class Target(Protocol):
     def remove(self, device: DeviceView) -> None:
         """Delete a device and its credentials."""
 
+    def profiles(self) -> list[ProfileView]:
+        """All device profiles, by name."""
+
+    def create_profile(self, draft: ProfileDraft) -> ProfileView:
+        """Create a device profile."""
+
+    def remove_profile(self, profile: ProfileView) -> None:
+        """Delete a device profile that is not the default and that no device has."""
+
     def history(self, device: DeviceView, query: RangeQuery) -> bytes:
         """JSON text {"key":[{"ts":..,"value":..},..]}."""
 
@@ -60,6 +100,16 @@ def add_target_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"the server's data directory (default: {setting.default})",
     )
+    parser.add_argument(
+        "--url", help="a server elsewhere, http://host:8080, instead of the data directory"
+    )
+    parser.add_argument("--user", metavar="EMAIL", help="log in there as this user")
+    parser.add_argument(
+        "--password", help=f"its password (environment: {config.PASSWORD_ENV}; else asked for)"
+    )
+    parser.add_argument(
+        "--api-key", metavar="KEY", help=f"instead of a login (environment: {config.API_KEY_ENV})"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -69,16 +119,15 @@ def data_dir(args: argparse.Namespace) -> Path:
 
 
 @contextlib.contextmanager
-def opened(directory: Path, *, create: bool = False) -> Iterator[Target]:
-    """The running server of a data directory, else its store.
+def opened(args: argparse.Namespace, *, create: bool = False) -> Iterator[Target]:
+    """The server the flags name; without one the store of the data directory.
 
     Raises Unreachable when the store is in use and nobody answers, NotFound when there is no data
     directory (unless ``create``).
     """
-    from tbfast.cli import client
-
-    target: Target | None = client.connect(directory)
+    target: Target | None = _server(args)
     if target is None:
+        directory = data_dir(args)
         if not create and not directory.is_dir():
             raise NotFound(
                 f"there is no data directory {directory}; name the server's with --data-dir"
@@ -88,3 +137,48 @@ def opened(directory: Path, *, create: bool = False) -> Iterator[Target]:
         target = offline.open_store(directory)
     with contextlib.closing(target):
         yield target
+
+
+@contextlib.contextmanager
+def running(args: argparse.Namespace) -> "Iterator[Server]":
+    """The running server the flags name; Unreachable when there is none."""
+    server = _server(args)
+    if server is None:
+        directory = data_dir(args)
+        raise Unreachable(
+            f"no server runs on {directory}; start one with: tbfast serve --data-dir {directory}"
+        )
+    with contextlib.closing(server):
+        yield server
+
+
+def _server(args: argparse.Namespace) -> "Server | None":
+    from tbfast.cli import client
+
+    if args.url is None:
+        if args.user or args.password or args.api_key:
+            raise UsageError("a login is for a server named with --url")
+        return client.connect(data_dir(args))
+    server = client.connect_url(args.url)
+    try:
+        api_key = args.api_key or os.environ.get(config.API_KEY_ENV)
+        if args.user:
+            server.login(args.user, args.password or _asked(args.user))
+        elif api_key:
+            server.use_key(api_key)
+        else:
+            raise UsageError("--url needs --user or --api-key")
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _asked(email: str) -> str:
+    """The password from the environment, else from the terminal."""
+    known = os.environ.get(config.PASSWORD_ENV)
+    if known:
+        return known
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody to ask for the password: set {config.PASSWORD_ENV}")
+    return getpass.getpass(f"Password of {email}: ")

@@ -52,9 +52,10 @@ class AttributeService:
         """Those of these names that exist, with what was acknowledged before; None = all."""
         if self.caught_up is not None:
             await self.caught_up()
-        return [a for scope in scopes for a in self._read(device, scope, names)]
+        return [a for scope in scopes for a in self.stored(device, scope, names)]
 
-    def _read(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
+    def stored(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
+        """As `read`, of one scope and without waiting for what journals still hold."""
         found = self._store.read(device, scope, names)
         newer = self.overlay(device) if scope == "SERVER_SCOPE" else None
         if not newer:
@@ -85,13 +86,9 @@ class AttributeService:
             saved = [Attribute(name, now_ms, text) for name, text in named.items()]
             self._changed(device, "SERVER_SCOPE", saved, ())
 
-    def stored(self, device: int, scope: Scope, names: Sequence[str] | None) -> list[Attribute]:
-        """As `read`, of one scope and without waiting for what journals still hold."""
-        return self._read(device, scope, names)
-
     def active(self, device: int) -> bool:
         """The server's attribute of that name (REST spec 3)."""
-        found = self._store.read(device, "SERVER_SCOPE", ("active",))
+        found = self.stored(device, "SERVER_SCOPE", ("active",))
         return bool(found) and found[0].text == b"true"
 
     def for_device(self, device: int, request: ReadAttributes) -> Attributes:

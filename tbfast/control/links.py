@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tbfast import limits
 from tbfast._ext.series import split_definitions
+from tbfast.control.chain import ChainProvisioning
 from tbfast.control.merge import POLL_S, Merge, wall_clock_ms
 from tbfast.control.operations import DeviceOperations
 from tbfast.control.registry import Registry
@@ -73,6 +74,7 @@ class LinkServer:
         merge: Merge | None = None,
     ) -> None:
         self._registry = registry
+        self._chains = ChainProvisioning(registry)
         self._tail = tail
         self._sessions = sessions
         self._operations = operations
@@ -204,6 +206,8 @@ class LinkServer:
     # --- registry ----------------------------------------------------------------------------
 
     async def _lookup(self, channel: Channel, lookup: msg.Lookup) -> None:
+        if lookup.chain:
+            await self._chains.provision(lookup.chain)
         while True:
             changes = self._changes
             found = [await self._credentials(i) for i in lookup.ids]

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
 from tbfast.config import Config
+from tbfast.control.accounts import ADMIN_EMAIL, Accounts
 from tbfast.control.activity import Activity
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
@@ -28,6 +30,7 @@ from tbfast.control.operations import DeviceOperations
 from tbfast.control.provisioning import Provisioning
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
+from tbfast.control.rest.front import build_front
 from tbfast.control.rpc import RpcService
 from tbfast.control.sealer import SealService
 from tbfast.control.series import NodeSeries
@@ -51,6 +54,7 @@ log = get_logger("tbfast.controller")
 HEARTBEAT_S = 0.5
 SWITCH_INTERVAL_S = 0.0005  # reads run in a thread; the loop gets the GIL back soon
 EXIT_STORE = 70
+KEEP_ALIVE_S = 90  # longer than a worker's clients may be idle: it closes first
 STOP_S = 5.0  # longest wait for requests that are being answered
 
 
@@ -107,10 +111,26 @@ class _ApiServer(uvicorn.Server):
         yield
 
 
+def _server(app: ASGIApp) -> _ApiServer:
+    return _ApiServer(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(STOP_S),
+            **SETTINGS,
+        )
+    )
+
+
 def _unix_socket(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)  # only the owner may connect: this socket needs no login
+    old = os.umask(0o177)  # only the owner may connect
     try:
         sock.bind(str(path))
     finally:
@@ -158,14 +178,23 @@ class _Controller:
         tidying = loop.create_task(self._registry.relations.sweep())
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
-        api = self._api()
-        serving = loop.create_task(api.serve(sockets=[_unix_socket(self._layout.api)]))
+        services = self._services()
+        networks = self._config.admin.allowed_networks()
+        servers = {
+            self._layout.api: _server(build_app(services)),
+            self._layout.front: _server(build_front(services, networks)),
+        }
+        serving = [
+            loop.create_task(server.serve(sockets=[_unix_socket(path)]))
+            for path, server in servers.items()
+        ]
         self._slot.put(words.HEALTH_LISTENING, 1)
         log.info("controller ready", devices_revision=self._registry.revision)
         await self._serve()
         self._slot.put(words.HEALTH_LISTENING, 0)
-        api.should_exit = True
-        await serving
+        for server in servers.values():
+            server.should_exit = True
+        await asyncio.gather(*serving)
         if self._broken:
             sealing.cancel()
             watching.cancel()
@@ -187,6 +216,7 @@ class _Controller:
         self._series.close()
         self._store.close()
         self._attribute_store.close()
+        self._accounts.close()
         await self._registry.close()
         beat.cancel()
         return 0
@@ -208,6 +238,12 @@ class _Controller:
         """Opens the stores and brings the tail to where the last recorded run left it."""
         settings = self._config.series
         self._registry = await Registry.open(self._layout.registry)
+        self._accounts = await Accounts.open(
+            self._registry.store,
+            now_ms=wall_clock_ms,
+            demo=self._config.admin.demo_accounts,
+        )
+        self._tell(await self._accounts.first_accounts())
         self._store = SeriesStore(self._layout.series)
         sessions = Sessions()
         self._attribute_store = AttributeStore(self._layout.attributes)
@@ -327,8 +363,8 @@ class _Controller:
             self._broken = True
             self._stop.set()
 
-    def _api(self) -> "_ApiServer":
-        services = Services(
+    def _services(self) -> Services:
+        return Services(
             registry=self._registry,
             series=self._series,
             writer=self._writer,
@@ -338,19 +374,26 @@ class _Controller:
             node=_Status(self._config, self._run, self._metrics),
             deletes=self._deletes,
             watches=self._watches,
+            accounts=self._accounts,
             claims=self._claims,
         )
-        return _ApiServer(
-            uvicorn.Config(
-                build_app(services),
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=int(STOP_S),
-                **SETTINGS,
+
+    def _tell(self, password: str | None) -> None:
+        """Says the first administrator's password, once, to whoever started the server."""
+        if password is None:
+            return
+        try:
+            sys.stdout.write(
+                f"First start: the administrator is {ADMIN_EMAIL}, the password {password}\n"
+                f"It is not shown again; 'tbfast user password {ADMIN_EMAIL}' gives a new one.\n"
             )
-        )
+            sys.stdout.flush()
+        except OSError as error:
+            log.error(
+                "the first administrator's password could not be printed; "
+                "'tbfast user password' gives a new one",
+                error=str(error),
+            )
 
     async def _beat(self) -> None:
         while True:

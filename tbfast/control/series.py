@@ -80,6 +80,15 @@ class NodeSeries:
         """The newest point of each key."""
         if await self.missing():
             return await self.range(device, newest(keys))
+        return await self._latest(device, keys)
+
+    async def latest_of(self, devices: Sequence[int], keys: Sequence[str]) -> list[bytes]:
+        """The newest point of each key, for each device."""
+        if await self.missing():
+            return [await self.range(device, newest(keys)) for device in devices]
+        return [await self._latest(device, keys) for device in devices]
+
+    async def _latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         text, elsewhere = self._tail.latest(device, None if keys is None else list(keys))
         if not elsewhere:
             return text + b"}"

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
 from tbfast.control.registry import Registry
@@ -25,6 +26,9 @@ class SeriesReader(Protocol):
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         """The newest point of each key; None keys = all."""
+
+    async def latest_of(self, devices: Sequence[int], keys: Sequence[str]) -> list[bytes]:
+        """As `latest`, for each device."""
 
     async def keys(self, device: int) -> list[str]:
         """Names of the device's keys."""
@@ -122,4 +126,5 @@ class Services:
     node: NodeStatus
     deletes: SeriesDeletes
     watches: Watches
+    accounts: Accounts
     claims: Claims

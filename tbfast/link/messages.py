@@ -74,10 +74,14 @@ class Trim(msgspec.Struct, array_like=True, tag=5, frozen=True):
 
 
 class Lookup(msgspec.Struct, array_like=True, tag=6, frozen=True):
-    """Who stands behind these credentials ids?"""
+    """Who stands behind these credentials ids?
+
+    chain: DER of a client's certificates, which may provision a device (MQTT spec 1.5).
+    """
 
     request: int
     ids: list[str]
+    chain: tuple[bytes, ...] = ()
 
 
 class Found(msgspec.Struct, array_like=True, tag=7, frozen=True):

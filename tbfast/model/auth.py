@@ -22,9 +22,29 @@ class StoredCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
     mqtt: MqttProfile = DEFAULT_MQTT
 
 
+class ClientCertificate(msgspec.Struct, frozen=True):
+    """A certificate whose key the client has proved to hold.
+
+    chain: DER, its own first, each signed by the next; the period is in epoch milliseconds.
+    """
+
+    credentials_id: str
+    not_before_ms: int
+    not_after_ms: int
+    chain: tuple[bytes, ...] = ()
+
+    def valid_at(self, wall_ms: int) -> bool:
+        """Whether that moment is in the validity period."""
+        return self.not_before_ms <= wall_ms <= self.not_after_ms
+
+
 class Presented(msgspec.Struct, frozen=True):
-    """What a CONNECT presents; None = the flag was not set."""
+    """What a CONNECT presents; None = the flag was not set.
+
+    With a certificate nothing else is looked at (MQTT spec 1.3).
+    """
 
     client_id: str
     user_name: str | None
     password: bytes | None
+    certificate: ClientCertificate | None = None

@@ -1,4 +1,4 @@
-"""The MQTT listener of one worker: drives a session engine per connection.
+"""The MQTT listeners of one worker: drives a session engine per connection.
 
 The reactor calls the handler methods; effects of the engines become calls on the directory and on
 the reactor.  Everything here runs on the loop's thread.
@@ -14,6 +14,8 @@ from tbfast._ext import metrics as words
 from tbfast._ext.ingest import Group, Ingest
 from tbfast._ext.metrics import Slot
 from tbfast._ext.reactor import Reactor
+from tbfast._ext.tls import TlsStream
+from tbfast.codec import x509
 from tbfast.engine.mqtt.effects import (
     Abort,
     Ask,
@@ -26,12 +28,15 @@ from tbfast.engine.mqtt.effects import (
 )
 from tbfast.engine.mqtt.session import MqttSession
 from tbfast.engine.mqtt.settings import Settings, State
-from tbfast.errors import StoreError
+from tbfast.errors import PeerError, StoreError
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode
 from tbfast.model.operations import CallServer, Delivery, Notice, Result
 from tbfast.model.transport import MqttProfile
 from tbfast.net import worker
+from tbfast.net.blocks import AddressBlocks
+from tbfast.net.flapping import Flapping
+from tbfast.net.handshakes import Full, Handshakes
 from tbfast.net.strangers import Strangers
 from tbfast.net.worker import Commits
 from tbfast.obs.log import get_logger
@@ -82,7 +87,11 @@ class _Live:
 
 
 class MqttPort:
-    """Sessions of one worker's plain MQTT port."""
+    """Sessions of one worker's MQTT ports, plain and TLS.
+
+    blocks: None = addresses are never blocked.  proxied: connections begin with the header of a
+    proxy.  certificates_expire: whether the validity period of a client's certificate counts.
+    """
 
     def __init__(
         self,
@@ -95,6 +104,10 @@ class MqttPort:
         operations: Operations,
         max_connections: int = 1 << 20,
         strangers: Strangers | None = None,
+        blocks: AddressBlocks | None = None,
+        proxied: bool = False,
+        certificates_expire: bool = True,
+        flapping: Flapping | None = None,
     ) -> None:
         self._loop = loop
         self._ingest = ingest
@@ -106,8 +119,12 @@ class MqttPort:
         self._engines: dict[int, MqttSession] = {}
         self._live: dict[int, _Live] = {}  # by device number
         self._strangers = Strangers() if strangers is None else strangers
-        self._resume_scheduled = False
         self._admitting = True
+        self._handshakes = Handshakes()
+        self._blocks = blocks
+        self._flapping = Flapping() if flapping is None else flapping
+        self._certificates_expire = certificates_expire
+        self._resume_scheduled = self._shake_scheduled = False
         self.commits: Commits | None = None
         self.reactor = Reactor(
             ingest,
@@ -118,6 +135,8 @@ class MqttPort:
             linger_ms=settings.close_timeout_ms,
             max_connections=max_connections,
         )
+        self.reactor.screening = blocks is not None
+        self.reactor.proxied = proxied
         loop.add_reader(self.reactor.fileno(), self.reactor.ready)
         self._sweep_timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
@@ -158,6 +177,57 @@ class MqttPort:
         )  # fmt: skip
         self.reactor.abort(slot)
 
+    # --- before the first packet; called by the reactor as well -------------------------------
+
+    def admits(self, slot: int) -> bool:
+        """Whether the peer's address may connect."""
+        blocked = self._blocks is not None and self._blocks.blocked(
+            self.reactor.address(slot), self.reactor.mono_ms
+        )
+        if blocked:
+            self._count("limit")
+            log.limited(
+                "blocked", logging.INFO, "closed: wrong credentials came from there too often",
+                peer=self.reactor.peer(slot),
+            )  # fmt: skip
+        return not blocked
+
+    def introduced(self, slot: int) -> None:
+        self._strangers.remove(slot)
+        self._strangers.add(slot, self.reactor.address(slot))
+        self._shed(self._strangers.to_close())
+
+    def may_shake(self, slot: int) -> bool:
+        address, now = self.reactor.address(slot), self.reactor.mono_ms
+        try:
+            self._shed(self._handshakes.in_the_way(address, now))
+        except Full:
+            return False
+        self._handshakes.begins(slot, address, now)
+        return True
+
+    def shaken(self, slot: int, stream: TlsStream) -> None:
+        self._handshakes.ended(slot)
+        self._metrics.add(words.TLS_RESUMED if stream.resumed else words.TLS_FULL)
+        try:
+            if chain := stream.chain():
+                self._engines[slot].certificate = x509.read_chain(chain)
+        except PeerError as error:
+            self.misled(slot, "auth", str(error))
+            self._wrong_credentials(slot)
+            self.reactor.finish(slot)
+
+    def shake_later(self) -> None:
+        if not self._shake_scheduled:
+            self._shake_scheduled = True
+            self._loop.call_soon(self._shake)
+
+    def misled(self, slot: int, reason: str, detail: str) -> None:
+        self._count(reason)
+        log.limited(reason, logging.INFO, detail, peer=self.reactor.peer(slot))
+
+    # --- packets ------------------------------------------------------------------------------
+
     def received(self, slot: int, view: memoryview) -> None:
         engine = self._engines[slot]
         engine.receive_packet(view, self.reactor.mono_ms)
@@ -189,6 +259,7 @@ class MqttPort:
         for request in self._asked.pop(slot, ()):
             self._operations.drop(request)
         self._strangers.remove(slot)
+        self._handshakes.ended(slot)
         self._metrics.subtract(words.CONNECTIONS_MQTT)
         if reason == "slow_consumer":
             self._count("slow_consumer")
@@ -251,11 +322,7 @@ class MqttPort:
         for effect in engine.effects():
             match effect:
                 case Authenticate(client):
-                    self._directory.find(
-                        client,
-                        lambda found: self._authenticated(slot, engine, found),
-                        lambda: self._unavailable(slot, engine),
-                    )
+                    self._identify(slot, engine, client)
                 case SessionOpened(credentials):
                     self._session_opened(slot, engine, credentials)
                 case Refused(reason, detail):
@@ -286,17 +353,70 @@ class MqttPort:
         if data := engine.output():
             self.reactor.send(slot, data)
 
+    def _identify(
+        self, slot: int, engine: MqttSession, client: Presented, *, late: bool = False
+    ) -> None:
+        """late: the device connects too often and has waited for it."""
+        expired = "the client certificate is outside its validity period"
+        if (
+            self._certificates_expire
+            and client.certificate is not None
+            and not client.certificate.valid_at(self.reactor.wall_ms)
+        ):
+            self._authenticated(slot, engine, None, expired)
+            return
+
+        def found(credentials: StoredCredentials | None) -> None:
+            if late or credentials is None or not self._postpone(slot, engine, client, credentials):
+                self._authenticated(slot, engine, credentials)
+
+        self._directory.find(client, found, lambda: self._unavailable(slot, engine))
+
+    def _postpone(
+        self, slot: int, engine: MqttSession, client: Presented, who: StoredCredentials
+    ) -> bool:
+        """Whether a device that connects again and again has to wait for its answer."""
+        wait_ms, say = self._flapping.connects(who.device, self.reactor.mono_ms)
+        if say:
+            log.warning(
+                "a device connects again and again; it is let in late",
+                device=who.device_name, peer=self.reactor.peer(slot),
+            )  # fmt: skip
+        if wait_ms:
+            self._metrics.add(words.FLAPPING)
+            self._loop.call_later(wait_ms / 1000, lambda: self._late(slot, engine, client))
+        return wait_ms > 0
+
+    def _late(self, slot: int, engine: MqttSession, client: Presented) -> None:
+        if self._engines.get(slot) is engine:
+            self._identify(slot, engine, client, late=True)
+
     def _authenticated(
-        self, slot: int, engine: MqttSession, found: StoredCredentials | None
+        self,
+        slot: int,
+        engine: MqttSession,
+        found: StoredCredentials | None,
+        why: str = "credentials are not known",
     ) -> None:
         if self._engines.get(slot) is not engine:
             return
         self.reactor.tick()
-        engine.authenticated(found, self.reactor.mono_ms)
+        if found is None:
+            self._wrong_credentials(slot)
+        engine.authenticated(found, self.reactor.mono_ms, why)
         self._pump(slot, engine)
         if not self._ingest.group.empty:
             # Early PUBLISHes are in it, and the reactor may have no turn of its own for a while.
             self._loop.call_soon(self._end_turn)
+
+    def _wrong_credentials(self, slot: int) -> None:
+        if self._blocks is not None and self._blocks.failed(
+            self.reactor.address(slot), self.reactor.mono_ms
+        ):
+            log.limited(
+                "block", logging.WARNING, "wrong credentials too often: the address is blocked",
+                peer=self.reactor.peer(slot),
+            )  # fmt: skip
 
     def _end_turn(self) -> None:
         if not self._ingest.group.empty:
@@ -354,6 +474,8 @@ class MqttPort:
     def _session_opened(self, slot: int, engine: MqttSession, who: StoredCredentials) -> None:
         self._strangers.remove(slot)
         self.reactor.accepted(slot)
+        if self._blocks is not None:
+            self._blocks.succeeded(self.reactor.address(slot))
         older = self._live.get(who.device)
         live = _Live(
             who.device,
@@ -398,9 +520,11 @@ class MqttPort:
         """Credentials ids that open sessions were accepted with."""
         return [s.credentials_id for s in self._live.values()]
 
-    def close_device(self, device: int, reason: str) -> None:
+    def close_device(self, device: int, reason: str, *, removed: bool) -> None:
         """The device was removed or its credentials changed."""
         if (live := self._live.get(device)) is not None:
+            if removed:
+                self._wrong_credentials(live.slot)
             self._shut(live.slot, ReasonCode.ADMINISTRATIVE_ACTION, reason)
 
     def taken_over(self, device: int, slot: int, generation: int) -> None:
@@ -429,11 +553,17 @@ class MqttPort:
 
     def _sweep(self) -> None:
         self.reactor.sweep()
+        if self._blocks is not None:
+            self._blocks.purge(self.reactor.mono_ms)
         self._sweep_timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     def _resume(self) -> None:
         self._resume_scheduled = False
         self.reactor.resume()
+
+    def _shake(self) -> None:
+        self._shake_scheduled = False
+        self.reactor.shake()
 
     def _count(self, reason: str) -> None:
         self._metrics.add(words.REFUSED_MQTT + getattr(words, f"REASON_{reason.upper()}"))

@@ -18,7 +18,7 @@ MILLI: Final = 1e-3
 
 REASONS: Final = (
     "malformed", "too_big", "payload", "topic", "auth", "timeout", "protocol", "early_queue",
-    "store", "slow_consumer", "wrong_port", "key", "limit", "unavailable",
+    "store", "slow_consumer", "wrong_port", "key", "limit", "unavailable", "tls",
 )  # fmt: skip
 
 
@@ -88,6 +88,19 @@ FAMILIES: Final = (
     Family(
         "tbfast_connections", "gauge", "Open connections.",
         _protocols(mqtt=w.CONNECTIONS_MQTT, http=w.CONNECTIONS_HTTP),
+    ),
+    Family(
+        "tbfast_connects_delayed_total", "counter",
+        "Connects of devices that came back too often and were answered late.",
+        (Series(w.FLAPPING),),
+    ),
+    Family(
+        "tbfast_tls_handshakes_total", "counter",
+        "TLS handshakes completed: full ones, and sessions resumed by a ticket.",
+        (
+            Series(w.TLS_FULL, (("kind", "full"),)),
+            Series(w.TLS_RESUMED, (("kind", "resumed"),)),
+        ),
     ),
     Family(
         "tbfast_sessions", "gauge", "Authenticated sessions.",

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tbfast.codec import tbproto
 from tbfast.errors import PeerError
 from tbfast.model.operations import Keys, ReadAttributes
 from tbfast.ops.payload import Payload, members, text_of
@@ -11,6 +12,12 @@ def request(payload: Payload) -> ReadAttributes:
     """{"clientKeys":"a,b","sharedKeys":"c"}; PeerError (0x99) if it is refused."""
     found = members(payload)
     return of_lists(*(_list(found.get(name)) for name in ("clientKeys", "sharedKeys")))
+
+
+def protobuf_request(payload: Payload) -> ReadAttributes:
+    """The same as an AttributesRequest of MQTT spec 7.4; an empty list is not given."""
+    found = tbproto.decode("AttributesRequest", payload)
+    return of_lists(found["clientKeys"], found["sharedKeys"])
 
 
 def of_lists(client: str | None, shared: str | None) -> ReadAttributes:

@@ -1,4 +1,4 @@
-"""Who a device is: token and basic credentials, in ThingsBoard's order (MQTT spec 1.4)."""
+"""Who a device is: certificate, token or basic credentials, in ThingsBoard's order."""
 
 import hashlib
 from collections.abc import Callable
@@ -27,6 +27,8 @@ def sha3(text: str) -> str:
 
 def candidate_ids(client: Presented) -> list[str]:
     """Credentials ids to look up, in order."""
+    if client.certificate is not None:
+        return [client.certificate.credentials_id]
     if not client.user_name:
         return [sha3(client.client_id)]
     composite = f"{client.client_id}|{client.user_name}" if client.client_id else client.user_name
@@ -45,8 +47,11 @@ def _check_basic(stored: StoredCredentials, client: Presented) -> Literal["ok", 
 
 
 def identify(client: Presented, lookup: Lookup) -> StoredCredentials | None:
-    """The credentials that accept this client, or None (MQTT spec 1.4, steps 1 to 3)."""
+    """The credentials that accept this client, or None (MQTT spec 1.4, steps 1 to 3; 1.5)."""
     ids = candidate_ids(client)
+    if client.certificate is not None:
+        found = lookup(ids[0])
+        return found if found is not None and found.type == "X509_CERTIFICATE" else None
     composite = lookup(ids[0])
     if composite is not None and composite.type == "MQTT_BASIC":
         verdict = _check_basic(composite, client)

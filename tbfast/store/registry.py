@@ -85,6 +85,12 @@ class _State(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
 
 
+_entities = msgspec.msgpack.Decoder(Entity)
+_changes = msgspec.msgpack.Decoder(Change)
+_states = msgspec.msgpack.Decoder(_State)
+_owners = msgspec.msgpack.Decoder(tuple[Kind, str])
+
+
 class RegistryStore:
     """The registry database. One event loop owns it; every method is called from that loop."""
 
@@ -175,7 +181,7 @@ class RegistryStore:
         """At most ``limit`` entities with ids greater than ``after``, in id order."""
         found: list[Entity] = []
         for _key, raw in rocks.pairs(self._families[kind], self._path, after.encode() + b"\0"):
-            found.append(self._decoded(raw, Entity))
+            found.append(self._decoded(raw, _entities))
             if len(found) >= limit:
                 break
         return found
@@ -195,7 +201,7 @@ class RegistryStore:
         if revision < oldest or revision > self._state.revision:
             return None
         rows = rocks.pairs(self._families["change"], self._path, _u64(revision + 1))
-        return [self._decoded(raw, Change) for _key, raw in rows]
+        return [self._decoded(raw, _changes) for _key, raw in rows]
 
     def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
         """Call back per change, in revision order, once it is on disk; returns the way to stop."""
@@ -338,7 +344,7 @@ class RegistryStore:
             )
         stored = self._get("meta", _STATE_KEY)
         if stored is not None:
-            return self._decoded(stored, _State)
+            return self._decoded(stored, _states)
         state = _State(tenant_id=str(uuid.uuid1()))
         batch = WriteBatch(raw_mode=True)
         batch.put(_FORMAT_KEY, b"%d" % STORE_FORMAT, self._handles["meta"])
@@ -349,11 +355,11 @@ class RegistryStore:
 
     def _entity(self, kind: Kind, id: str) -> Entity | None:
         raw = self._get(kind, id.encode())
-        return None if raw is None else self._decoded(raw, Entity)
+        return None if raw is None else self._decoded(raw, _entities)
 
     def _owner(self, unique: str) -> tuple[Kind, str] | None:
         raw = self._get("unique", unique.encode())
-        return None if raw is None else self._decoded(raw, tuple[Kind, str])
+        return None if raw is None else self._decoded(raw, _owners)
 
     def _get(self, family: str, key: bytes) -> bytes | None:
         with rocks.translated(self._path):
@@ -367,14 +373,14 @@ class RegistryStore:
         with rocks.translated(self._path):
             self._db.write(batch, self._write_options)
 
-    def _decoded(self, raw: bytes, type_: type[T]) -> T:
+    def _decoded(self, raw: bytes, decoder: msgspec.msgpack.Decoder[T]) -> T:
         if raw[:1] != _VALUE_FORMAT:
             raise StoreError(
                 f"the registry at {self._path} holds a value of unknown format {raw[:1]!r}; "
                 "a newer tbfast wrote it"
             )
         try:
-            return msgspec.msgpack.decode(memoryview(raw)[1:], type=type_)
+            return decoder.decode(memoryview(raw)[1:])
         except msgspec.DecodeError as error:
             raise StoreError(f"the registry at {self._path} is damaged: {error}") from error
 

@@ -38,8 +38,8 @@ class Sessions(Protocol):
 
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]: ...
     def open_credentials(self) -> list[str]: ...
+    def close_device(self, device: int, reason: str, *, removed: bool) -> None: ...
     def active_since(self, since_ms: int) -> list[int]: ...
-    def close_device(self, device: int, reason: str) -> None: ...
     def taken_over(self, device: int, slot: int, generation: int) -> None: ...
     def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None: ...
     def profile_changed(self, profile: str, mqtt: MqttProfile) -> None: ...
@@ -54,7 +54,7 @@ class Polls(Protocol):
 class _Pending:
     """One client whose credentials are being looked up."""
 
-    __slots__ = ("decide", "done", "expires", "ids", "unavailable")
+    __slots__ = ("chain", "decide", "done", "expires", "ids", "unavailable")
 
     def __init__(
         self,
@@ -63,8 +63,10 @@ class _Pending:
         done: Callable[[StoredCredentials | None], None],
         unavailable: Callable[[], None],
         expires: float,
+        chain: tuple[bytes, ...],
     ) -> None:
         self.ids = ids
+        self.chain = chain
         self.decide = decide
         self.done = done
         self.unavailable = unavailable
@@ -110,7 +112,11 @@ class Directory:
     ) -> None:
         """Calls `done` with the credentials that accept the client, at once if they are cached."""
         ids = candidate_ids(client)
-        if all(i in self._known or i in self._unknown for i in ids):
+        if client.certificate is not None and ids[0] not in self._known:
+            # Also if it was refused before: profiles that provision it may have come since.
+            chain = client.certificate.chain
+            self._look_up(ids, partial(identify, client), done, unavailable, chain)
+        elif all(i in self._known or i in self._unknown for i in ids):
             done(identify(client, self._known.get))
         elif not self._welcomed and (found := self._cached_token(client)) is not None:
             # Only the refusal of the composite id is unknown: a token we know lets in.
@@ -140,23 +146,24 @@ class Directory:
         decide: Callable[[Lookup], StoredCredentials | None],
         done: Callable[[StoredCredentials | None], None],
         unavailable: Callable[[], None],
+        chain: tuple[bytes, ...] = (),
     ) -> None:
         if len(self._pending) >= limits.UNAUTHENTICATED_CONNECTIONS:
             unavailable()
             return
         self._request += 1
         expires = self._loop.time() + LOOKUP_TIMEOUT_S
-        pending = _Pending(ids, decide, done, unavailable, expires)
+        pending = _Pending(ids, decide, done, unavailable, expires, chain)
         self._pending[self._request] = pending
         if self._welcomed:
             self._ask(self._request, pending)
 
     def _cached_token(self, client: Presented) -> StoredCredentials | None:
-        return self.token(client.user_name or "")
+        return None if client.certificate is not None else self.token(client.user_name or "")
 
     def _ask(self, request: int, pending: _Pending) -> None:
         assert self._channel is not None
-        self._channel.send(msg.Lookup(request, pending.ids))
+        self._channel.send(msg.Lookup(request, pending.ids, pending.chain))
 
     def _found(self, answer: msg.Found) -> None:
         credentials = [self._with_profile(found) for found in answer.credentials]
@@ -319,7 +326,7 @@ class Directory:
             self._unknown.pop(credentials_id, None)
         for device in change.closed_devices:
             if self.sessions is not None:
-                self.sessions.close_device(device, change.reason)
+                self.sessions.close_device(device, change.reason, removed=change.removed)
             if self.polls is not None:
                 self.polls.close_device(device, removed=change.removed)
 

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -19,11 +20,13 @@ from tbfast.config import Config
 from tbfast.engine.mqtt.settings import Settings
 from tbfast.errors import StoreError, StoreFull
 from tbfast.link import channel as link
+from tbfast.net.blocks import AddressBlocks
 from tbfast.net.http import HttpPort
 from tbfast.net.http_device import DeviceApi
 from tbfast.net.http_device import Settings as DeviceSettings
 from tbfast.net.mqtt import MqttPort
 from tbfast.net.proxy import Proxy
+from tbfast.net.tls import ServerTls, TlsError
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
@@ -48,9 +51,17 @@ EXIT_STORE = 70  # the journal could not be opened or has failed: reopen under s
 class WorkerSockets:
     """Listening sockets of one worker, bound by the supervisor and kept open over restarts."""
 
-    def __init__(self, mqtt: socket.socket, http: socket.socket) -> None:
+    def __init__(
+        self, mqtt: socket.socket, http: socket.socket, mqtt_tls: socket.socket | None = None
+    ) -> None:
         self.mqtt = mqtt
         self.http = http
+        self.mqtt_tls = mqtt_tls
+
+    @property
+    def all(self) -> tuple[socket.socket, ...]:
+        """Every one of them."""
+        return tuple(s for s in (self.mqtt, self.http, self.mqtt_tls) if s is not None)
 
 
 class _CommitMetrics:
@@ -92,9 +103,15 @@ class Worker:
     """Wires one worker together; `run` returns its exit code."""
 
     def __init__(
-        self, number: int, config: Config, sockets: WorkerSockets, metrics: NodeMetrics
+        self,
+        number: int,
+        config: Config,
+        sockets: WorkerSockets,
+        metrics: NodeMetrics,
+        tls: ServerTls | None = None,
     ) -> None:
         self._number = number
+        self._tls = tls
         self._config = config
         self._sockets = sockets
         self._node = metrics
@@ -137,6 +154,9 @@ class Worker:
             _session_settings(config),
             operations=operations,
             max_connections=mqtt_connections,
+            blocks=_address_blocks(config),
+            proxied=config.mqtt.proxy_enabled,
+            certificates_expire=not config.mqtt.ssl.skip_validity_check_for_client_cert,
         )
         devices = DeviceApi(
             loop, ingest, self._slot, directory, operations, _device_api_settings(config)
@@ -169,6 +189,12 @@ class Worker:
             link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
         )
         port.reactor.listen(self._sockets.mqtt.fileno())
+        if self._tls is not None:
+            assert self._sockets.mqtt_tls is not None
+            self._load_certificates(self._tls)  # they may have changed since the node started
+            port.reactor.listen(self._sockets.mqtt_tls.fileno(), self._tls.wrap_bio)
+            reload = partial(self._load_certificates, self._tls, force=True)
+            loop.add_signal_handler(signal.SIGHUP, reload)
         self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
         self._slot.put(words.HEALTH_LISTENING, 1)
         memory = MemoryWatch(Budget(), self._slot, [port], committer.narrow)
@@ -231,9 +257,19 @@ class Worker:
         directory: Directory,
         operations: Operations,
     ) -> None:
+        settings = self._config.ssl
+        interval_ms = settings.certificate_reload_check_interval_seconds * 1000
+        looked_ms = _monotonic_ms()
         report_s = asyncio.get_running_loop().time() + ACTIVITY_REPORT_S
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
+            if (
+                self._tls is not None
+                and settings.certificate_reload_enabled
+                and _monotonic_ms() - looked_ms >= interval_ms
+            ):
+                looked_ms = _monotonic_ms()
+                self._load_certificates(self._tls)
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._look_at_disk()
             self._look_at_clock(ingest)
@@ -260,6 +296,14 @@ class Worker:
                 "the system clock was set: rows without a time follow it",
                 step_s=ingest.clock_step_ms / 1000,
             )
+
+    def _load_certificates(self, tls: ServerTls, *, force: bool = False) -> None:
+        """For new connections, if the files have changed; broken ones change nothing."""
+        try:
+            if tls.refresh(force=force):
+                log.info("certificate loaded")
+        except TlsError as error:
+            log.error("the certificate in use stays: the new one is unusable", error=str(error))
 
     def _look_at_disk(self) -> None:
         try:
@@ -304,6 +348,13 @@ def _connection_limits() -> tuple[int, int]:
     return room - http, http
 
 
+def _address_blocks(config: Config) -> AddressBlocks | None:
+    limit = config.rate_limits
+    if not limit.ip_limits_enabled:
+        return None
+    return AddressBlocks(limit.max_wrong_credentials_per_ip, limit.ip_block_timeout)
+
+
 def _device_api_settings(config: Config) -> DeviceSettings:
     return DeviceSettings(
         max_payload_size=config.http.max_payload_size,
@@ -323,7 +374,13 @@ def _session_settings(config: Config) -> Settings:
     )
 
 
-def main(number: int, config: Config, sockets: WorkerSockets, metrics: NodeMetrics) -> int:
+def main(
+    number: int,
+    config: Config,
+    sockets: WorkerSockets,
+    metrics: NodeMetrics,
+    tls: ServerTls | None = None,
+) -> int:
     """Body of a forked worker process."""
     metrics.slot(f"worker-{number}").begin(os.getpid())
-    return uvloop.run(Worker(number, config, sockets, metrics).run())
+    return uvloop.run(Worker(number, config, sockets, metrics, tls).run())

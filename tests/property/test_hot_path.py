@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from tbfast.codec import mqtt as codec
 from tbfast.model import mqtt as m
+from tbfast.model.auth import StoredCredentials
+from tbfast.model.transport import MqttProfile, ProtobufPayload
+from tests.support import proto_profiles
 from tests.support.json_documents import damaged, payloads
-from tests.support.mqtt_host import Host, connect
+from tests.support.mqtt_host import KNOWN, Host, connect
 from tests.support.rows import read_block
 
 TOPICS = st.sampled_from(["v1/devices/me/telemetry", "v2/t"] * 4 + ["v2/t/j"])
@@ -32,6 +35,12 @@ GOOD = st.sampled_from(
 BAD = st.sampled_from(
     [b"", b"1", b'{"fresh":1,}', b'[{"new":1},2]', b'{"ts":1,"values":3}', b'{"odd":1e99999}']
 )
+READINGS = [
+    proto_profiles.made(proto_profiles.TELEMETRY, temperature=21.5, inner_object={"key1": "a"}),
+    proto_profiles.made(proto_profiles.TELEMETRY, temperature=0.1, humidity=float("nan")),
+    proto_profiles.made(proto_profiles.TIMED, ts=5, values={"level": 3, "samples": [1.0]}),
+    proto_profiles.made(proto_profiles.TIMED, values={}),
+]
 IDS = st.sampled_from([1, 2, 3, 65_535])
 ALIASES = st.none() | st.sampled_from([0, 1, 2, 16, 17])
 
@@ -138,9 +147,15 @@ def play(host: Host, stream: bytes, acts: list[Act], sizes: list[int]) -> Host:
     return host
 
 
-def assert_same(stream: bytes, acts: list[Act], ours: list[int], theirs: list[int]) -> None:
-    hot = play(Host(hot=True), stream, acts, ours)
-    cold = play(Host(hot=False), stream, acts, theirs)
+def assert_same(
+    stream: bytes,
+    acts: list[Act],
+    ours: list[int],
+    theirs: list[int],
+    who: StoredCredentials = KNOWN,
+) -> None:
+    hot = play(Host(hot=True, who=who), stream, acts, ours)
+    cold = play(Host(hot=False, who=who), stream, acts, theirs)
     assert bytes(hot.sent) == bytes(cold.sent)
     assert hot.blocks == cold.blocks
     assert (hot.ended, hot.refusals) == (cold.ended, cold.refusals)
@@ -153,6 +168,45 @@ def test_any_stream_in_any_pieces(
     data: st.DataObject, version: int, acts: list[Act], ours: list[int], theirs: list[int]
 ) -> None:
     assert_same(data.draw(streams(version)), acts, ours, theirs)
+
+
+PROFILE_TOPICS = ["v1/devices/me/telemetry", "v2/t", "v2/t/j", "plant/data", "#", "plant/+"]
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> StoredCredentials:
+    """Topics of their own, and either payload format."""
+    topics = st.sampled_from(PROFILE_TOPICS)
+    payload = draw(
+        st.sampled_from([MqttProfile().payload, proto_profiles.PAYLOAD])
+        | st.builds(
+            ProtobufPayload,
+            telemetry_schema=st.sampled_from([None, proto_profiles.TIMED, "broken"]),
+            json_compatible=st.booleans(),
+        )
+    )
+    return proto_profiles.known(
+        telemetry_topic=draw(topics),
+        attributes_topic=draw(st.sampled_from(["v1/devices/me/attributes"] * 3) | topics),
+        send_ack_on_validation_exception=draw(st.booleans()),
+        payload=payload,
+    )
+
+
+@given(st.data(), profiles(), st.sampled_from([4, 5]), ACTS, SIZES, SIZES)
+def test_any_profile(
+    data: st.DataObject,
+    who: StoredCredentials,
+    version: int,
+    acts: list[Act],
+    ours: list[int],
+    theirs: list[int],
+) -> None:
+    topics = st.sampled_from([*PROFILE_TOPICS[:4], "v2/t/p", "v2/a", "plant/x"])
+    readings = st.sampled_from(READINGS) | st.binary(max_size=4)
+    packets = publishes(version, readings | readings | GOOD, topics)
+    parts = data.draw(st.lists(packets | packets | others(version), max_size=30))
+    assert_same(codec.encode(connect(version), version) + b"".join(parts), acts, ours, theirs, who)
 
 
 @given(st.binary(max_size=60), st.sampled_from([4, 5]), SIZES, SIZES)

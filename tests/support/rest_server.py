@@ -9,10 +9,13 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
+from tbfast.config import Admin
+from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
+from tbfast.control.rest.front import build_front
 from tbfast.control.rpc import RpcService
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
@@ -66,6 +69,9 @@ class MemorySeries:
         return await self.range(
             device, RangeQuery(keys=None if keys is None else tuple(keys), limit=1)
         )
+
+    async def latest_of(self, devices: Sequence[int], keys: Sequence[str]) -> list[bytes]:
+        return [await self.latest(device, keys) for device in devices]
 
     async def delete(
         self,
@@ -152,29 +158,33 @@ class FixedNode:
 class _Server(uvicorn.Server):
     """Tells a thread when it accepts connections."""
 
-    def __init__(self, config: uvicorn.Config, listening: threading.Event) -> None:
+    def __init__(self, config: uvicorn.Config, listening: threading.Semaphore) -> None:
         super().__init__(config)
         self._listening = listening
 
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)
-        self._listening.set()
+        self._listening.release()
 
 
 class RunningApp:
     """A controller's interface in a thread of its own."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, demo: bool = False, networks: str = "") -> None:
         self.layout = Layout(data_dir)
+        self._admin = Admin(demo_accounts=demo, networks=networks)
+        self.ahead_ms = 0  # of the wall clock, for accounts
+        self.first_password: str | None = None
         self.layout.prepare()
         self.series = MemorySeries()
         self.feed = MemoryFeed()
         self.loop = asyncio.new_event_loop()
-        self._started = threading.Event()
+        self._started = threading.Semaphore(0)  # one each when a socket listens
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        self._started.wait(10)
+        for _ in range(2):
+            assert self._started.acquire(timeout=20)
         if self._failure is not None:
             raise self._failure
 
@@ -184,7 +194,8 @@ class RunningApp:
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.feed.end)
-        self._server.should_exit = True
+        for server in self._servers:
+            server.should_exit = True
         self._thread.join(10)
         assert not self._thread.is_alive()
 
@@ -195,48 +206,56 @@ class RunningApp:
         except BaseException as error:
             self._failure = error
         finally:
-            self._started.set()
+            self._started.release(2)
 
     async def _serve(self) -> None:
         self.registry = await Registry.open(self.layout.registry)
         store = AttributeStore(self.layout.attributes)
         sessions = Sessions()
         self.attributes = AttributeService(store, sessions, wall_clock_ms)
-        app = build_app(
-            Services(
-                registry=self.registry,
-                series=self.series,
-                attributes=self.attributes,
-                rpc=RpcService(sessions),
-                live=self.feed,
-                node=FixedNode(),
-                deletes=self.series,
-                writer=self.series,
-                watches=Watches(),
-                claims=Claims(
-                    self.registry, self.attributes, wall_clock_ms, by_default=True, default_ms=1
-                ),
-            )
+        self.accounts = await Accounts.open(
+            self.registry.store,
+            now_ms=lambda: wall_clock_ms() + self.ahead_ms,
+            demo=self._admin.demo_accounts,
         )
-        config = uvicorn.Config(
-            app,
-            uds=str(self.layout.api),
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            timeout_keep_alive=60,
+        self.first_password = await self.accounts.first_accounts()
+        services = Services(
+            registry=self.registry,
+            series=self.series,
+            attributes=self.attributes,
+            rpc=RpcService(sessions),
+            live=self.feed,
+            node=FixedNode(),
+            deletes=self.series,
+            writer=self.series,
+            watches=Watches(),
+            claims=Claims(
+                self.registry, self.attributes, wall_clock_ms, by_default=True, default_ms=1
+            ),
+            accounts=self.accounts,
         )
-        self._server = _Server(config, self._started)
+        front = build_front(services, self._admin.allowed_networks())
+        self._servers = [
+            self._server(build_app(services), self.layout.api),
+            self._server(front, self.layout.front),
+        ]
         try:
-            await self._server.serve()
+            await asyncio.gather(*(server.serve() for server in self._servers))
         finally:
             store.close()
+            self.accounts.close()
             await self.registry.close()
+
+    def _server(self, app, path: Path) -> _Server:
+        config = uvicorn.Config(
+            app, uds=str(path), ws="none", lifespan="off", log_config=None, timeout_keep_alive=90
+        )
+        return _Server(config, self._started)
 
 
 @contextlib.contextmanager
-def running_app(data_dir: Path) -> Iterator[RunningApp]:
-    app = RunningApp(data_dir)
+def running_app(data_dir: Path, *, demo: bool = False, networks: str = "") -> Iterator[RunningApp]:
+    app = RunningApp(data_dir, demo=demo, networks=networks)
     try:
         yield app
     finally:

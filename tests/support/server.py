@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -49,7 +50,7 @@ class Server:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TBFAST_")}
         self._env = inherited | (env or {}) | {"TBFAST_DATA_DIR": str(self.data_dir)}
         self._process: subprocess.Popen[bytes] | None = None
-        self.mqtt_port = self.http_port = 0
+        self.mqtt_port = self.http_port = self.mqtt_tls_port = 0
 
     def __enter__(self) -> Self:
         try:
@@ -89,6 +90,7 @@ class Server:
             if run["pid"] != self._process.pid:
                 return False
             self.mqtt_port, self.http_port = run["mqtt_port"], run["http_port"]
+            self.mqtt_tls_port = run.get("mqtt_tls_port", 0)
             return all(worker["state"] == "serving" for worker in self.node()["workers"])
         return False
 
@@ -141,6 +143,12 @@ class Server:
             response = connection.getresponse()
             text = response.read()
             return response.status, json.loads(text) if text else None
+
+    def first_password(self) -> str:
+        """Of the administrator that the first start makes."""
+        found = re.search(r"the administrator is (\S+), the password (\S+)\n", self.log())
+        assert found is not None, self.log()
+        return found[2]
 
     # --- attributes and calls ----------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A small blocking MQTT client: raw bytes or packets out, packets in, and a close to wait for."""
 
 import socket
+import ssl
 import struct
 import time
 from typing import Any, Self
@@ -21,6 +22,7 @@ class Wire:
     """One connection; a context manager.
 
     timeout_s: longest wait for a packet.  buffer_bytes: our receive buffer, if not the default.
+    tls, session: how to wrap it.  preamble: sent before anything else.  source: our address.
     """
 
     def __init__(
@@ -30,6 +32,10 @@ class Wire:
         version: int = 4,
         timeout_s: float = 10.0,
         buffer_bytes: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
+        preamble: bytes = b"",
+        source: str = "127.0.0.1",
     ) -> None:
         self.version = version
         self.timeout_s = timeout_s
@@ -37,8 +43,13 @@ class Wire:
         if buffer_bytes is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self.sock.settimeout(timeout_s)
+        if source != "127.0.0.1":
+            self.sock.bind((source, 0))
         self.sock.connect(("127.0.0.1", port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.sendall(preamble)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", session=session)
         self._decoder = codec.Decoder(max_remaining=2**28 - 1, version=version)
         self._packets: list[m.Packet] = []
 

@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from tbfast._ext.batch cimport Batch, tbf_batch, tbf_status
+from tbfast._ext.proto cimport Table, tbf_proto_table
 from tbfast._ext.tbjson cimport tbf_json_opts
 
 cdef extern from "tbf_walk.h" nogil:
@@ -35,6 +36,10 @@ cdef extern from "tbf_walk.h" nogil:
         uint32_t awaiting
         uint8_t version
         bint hot
+        bint takes_v2
+        const uint8_t *topic
+        uint32_t topic_n
+        const tbf_proto_table *proto
         int64_t active_ms
     ctypedef enum tbf_walk_end:
         TBF_WALK_DONE
@@ -74,9 +79,10 @@ cdef class Ingest:
     cdef readonly int64_t clock_step_ms  # by how much the last time
     cdef tbf_session *sessions
     cdef readonly uint32_t capacity
+    cdef dict _profiles
     cdef tbf_json_opts json
     cdef tbf_walk_context context
     cdef int set_time(self, int64_t wall_ms, int64_t mono_ns) except -1
     cdef int grow(self) except -1
-    cdef tuple _append(self, uint64_t device, object data, bint attributes)
+    cdef tuple _append(self, uint64_t device, object data, Table table, bint attributes)
     cdef int ensure_slot(self, uint32_t slot) except -1

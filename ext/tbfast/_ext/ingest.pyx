@@ -10,6 +10,7 @@ from libc.string cimport memset
 
 from tbfast import limits
 from tbfast._ext.batch cimport TBF_OK, tbf_batch_clear
+from tbfast._ext.proto cimport Table, append_proto
 from tbfast._ext.tbjson cimport append_json, tbf_json_result
 from tbfast.errors import PeerError
 
@@ -97,6 +98,7 @@ cdef class Ingest:
                   uint32_t keys_per_epoch=limits.KEYS_PER_EPOCH, seed=None):
         self.batch = Batch(keys_per_epoch, seed=seed)
         self._spare = []
+        self._profiles = {}
         self.capacity = 64
         self.sessions = <tbf_session *>calloc(self.capacity, sizeof(tbf_session))
         if self.sessions == NULL:
@@ -182,6 +184,10 @@ cdef class Ingest:
         s.device = device
         s.version = version
         s.hot = hot
+        s.takes_v2 = True
+        s.topic = NULL
+        s.proto = NULL
+        self._profiles.pop(slot, None)
         s.awaiting = 0
         s.group = 0
         s.active_ms = self.context.mono_ms
@@ -192,7 +198,29 @@ cdef class Ingest:
         if slot < self.capacity:
             self.sessions[slot].generation += 1
             self.sessions[slot].hot = False
+            self.sessions[slot].topic = NULL
+            self.sessions[slot].proto = NULL
             self.sessions[slot].awaiting = 0
+            self._profiles.pop(slot, None)
+
+    def profile(self, uint32_t slot, bytes topic, bint takes_v2, Table table):
+        """What the open session's telemetry looks like: exact topic and payload format.
+
+        topic: None = the default one, b"" = none; takes_v2: v2/t is telemetry; table: None = JSON.
+        """
+        cdef tbf_session *s = &self.sessions[slot]
+        if slot >= self.capacity:
+            raise IndexError(slot)
+        self._profiles[slot] = (topic, table)
+        s.topic = NULL
+        s.topic_n = 0
+        if topic is not None:
+            s.topic = <const uint8_t *><const char *>topic
+            s.topic_n = <uint32_t>len(topic)
+        s.takes_v2 = takes_v2
+        s.proto = NULL
+        if table is not None:
+            s.proto = &table.t
 
     def generation(self, uint32_t slot):
         """Current generation of a slot."""
@@ -242,21 +270,30 @@ cdef class Ingest:
 
         PeerError (0x99) when it is refused: nothing of it is in the batch then.
         """
-        return self._append(device, data, False)
+        return self._append(device, data, None, False)
 
     def append_attributes(self, uint64_t device, data):
         """One record of client attributes (MQTT spec 4.1); otherwise as append_json."""
-        return self._append(device, data, True)
+        return self._append(device, data, None, True)
 
-    cdef tuple _append(self, uint64_t device, object data, bint attributes):
+    def append_proto(self, uint64_t device, data, Table table not None, bint attributes):
+        """The same for a Protobuf payload by its schema (MQTT spec 7.3)."""
+        return self._append(device, data, table, attributes)
+
+    cdef tuple _append(self, uint64_t device, object data, Table table, bint attributes):
         cdef Py_buffer view
         cdef tbf_json_result result
         cdef tbf_status status
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            status = append_json(self.batch, device, self.context.wall_ms,
-                                 <const uint8_t *>view.buf, <size_t>view.len, attributes,
-                                 &self.json, &result)
+            if table is None:
+                status = append_json(self.batch, device, self.context.wall_ms,
+                                     <const uint8_t *>view.buf, <size_t>view.len, attributes,
+                                     &self.json, &result)
+            else:
+                status = append_proto(self.batch, table, device, self.context.wall_ms,
+                                      <const uint8_t *>view.buf, <size_t>view.len, attributes,
+                                      &self.json, &result)
         finally:
             PyBuffer_Release(&view)
         if status != TBF_OK:

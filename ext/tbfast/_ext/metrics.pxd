@@ -37,6 +37,9 @@ cpdef enum:
     SEALED_POINTS = 35
     LOG_SUPPRESSED = 36
     LOG_DROPPED = 37
+    TLS_FULL = 48
+    TLS_RESUMED = 49
+    FLAPPING = 50
     DISK_DROPPED_POINTS = 56
     CLOCK_STEPS = 60
     MEMORY_SHED = 61
@@ -59,6 +62,7 @@ cpdef enum:
     REASON_KEY = 11
     REASON_LIMIT = 12
     REASON_UNAVAILABLE = 13
+    REASON_TLS = 14
 
     # Gauges: zero again when the process starts.
     GAUGES = 128

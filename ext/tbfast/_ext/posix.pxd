@@ -31,10 +31,11 @@ cdef extern from "<netinet/in.h>" nogil:
         uint8_t s6_addr[16]
     struct sockaddr_in6:  # the longest address a listener of ours can meet
         unsigned short sin6_family
+        unsigned short sin6_port
         in6_addr sin6_addr
 
 cdef extern from "<netinet/tcp.h>" nogil:
-    int TCP_NODELAY
+    int TCP_NODELAY, TCP_USER_TIMEOUT
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)

@@ -1,8 +1,11 @@
-"""Plain TCP adapter for MQTT: a private epoll bridged into the event loop by one `add_reader`.
+"""TCP adapter for MQTT: a private epoll bridged into the event loop by one `add_reader`.
 
 Why not transports: with one message per read, a loop transport costs a fifth of the CPU and 1.4 KB
 an idle connection; here a turn of the loop is one Python call however many sockets are ready, and
 a connection that the store cannot keep up with is simply not read.  In front of it stands a `Gate`.
+
+A connection may have to bring a PROXY protocol header and a TLS handshake before its first packet
+(`conn_stage`); from then on the same code serves all of them.
 
 Who owns what: the reactor owns descriptors, partial frames and unsent output; `Ingest` owns rows
 and answers owed; the handler (tbfast.net.mqtt) owns the session engines and decides everything
@@ -11,12 +14,13 @@ that is not a plain telemetry PUBLISH.  All calls happen on the loop's thread.
 
 cimport cython
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.errno cimport EAGAIN, EEXIST, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
-import socket
+import ipaddress
+from collections import deque
 
 from tbfast import limits
 
@@ -37,6 +41,8 @@ from tbfast._ext.ingest cimport (
 from tbfast._ext.gate cimport Gate
 from tbfast._ext.metrics cimport RECEIVED_BYTES_MQTT, SENT_BYTES_MQTT, Slot
 from tbfast._ext.mqtt cimport tbf_frame, tbf_mqtt_frame, tbf_mqtt_put_ack
+from tbfast._ext.proxy cimport tbf_proxy, tbf_proxy_read
+from tbfast._ext.tls cimport TLS_FAILED, TLS_MORE, TlsStream, tls_end
 from tbfast._ext.posix cimport (
     AF_INET,
     CLOCK_MONOTONIC,
@@ -56,6 +62,7 @@ from tbfast._ext.posix cimport (
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     TCP_NODELAY,
+    TCP_USER_TIMEOUT,
     accept4,
     close,
     epoll_create1,
@@ -84,17 +91,30 @@ cdef extern from *:
 
 cdef enum:
     READ_BYTES = 262144        # one read of a socket
+    SEALED_READ_BYTES = 16384  # the same of TLS, whose answers cost more
+    GATHER_BYTES = 16384       # answers to one read of TLS that share a record
+    SHAKE_NS = 10000000        # spent on TLS handshakes in one turn of the loop
+    HANDSHAKE_RECORD = 0x16    # first byte of whatever starts TLS
     PRESSED_READ_BYTES = 4096  # the same while the store is behind
     EVENTS = 512               # sockets served per turn
     ACCEPTS = 256              # connections accepted per turn
     TRIM_BYTES = 8388608       # freed by closed connections: given back to the system
     SCRATCH_BYTES = 65536      # answers gathered for one send
 
+cdef uint32_t NOBODY = 0xFFFFFFFF  # no slot
+
 cdef enum conn_state:
     FREE = 0
     OPEN = 1
     DRAINING = 2   # no more input is acted on; closes when the output is gone
     LINGERING = 3  # our side is shut; input is discarded until the peer closes or the deadline
+
+cdef enum conn_stage:
+    PLAIN = 0    # bytes are MQTT
+    SEALED = 1   # records are MQTT, once opened
+    SHAKING = 2  # TLS handshake under way
+    HELLO = 3    # it has not begun
+    PROXY = 4    # the header of a proxy comes first
 
 cdef struct conn:
     int fd
@@ -105,11 +125,14 @@ cdef struct conn:
     uint32_t out_len
     uint32_t out_cap
     uint8_t state
+    uint8_t stage
+    bint secure     # TLS, whether it has begun or not
     bint held       # input waits in `inp` until the store has caught up
     bint stranger   # no session was accepted yet
     bint in_on      # interest registered with epoll
     bint out_on
-    uint8_t address[16]
+    uint8_t address[16]  # of the peer, or of whom the proxy speaks for
+    uint16_t port
     uint8_t *inp
     uint8_t *out
     int64_t progress_ms  # when unsent output last moved
@@ -119,6 +142,7 @@ cdef bytes V4_MAPPED = bytes(10) + b"\xff\xff"
 cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
 cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
 cdef int64_t WRITE_TIMEOUT_MS = limits.WRITE_TIMEOUT_MS
+cdef int TCP_TIMEOUT_MS = limits.TCP_TIMEOUT_MS
 
 cdef inline void unsent_to_front(conn *c) noexcept nogil:
     """Moves unsent output to the front of its buffer."""
@@ -128,7 +152,7 @@ cdef inline void unsent_to_front(conn *c) noexcept nogil:
 
 @cython.final
 cdef class Reactor:
-    """Sockets of one worker's plain MQTT listener.
+    """Sockets of one worker's MQTT listeners.
 
     handler methods, called with the connection's slot: ``opened``, ``stranger_sent(slot, nbytes)``
     (no session is accepted there yet; see `accepted`), ``received(slot, view)`` with
@@ -137,6 +161,11 @@ cdef class Reactor:
     ``fault(slot, error)`` (the handler itself failed; the connection ends), ``closed(slot,
     reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
     ``accept_paused``, ``make_room`` (a stranger has to go: every connection is taken).
+
+    Before the first packet: ``admits(slot) -> bool`` (the peer's address is known; asked only if
+    `screening`), ``introduced(slot)`` (a proxy has told the address), ``may_shake(slot) -> bool``,
+    ``shaken(slot, stream)`` (TLS is up), ``shake_later()`` (call `shake` in a turn of its own) and
+    ``misled(slot, reason, detail)`` (no header, no handshake, another protocol: it is closed).
     """
 
     cdef Ingest ingest
@@ -144,9 +173,17 @@ cdef class Reactor:
     cdef conn *conns
     cdef uint32_t capacity
     cdef list free_slots
-    cdef int epfd, listen_fd
+    cdef int epfd
+    cdef int listen_fds[2]  # plain, TLS
     cdef Gate gate
     cdef bint listening, accept_paused
+    cdef dict streams       # TlsStream by slot
+    cdef object waiting     # (slot, generation) whose handshake is to begin, oldest first
+    cdef object blocked     # the same that the handler had no room for
+    cdef uint32_t serving   # slot whose records are being acted on; its answers are gathered
+    cdef bytearray gathered
+    cdef int64_t shake_ns   # spent on handshakes in this turn
+    cdef object wrap
     cdef readonly bint pressed
     cdef uint8_t *rbuf
     cdef uint8_t *scratch
@@ -159,6 +196,8 @@ cdef class Reactor:
     cdef readonly uint32_t connections, strangers
     cdef readonly int64_t mono_ms, wall_ms
     cdef public uint32_t max_connections
+    cdef public bint screening  # ask whether an address may connect
+    cdef public bint proxied    # connections begin with a PROXY protocol header
 
     def __cinit__(self, Ingest ingest, handler, Slot metrics, int ack_histogram, *,
                   size_t max_remaining=limits.MQTT_MAX_REMAINING_BYTES,
@@ -170,7 +209,12 @@ cdef class Reactor:
         self.max_remaining = max_remaining
         self.linger_ms = linger_ms
         self.max_connections = max_connections
-        self.listen_fd = -1
+        self.listen_fds[0] = self.listen_fds[1] = -1
+        self.streams = {}
+        self.waiting = deque()
+        self.blocked = deque()
+        self.serving = NOBODY
+        self.gathered = bytearray()
         self.free_slots = []
         self.held_slots = set()
         self.capacity = 0
@@ -206,30 +250,39 @@ cdef class Reactor:
 
     # --- listening and accepting -------------------------------------------------------------
 
-    def listen(self, int fd):
-        """Starts accepting from a listening, non-blocking socket that the caller keeps open."""
-        self.listen_fd = fd
-        self._watch_listener(True)
+    def listen(self, int fd, wrap=None):
+        """Starts accepting from a listening, non-blocking socket that the caller keeps open.
+
+        wrap: for TLS; makes an SSLObject of two MemoryBIOs, as SSLContext.wrap_bio.
+        """
+        self.listen_fds[wrap is not None] = fd
+        if wrap is not None:
+            self.wrap = wrap
+        self.listening = False
+        self._watch_listeners(True)
 
     def stop_listening(self):
         """Accepts no more; established connections go on."""
-        if self.listen_fd >= 0:
-            self._watch_listener(False)
-            self.listen_fd = -1
+        self._watch_listeners(False)
+        self.listen_fds[0] = self.listen_fds[1] = -1
 
-    cdef int _watch_listener(self, bint on) except -1:
+    cdef int _watch_listeners(self, bint on) except -1:
         cdef epoll_event ev
+        cdef int which
         if on == self.listening:
             return 0
-        ev.events = EPOLLIN
-        ev.data.u64 = <uint64_t>-1
-        if epoll_ctl(self.epfd, EPOLL_CTL_ADD if on else EPOLL_CTL_DEL, self.listen_fd, &ev) < 0:
-            raise OSError(errno, "cannot watch the listening socket")
+        for which in range(2):
+            ev.events = EPOLLIN
+            ev.data.u64 = <uint64_t>-1 - <uint64_t>which
+            if self.listen_fds[which] >= 0 and epoll_ctl(
+                    self.epfd, EPOLL_CTL_ADD if on else EPOLL_CTL_DEL, self.listen_fds[which],
+                    &ev) < 0 and errno != EEXIST:
+                raise OSError(errno, "cannot watch the listening socket")
         self.listening = on
         return 0
 
-    cdef int _accept(self) except -1:
-        cdef int fd, one = 1, _
+    cdef int _accept(self, bint secure) except -1:
+        cdef int fd, one = 1, patience = TCP_TIMEOUT_MS, _
         cdef sockaddr_in6 address
         cdef unsigned int n
         for _ in range(ACCEPTS):
@@ -238,7 +291,7 @@ cdef class Reactor:
                 return 0
             n = sizeof(address)
             with nogil:
-                fd = accept4(self.listen_fd, &address, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
+                fd = accept4(self.listen_fds[secure], &address, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
                 if errno == EAGAIN:
                     return 0
@@ -247,19 +300,20 @@ cdef class Reactor:
                     return 0
                 continue  # the peer gave up between its SYN and our accept
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+            setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof(patience))
             if self.connections >= self.max_connections:
                 self.handler.make_room()
-            self._add(fd, &address)
+            self._add(fd, &address, secure)
         return 0
 
     cdef int _pause_accept(self) except -1:
         """No connection is left: the backlog waits until the next sweep tries again."""
-        self._watch_listener(False)
+        self._watch_listeners(False)
         self.accept_paused = True
         self.handler.accept_paused()
         return 0
 
-    cdef int _add(self, int fd, const sockaddr_in6 *address) except -1:
+    cdef int _add(self, int fd, const sockaddr_in6 *address, bint secure) except -1:
         cdef uint32_t slot
         cdef conn *c
         cdef epoll_event ev
@@ -281,7 +335,16 @@ cdef class Reactor:
             memcpy(c.address + 12, &(<const sockaddr_in *>address).sin_addr, 4)
         else:
             memcpy(c.address, &address.sin6_addr, 16)
+        c.port = (<const uint8_t *>&address.sin6_port)[0] << 8  # of either family
+        c.port |= (<const uint8_t *>&address.sin6_port)[1]
+        c.secure = secure
+        c.stage = PROXY if self.proxied else HELLO if secure else PLAIN
         c.deadline_ms = 0
+        if self.screening and not self.proxied and not self.handler.admits(slot):
+            c.state = FREE
+            close(fd)
+            self.free_slots.append(slot)
+            return 0
         ev.events = EPOLLIN
         ev.data.u64 = <uint64_t>c.generation << 32 | slot
         if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &ev) < 0:
@@ -331,11 +394,12 @@ cdef class Reactor:
         with nogil:
             n = epoll_wait(self.epfd, self.events, EVENTS, 0)
         self._tick()
+        self.shake_ns = 0
         began = self.turn_ns
         for i in range(n):
-            if self.events[i].data.u64 == <uint64_t>-1:
+            if self.events[i].data.u64 >= <uint64_t>-2:
                 if self.listening:
-                    self._accept()
+                    self._accept(self.events[i].data.u64 == <uint64_t>-2)
                 continue
             slot = <uint32_t>(self.events[i].data.u64 & 0xFFFFFFFF)
             generation = <uint32_t>(self.events[i].data.u64 >> 32)
@@ -347,6 +411,8 @@ cdef class Reactor:
                     self._read(slot)
             except Exception as error:
                 self._fault(slot, generation, error)
+        if self.waiting or self.blocked:
+            self._begin_waiting()
         if self.ingest.group.g.messages:
             self.handler.turn_ended()
             self.gate.rest(began)
@@ -377,6 +443,12 @@ cdef class Reactor:
         if c.held:  # only an error or hang-up brings us here: the input must not be touched
             self._lost(slot)
             return 0
+        if c.stage == HELLO and c.state == OPEN:
+            return self._wait_to_shake(slot)
+        if c.stage == SHAKING and self.shake_ns > SHAKE_NS:
+            return 0  # epoll reports it again in the next turn
+        if c.secure and room > SEALED_READ_BYTES:
+            room = SEALED_READ_BYTES
         with nogil:
             if kept:
                 memcpy(self.rbuf, c.inp, kept)
@@ -395,9 +467,16 @@ cdef class Reactor:
         if c.stranger:
             generation = c.generation
             self.handler.stranger_sent(slot, n)
+            c = &self.conns[slot]
             if not self._is(slot, generation) or c.state != OPEN:
                 return 0
-        return self._process(slot, self.rbuf, kept + <size_t>n)
+        if c.stage == PLAIN:
+            return self._process(slot, self.rbuf, kept + <size_t>n)
+        if c.stage == PROXY:
+            return self._introduce(slot, kept + <size_t>n)
+        if c.stage == SHAKING:
+            return self._shake(slot, kept + <size_t>n)
+        return self._open_records(slot, kept, <size_t>n)
 
     cdef int _process(self, uint32_t slot, uint8_t *p, size_t n) except -1:
         """Acts on every complete packet at p and keeps what is left."""
@@ -441,6 +520,170 @@ cdef class Reactor:
             if not self._is(slot, generation) or self.conns[slot].state != OPEN:
                 return 0
         return self._keep(slot, p + at, n - at)
+
+    # --- before the first packet ---------------------------------------------------------------
+
+    cdef int _introduce(self, uint32_t slot, size_t n) except -1:
+        """Reads a proxy's header at the start of rbuf; bytes behind it are the connection's."""
+        cdef conn *c = &self.conns[slot]
+        cdef uint32_t generation = c.generation
+        cdef tbf_proxy found
+        cdef tbf_status status = tbf_proxy_read(self.rbuf, n, &found)
+        if status == TBF_MORE:
+            return self._keep(slot, self.rbuf, n)
+        if status != TBF_OK:
+            return self._mislead(slot, "malformed", "no PROXY protocol header")
+        if not found.has_source:
+            return self._lost(slot)  # a health check of the proxy itself
+        memcpy(c.address, found.address, 16)
+        c.port = found.port
+        c.stage = HELLO if c.secure else PLAIN
+        if self.screening and not self.handler.admits(slot):
+            return self._lost(slot, "aborted")
+        self.handler.introduced(slot)
+        if not self._is(slot, generation) or self.conns[slot].state != OPEN:
+            return 0
+        n -= found.total
+        if not self.conns[slot].secure:
+            return self._process(slot, self.rbuf + found.total, n)
+        self._keep(slot, self.rbuf + found.total, n)
+        return self._wait_to_shake(slot) if n else 0
+
+    cdef int _mislead(self, uint32_t slot, str reason, str detail) except -1:
+        self.handler.misled(slot, reason, detail)
+        return self._lost(slot, "aborted")
+
+    cdef int _wait_to_shake(self, uint32_t slot) except -1:
+        """Handshakes begin at the end of the turn, oldest first, and only so many at a time."""
+        cdef conn *c = &self.conns[slot]
+        c.held = True
+        self._interest(slot)
+        self.waiting.append((slot, c.generation))
+        return 0
+
+    cdef int _begin_waiting(self) except -1:
+        """Begins handshakes; what the turn has no time for is left to the next, what the handler
+        has no room for to the end of another handshake."""
+        while self.blocked and self.shake_ns <= SHAKE_NS:
+            if not self._begin(self.blocked[0][0], self.blocked[0][1]):
+                break
+            self.blocked.popleft()
+        while self.waiting and self.shake_ns <= SHAKE_NS:
+            if not self._begin(self.waiting[0][0], self.waiting[0][1]):
+                self.blocked.append(self.waiting[0])
+            self.waiting.popleft()
+        if self.waiting:
+            self.handler.shake_later()
+        return 0
+
+    cdef bint _begin(self, uint32_t slot, uint32_t generation) except -1:
+        """Begins a handshake if the connection is still there; False = not yet."""
+        cdef conn *c
+        cdef size_t n
+        if not self._is(slot, generation) or self.conns[slot].state != OPEN:
+            return True
+        try:
+            if not self.handler.may_shake(slot):
+                return False
+            c = &self.conns[slot]
+            c.held = False
+            c.stage = SHAKING
+            self.streams[slot] = TlsStream(self.wrap)
+            self._interest(slot)
+            if c.in_len:
+                n = c.in_len
+                c.in_len = 0
+                memcpy(self.rbuf, c.inp, n)
+                self._keep(slot, NULL, 0)
+                self._shake(slot, n)
+            else:
+                self._read(slot)
+        except Exception as error:
+            self._fault(slot, generation, error)
+        return True
+
+    def shake(self):
+        """Begins handshakes that wait; see `handler.shake_later`."""
+        self._tick()
+        self.shake_ns = 0
+        self._begin_waiting()
+
+    cdef int _shake(self, uint32_t slot, size_t n) except -1:
+        """Goes on with the handshake by the n bytes in rbuf."""
+        cdef TlsStream stream = <TlsStream>self.streams[slot]
+        cdef int64_t began = now_ns(CLOCK_MONOTONIC)
+        cdef uint32_t generation = self.conns[slot].generation
+        cdef tls_end end
+        if not stream.begun:
+            if self.rbuf[0] != HANDSHAKE_RECORD:
+                return self._mislead(slot, "wrong_port", "not TLS on the port for TLS")
+            stream.begun = True
+        stream.feed(self.rbuf, n)
+        end = stream.handshake()
+        if not self._pass_on(slot, stream.unsent()):
+            return 0
+        self.shake_ns += now_ns(CLOCK_MONOTONIC) - began
+        if end == TLS_MORE:
+            return 0
+        if end == TLS_FAILED:
+            self.handler.misled(slot, "tls", f"TLS handshake: {stream.error}")
+            self.conns[slot].stage = PLAIN  # nothing more is sealed; what is unsent is an alert
+            return self._finish_now(slot)
+        self.conns[slot].stage = SEALED
+        self.handler.shaken(slot, stream)
+        self.shake_ns += now_ns(CLOCK_MONOTONIC) - began
+        if not self._is(slot, generation) or self.conns[slot].state != OPEN:
+            return 0
+        return self._open_records(slot, 0, 0)  # packets may have come with the last flight
+
+    cdef int _open_records(self, uint32_t slot, size_t kept, size_t n) except -1:
+        """Plaintext of the n bytes behind `kept` in rbuf, behind what is kept of a packet."""
+        cdef TlsStream stream = <TlsStream>self.streams[slot]
+        cdef uint32_t generation = self.conns[slot].generation
+        cdef Py_ssize_t got
+        if n:
+            stream.feed(self.rbuf + kept, n)
+        got = stream.take(self.rbuf + kept, READ_BYTES)
+        if not self._pass_on(slot, stream.unsent()):
+            return 0
+        if got > 0:
+            self.serving = slot
+            try:
+                self._process(slot, self.rbuf, kept + <size_t>got)
+                self._send_gathered()
+            finally:
+                self.serving = NOBODY
+                self.gathered.clear()
+        elif got == 0:
+            self.conns[slot].in_len = <uint32_t>kept  # it still lies in `inp`
+        if not self._is(slot, generation) or self.conns[slot].state != OPEN:
+            return 0
+        if stream.error is not None:
+            self.handler.misled(slot, "tls", f"TLS: {stream.error}")
+            return self._finish_now(slot)
+        if got < 0:
+            return self._lost(slot)
+        return 0
+
+    cdef int _send_gathered(self) except -1:
+        """Answers to the records being acted on, in one record of ours."""
+        cdef uint32_t slot = self.serving
+        if not self.gathered:
+            return 0
+        if not self._seal(slot, NULL, 0):
+            return self._lost(slot, "slow_consumer" if self.conns[slot].out_len else "lost")
+        return self._interest(slot)
+
+    cdef bint _pass_on(self, uint32_t slot, bytes data) except -1:
+        """Sends what TLS itself has to say; False = the connection is lost."""
+        if not data:
+            return True
+        if not self._send(&self.conns[slot], <const uint8_t *><const char *>data,
+                          <size_t>len(data)):
+            self._lost(slot)
+            return False
+        self._interest(slot)
+        return True
 
     cdef int _keep(self, uint32_t slot, const uint8_t *p, size_t n) except -1:
         """Copies unconsumed input aside; memory follows bytes received, never bytes announced."""
@@ -554,12 +797,37 @@ cdef class Reactor:
         c.out_len += <uint32_t>n
         return True
 
+    cdef bint _seal(self, uint32_t slot, const uint8_t *p, size_t n) noexcept:
+        """`_send` through TLS, behind what is gathered for the same connection."""
+        cdef bytes data
+        cdef bytearray whole
+        try:
+            if slot == self.serving and self.gathered:
+                whole = self.gathered
+                self.gathered = bytearray()
+                whole += (<const char *>p)[:n] if n else b""
+                p = <const uint8_t *><const char *>whole
+                n = <size_t>len(whole)
+            data = (<TlsStream>self.streams[slot]).seal(p, n)
+        except Exception as error:
+            self.handler.fault(slot, error)
+            return False
+        return self._send(&self.conns[slot], <const uint8_t *><const char *>data,
+                          <size_t>len(data))
+
     def send(self, uint32_t slot, bytes data):
         """Sends bytes to the peer, queueing what its window does not take (bounded)."""
         cdef conn *c = &self.conns[slot]
+        cdef const uint8_t *p = <const uint8_t *><const char *>data
         if slot >= self.capacity or c.state not in (OPEN, DRAINING):
             return
-        if not self._send(c, <const uint8_t *><const char *>data, <size_t>len(data)):
+        if slot == self.serving:
+            self.gathered += data
+            if len(self.gathered) > GATHER_BYTES:
+                self._send_gathered()
+            return
+        if not (self._seal(slot, p, <size_t>len(data)) if c.stage == SEALED
+                else self._send(c, p, <size_t>len(data))):
             self._lost(slot, "slow_consumer" if c.out_len else "lost")
             return
         self._interest(slot)
@@ -618,7 +886,11 @@ cdef class Reactor:
                     n += <uint32_t>tbf_mqtt_put_ack(self.scratch + n, ack.type, ack.packet_id)
                     index = ack.next
                     if index == 0 or n > SCRATCH_BYTES - 8:
-                        ok = self._send(c, self.scratch, n)
+                        if c.stage == SEALED:
+                            with gil:
+                                ok = self._seal(slot, self.scratch, n)
+                        else:
+                            ok = self._send(c, self.scratch, n)
                         n = 0
             s.awaiting -= t.count
             if not ok:
@@ -653,9 +925,16 @@ cdef class Reactor:
 
     def finish(self, uint32_t slot):
         """Acts on no more input; closes once the output is sent."""
+        if slot < self.capacity and self.conns[slot].state == OPEN:
+            self._finish_now(slot)
+
+    cdef int _finish_now(self, uint32_t slot) except -1:
         cdef conn *c = &self.conns[slot]
-        if slot >= self.capacity or c.state != OPEN:
-            return
+        cdef uint32_t generation = c.generation
+        if slot == self.serving:
+            self._send_gathered()
+            if not self._is(slot, generation):
+                return 0
         c.state = DRAINING
         c.held = False
         self.held_slots.discard(slot)
@@ -665,14 +944,20 @@ cdef class Reactor:
         c.inp = NULL
         c.in_len = c.in_cap = 0
         if c.out_len == 0:
-            self._linger(slot)
-        else:
-            self._interest(slot)
+            return self._linger(slot)
+        return self._interest(slot)
 
     cdef int _linger(self, uint32_t slot) except -1:
         """Shuts our side and discards input until the peer closes: a close with unread input sends
         RST, which can overtake and destroy the last packet we sent."""
         cdef conn *c = &self.conns[slot]
+        cdef TlsStream stream
+        cdef bytes farewell
+        if c.stage == SEALED:
+            stream = <TlsStream>self.streams[slot]
+            farewell = stream.farewell()
+            send(c.fd, <const char *>farewell, <size_t>len(farewell), MSG_DONTWAIT | MSG_NOSIGNAL)
+        self.streams.pop(slot, None)
         c.state = LINGERING
         self.accepted(slot)
         shutdown(c.fd, SHUT_WR)
@@ -694,6 +979,9 @@ cdef class Reactor:
         free(c.out)
         c.inp = c.out = NULL
         c.fd = -1
+        if slot == self.serving:
+            self.gathered.clear()
+        self.streams.pop(slot, None)
         self.accepted(slot)
         c.state = FREE
         self.connections -= 1
@@ -721,9 +1009,11 @@ cdef class Reactor:
             self.freed_bytes = 0
             with nogil:
                 give_back_free_pages()
-        if self.accept_paused and self.listen_fd >= 0 and self.connections < self.max_connections:
+        if self.accept_paused and self.connections < self.max_connections:
             self.accept_paused = False
-            self._watch_listener(True)
+            self._watch_listeners(True)
+        if self.waiting or self.blocked:
+            self.shake()
         for slot in range(self.capacity):
             c = &self.conns[slot]
             if c.state == FREE:
@@ -765,17 +1055,13 @@ cdef class Reactor:
         return whole[12:] if whole.startswith(V4_MAPPED) else whole[:8]
 
     def peer(self, uint32_t slot):
-        """Address of the peer, for logs and limits: "192.0.2.1:50000"."""
+        """Address of the peer, for logs: "192.0.2.1:50000"."""
         if slot >= self.capacity or self.conns[slot].state == FREE:
             return "-"
-        sock = socket.socket(fileno=self.conns[slot].fd)
-        try:
-            host, port = sock.getpeername()[:2]
-            return f"{host}:{port}"
-        except OSError:
-            return "-"
-        finally:
-            sock.detach()
+        found = ipaddress.ip_address((<const char *>self.conns[slot].address)[:16])
+        if found.ipv4_mapped is not None:
+            return f"{found.ipv4_mapped}:{self.conns[slot].port}"
+        return f"[{found}]:{self.conns[slot].port}"
 
     def close_all(self):
         """Closes every connection at once (the end of a stop)."""

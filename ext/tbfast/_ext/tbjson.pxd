@@ -25,3 +25,6 @@ cdef extern from "tbf_json.h" nogil:
 cdef tbf_status append_json(Batch batch, uint64_t device, int64_t now_ms, const uint8_t *p,
                             size_t n, bint attributes, const tbf_json_opts *opts,
                             tbf_json_result *result) except *
+
+cdef tbf_json_opts json_options(bint type_cast, uint32_t max_string, uint32_t max_depth,
+                                uint32_t max_keys, uint32_t max_plain)

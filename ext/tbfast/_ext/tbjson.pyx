@@ -51,8 +51,8 @@ cdef tuple _append(Batch batch, uint64_t device, object payload, int64_t now_ms,
     return result.records, result.points
 
 
-cdef tbf_json_opts _options(bint type_cast, uint32_t max_string, uint32_t max_depth,
-                            uint32_t max_keys, uint32_t max_plain):
+cdef tbf_json_opts json_options(bint type_cast, uint32_t max_string, uint32_t max_depth,
+                                uint32_t max_keys, uint32_t max_plain):
     cdef tbf_json_opts opts
     opts.type_cast = type_cast
     opts.max_string = max_string
@@ -72,7 +72,7 @@ def append_telemetry(Batch batch not None, uint64_t device, object payload,
     Records without a time get ``now_ms``.  PeerError (code 0x99, fixed words) if the payload is
     refused: the batch is then as it was.  MQTT spec 3.2.
     """
-    cdef tbf_json_opts opts = _options(type_cast, max_string, max_depth, max_keys, max_plain)
+    cdef tbf_json_opts opts = json_options(type_cast, max_string, max_depth, max_keys, max_plain)
     return _append(batch, device, payload, now_ms, False, &opts)
 
 
@@ -85,5 +85,5 @@ def append_attributes(Batch batch not None, uint64_t device, object payload,
 
     Errors as ``append_telemetry``.  MQTT spec 4.1.
     """
-    cdef tbf_json_opts opts = _options(type_cast, max_string, max_depth, max_keys, max_plain)
+    cdef tbf_json_opts opts = json_options(type_cast, max_string, max_depth, max_keys, max_plain)
     return _append(batch, device, payload, now_ms, True, &opts)

@@ -6,11 +6,13 @@ from typing import Any, Final
 import msgspec
 
 from tbfast import limits
+from tbfast.codec.proto_model import SchemaError
+from tbfast.codec.proto_table import COMPILERS
 from tbfast.control.credentials import bare_chain, sha3
 from tbfast.control.rules import InvalidEntity, checked, checked_json
 from tbfast.errors import LocalError
 from tbfast.model.profile import DeviceProfile, ProvisionType, provision_of
-from tbfast.model.transport import TransportType, mqtt_profile
+from tbfast.model.transport import Payload, ProtobufPayload, TransportType, mqtt_profile
 
 _TYPED_PARTS: Final = ("configuration", "transportConfiguration", "provisionConfiguration")
 
@@ -51,12 +53,31 @@ def drawn(draft: ProfileDraft, present: DeviceProfile) -> DeviceProfile:
         limits.REGISTRY_PROFILE_DEPTH,
     )
     try:
-        mqtt_profile(profile.transport_type, profile.data["transportConfiguration"])
+        mqtt = mqtt_profile(profile.transport_type, profile.data["transportConfiguration"])
+        _check_schemas(mqtt.payload)
         return _provisioned(profile)
     except InvalidEntity:
         raise
     except LocalError as error:
         raise InvalidEntity(str(error)) from error
+
+
+def _check_schemas(payload: Payload) -> None:
+    """Raises InvalidEntity that says which schema is refused, at which line, and what to do."""
+    if not isinstance(payload, ProtobufPayload):
+        return
+    schemas = {
+        "telemetry": ("deviceTelemetryProtoSchema", payload.telemetry_schema),
+        "attributes": ("deviceAttributesProtoSchema", payload.attributes_schema),
+        "rpc_request": ("deviceRpcRequestProtoSchema", payload.rpc_request_schema),
+        "rpc_response": ("deviceRpcResponseProtoSchema", payload.rpc_response_schema),
+    }
+    for kind, (member, text) in schemas.items():
+        if text and text.strip():
+            try:
+                COMPILERS[kind](text)
+            except SchemaError as error:
+                raise InvalidEntity(f"{member}: {error}") from error
 
 
 def _filled(draft: ProfileDraft) -> dict[str, Any]:

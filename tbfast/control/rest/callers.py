@@ -8,22 +8,28 @@ from starlette.requests import HTTPConnection
 from tbfast.control.registry import Registry
 from tbfast.control.rest import params
 from tbfast.control.rest.errors import PERMISSION_DENIED, RestError
+from tbfast.model.account import Authority
 from tbfast.model.device import Device
 
 Scheme = Literal["Bearer", "ApiKey"]
-Authority = Literal["SYS_ADMIN", "TENANT_ADMIN", "CUSTOMER_USER"]
 
 # Who may call an endpoint: nobody is asked; any account (a customer's user sees only that
-# customer's devices); administrators of the tenant; of the system; whoever owns the data directory.
-Access = Literal["anyone", "user", "tenant", "system", "owner"]
+# customer's devices); administrators of the tenant; of the system; either of them; whoever owns the
+# data directory.
+Access = Literal["anyone", "user", "tenant", "system", "admin", "owner"]
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """An account, or the owner of the data directory (no authority): that one may do everything."""
+    """An account, or the owner of the data directory (no authority): that one may do everything.
+
+    ``session``: empty for an API key. ``public``: nobody in particular, who may only look.
+    """
 
     authority: Authority | None = None
     user_id: str | None = None
     customer_id: str | None = None
+    session: str = ""
+    public: bool = False
 
     def may(self, access: Access) -> bool:
         """Whether this caller may use endpoints of that kind."""
@@ -34,6 +40,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
                 return self.authority in (None, "TENANT_ADMIN")
             case "system":
                 return self.authority in (None, "SYS_ADMIN")
+            case "admin":
+                return self.authority != "CUSTOMER_USER"
             case "owner":
                 return self.authority is None
 

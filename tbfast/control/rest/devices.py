@@ -39,13 +39,13 @@ class DeviceRoutes:
             ),
             Endpoint(
                 "GET", "/api/device/{id}/credentials", self.credentials, "user",
-                answer=shapes.CredentialsBody,
+                answer=shapes.CredentialsBody, public=False,
             ),
             Endpoint("GET", "/api/device/{id}", self.get, "user", answer=shapes.DeviceBody),
             Endpoint("DELETE", "/api/device/{id}", self.delete, "tenant"),
             Endpoint(
                 "GET", "/api/tenant/devices", self.list, "tenant",
-                answer=shapes.Page[shapes.DeviceBody],
+                answer=(shapes.Page[shapes.DeviceBody], shapes.DeviceBody),
                 query=(*DEVICE_LIST, Query(name="deviceName")),
             ),
             Endpoint(

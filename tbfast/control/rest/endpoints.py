@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tbfast.control.rest.callers import Access, Gate, refused
+from tbfast.control.rest.callers import Access, Caller, Gate, refused
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -43,7 +43,12 @@ NAMING = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``body`` and ``answer`` are types msgspec knows; None: none, or not JSON."""
+    """``body`` and ``answer`` are types msgspec knows; None: none, or not JSON.
+
+    ``answer`` is a tuple of types where the query decides which of them comes.
+
+    ``public``: whether a public caller, who may only look, is let in; None: if it is a GET.
+    """
 
     method: Method
     path: str
@@ -53,22 +58,27 @@ class Endpoint:
     body: Any = None
     answer: Any = None
     query: tuple[Query, ...] = ()
+    public: bool | None = None
+
+    def admits(self, caller: Caller) -> bool:
+        """Whether this caller may call it."""
+        if caller.public and not (self.method == "GET" if self.public is None else self.public):
+            return False
+        return caller.may(self.access)
 
 
 def routes(endpoints: Iterable[Endpoint], gate: Gate) -> list[Route]:
     """Routes in the order given; each lets in whom its endpoint wants."""
-    return [
-        Route(e.path, _guarded(e.handler, e.access, gate), methods=[e.method]) for e in endpoints
-    ]
+    return [Route(e.path, _guarded(e, gate), methods=[e.method]) for e in endpoints]
 
 
-def _guarded(handler: Handler, access: Access, gate: Gate) -> Handler:
+def _guarded(endpoint: Endpoint, gate: Gate) -> Handler:
     async def guarded(request: Request) -> Response:
-        if access != "anyone":
+        if endpoint.access != "anyone":
             caller = await gate.caller(request)
-            if not caller.may(access):
+            if not endpoint.admits(caller):
                 raise refused()
             request.state.caller = caller
-        return await handler(request)
+        return await endpoint.handler(request)
 
     return guarded

@@ -10,16 +10,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tbfast.control.accounts import Denied, KeyExpired, TokenExpired, TooManyFailures
+from tbfast.control.accounts.passwords import WeakPassword
 from tbfast.control.rules import InvalidEntity, UniqueConflict
 from tbfast.errors import Conflict, NotFound, ResourceError, StoreError, StoreStall
 
 GENERAL: Final = 2
 AUTHENTICATION: Final = 10
 TOKEN_EXPIRED: Final = 11
+CREDENTIALS_EXPIRED: Final = 15
 PERMISSION_DENIED: Final = 20
 BAD_REQUEST: Final = 31
 ITEM_NOT_FOUND: Final = 32
+TOO_MANY_REQUESTS: Final = 33
 VERSION_CONFLICT: Final = 35
+PASSWORD_POLICY: Final = 45
 DATABASE: Final = 46
 
 Handler = Callable[[Request, Any], Awaitable[Response]]
@@ -34,7 +39,9 @@ class RestError(Exception):
         self.error_code = error_code
 
 
-class _Envelope(msgspec.Struct, rename="camel"):
+class Envelope(msgspec.Struct, rename="camel"):
+    """Body of a refusal."""
+
     status: int
     message: str
     error_code: int
@@ -46,32 +53,53 @@ def bad_request(message: str) -> RestError:
     return RestError(400, BAD_REQUEST, message)
 
 
-def _envelope(
+def not_let_in(error: Denied) -> RestError:
+    """401 with the code for the reason."""
+    match error:
+        case TokenExpired():
+            code = TOKEN_EXPIRED
+        case KeyExpired():
+            code = CREDENTIALS_EXPIRED
+        case _:
+            code = AUTHENTICATION
+    return RestError(401, code, str(error))
+
+
+def envelope(
     status: int, error_code: int, message: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    body = _Envelope(status, message, error_code, time.time_ns() // 1_000_000)
+    """The answer to a refused request."""
+    body = Envelope(status, message, error_code, time.time_ns() // 1_000_000)
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 
 async def _refused(_request: Request, error: RestError) -> Response:
-    return _envelope(error.status, error.error_code, str(error))
+    return envelope(error.status, error.error_code, str(error))
 
 
 async def _unrouted(_request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
-        return _envelope(404, ITEM_NOT_FOUND, "Requested item wasn't found!")
+        return envelope(404, ITEM_NOT_FOUND, "Requested item wasn't found!")
     message = error.detail or http.HTTPStatus(error.status_code).phrase
-    return _envelope(error.status_code, GENERAL, message, error.headers)
+    return envelope(error.status_code, GENERAL, message, error.headers)
 
 
 async def _unexpected(_request: Request, _error: Exception) -> Response:
     # Starlette raises the error again after this answer, so that it reaches the log.
-    return _envelope(500, GENERAL, "Internal error; the server's log has the details")
+    return envelope(500, GENERAL, "Internal error; the server's log has the details")
+
+
+async def _denied(_request: Request, error: Denied) -> Response:
+    return await _refused(_request, not_let_in(error))
+
+
+async def _too_many(_request: Request, error: TooManyFailures) -> Response:
+    return envelope(429, TOO_MANY_REQUESTS, str(error), {"Retry-After": str(error.wait_s)})
 
 
 def _with(status: int, error_code: int, headers: Mapping[str, str] | None = None) -> Handler:
     async def handle(_request: Request, error: Exception) -> Response:
-        return _envelope(status, error_code, str(error), headers)
+        return envelope(status, error_code, str(error), headers)
 
     return handle
 
@@ -79,6 +107,9 @@ def _with(status: int, error_code: int, headers: Mapping[str, str] | None = None
 HANDLERS: Final[dict[Any, Handler]] = {
     RestError: _refused,
     HTTPException: _unrouted,
+    Denied: _denied,
+    TooManyFailures: _too_many,
+    WeakPassword: _with(400, PASSWORD_POLICY),
     NotFound: _with(404, ITEM_NOT_FOUND),
     UniqueConflict: _with(400, BAD_REQUEST),
     InvalidEntity: _with(400, BAD_REQUEST),

@@ -54,7 +54,8 @@ class ProfileRoutes:
             ),
             Endpoint(
                 "GET", _INFO + "s", self.infos, "user",
-                answer=shapes.Page[shapes.ProfileInfo], query=(*PAGING, *transport, *_IDS),
+                answer=(shapes.Page[shapes.ProfileInfo], list[shapes.ProfileInfo]),
+                query=(*PAGING, *transport, *_IDS),
             ),
         ]  # fmt: skip
 

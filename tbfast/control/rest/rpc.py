@@ -23,7 +23,7 @@ _NULL: Final = msgspec.Raw(b"null")
 
 class _Body(msgspec.Struct, rename="camel"):
     method: str
-    params: msgspec.Raw = _NULL
+    params: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)
     timeout: int | None = None
     expiration_time: int | None = None
     persistent: bool = False

@@ -54,10 +54,13 @@ class Downlink:
 
     # --- subscriptions -----------------------------------------------------------------------
 
-    def subscribe(self, filter: str, qos: int) -> None:
-        """A granted subscription; the last of its kind decides the family (2.3)."""
+    def subscribe(self, filter: str, qos: int, *, pushes: bool = False) -> None:
+        """A granted subscription; the last of its kind decides the family (2.3).
+
+        pushes: the profile's own filter for changes of shared attributes.
+        """
         self.filters[filter] = qos
-        self.attributes = PUSHES.get(filter, self.attributes)
+        self.attributes = Family.V1 if pushes else PUSHES.get(filter, self.attributes)
         self.calls = CALLS.get(filter, self.calls)
 
     def unsubscribe(self, filter: str) -> bool:

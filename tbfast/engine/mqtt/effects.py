@@ -45,10 +45,13 @@ class AckOf(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Have the controller carry this out and call `answered` with this effect and the result."""
+    """Have the controller carry this out and call `answered` with this effect and the result.
+
+    then: None = nobody is told.
+    """
 
     operation: Operation
-    then: ReplyTo | AckOf
+    then: ReplyTo | AckOf | None
 
 
 class Listen(msgspec.Struct, frozen=True):

@@ -5,13 +5,16 @@ what the controller says unasked, become PUBLISHes or acknowledgements (MQTT spe
 """
 
 from abc import ABC, abstractmethod
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
 
 from tbfast import limits
+from tbfast.codec import tbproto
 from tbfast.engine.mqtt.downlink import Downlink
 from tbfast.engine.mqtt.effects import AckOf, Ask, Delivered, Effect, Listen, ReplyTo
+from tbfast.engine.mqtt.formats import DEFAULT_FORMATS
 from tbfast.engine.mqtt.settings import Settings, State
 from tbfast.engine.mqtt.topics import (
     CALLS,
@@ -33,11 +36,13 @@ from tbfast.model.mqtt import ReasonCode as Code
 from tbfast.model.operations import (
     AnswerRpc,
     Attributes,
+    AttributesDeleted,
     CallServer,
     Delivery,
     Done,
     Notice,
     Provisioned,
+    ReadAttributes,
     Refusal,
     Reply,
     Result,
@@ -49,6 +54,7 @@ from tbfast.ops import provision as provision_ops
 from tbfast.ops import rpc as rpc_ops
 
 SESSION_LIMITS: Final = "getSessionLimits"
+_Read = TypeVar("_Read")
 _UNLIMITED: Final = {"messages": None, "telemetryMessages": None, "telemetryDataPoints": None}
 
 
@@ -59,6 +65,7 @@ class Requests(ABC):
         "_asking",
         "_downlink",
         "_effects",
+        "_formats",
         "_leaves_ms",
         "_peer_window",
         "_settings",
@@ -73,6 +80,7 @@ class Requests(ABC):
         self._settings = settings
         self._effects: list[Effect] = []
         self._downlink: Downlink | None = None
+        self._formats = DEFAULT_FORMATS
         self.provisions = False  # a client that came to be registered (6.2)
         self._leaves_ms = 0  # when it is sent away; 0 = no reply yet
         self._asking = 0  # requests that wait for the controller
@@ -106,32 +114,75 @@ class Requests(ABC):
 
     # --- requests ----------------------------------------------------------------------------
 
+    def _read(
+        self,
+        family: Family,
+        payload: bytes,
+        protobuf: Callable[[bytes], _Read],
+        plain: Callable[[bytes], _Read],
+    ) -> _Read:
+        """A payload in the formats of its family (MQTT spec 2.2); the last one's PeerError."""
+        as_protobuf, as_json = self._formats.reads(family)
+        if as_protobuf:
+            try:
+                return protobuf(payload)
+            except PeerError:
+                if not as_json:
+                    raise
+        return plain(payload)
+
     def _on_request(self, packet: m.Publish, target: Target, now: int) -> None:
         """Attributes wanted, or a call of the server: PUBACK first, then the reply (4.2, 5.2)."""
         request = request_id(target.request)
-        if target.family is Family.V2_PROTOBUF or request is None:
-            why = "no request id" if request is None else "Protobuf is not served by this version"
-            self._reject(packet, why, now)
+        if request is None:
+            self._reject(packet, "no request id", now)
             return
         wants = target.route is Route.ATTRIBUTES_REQUEST
+        operation: ReadAttributes | CallServer
         try:
-            parse = attributes_ops.request if wants else rpc_ops.call
-            operation = parse(packet.payload)
+            if wants:
+                operation = self._read(
+                    target.family,
+                    packet.payload,
+                    attributes_ops.protobuf_request,
+                    attributes_ops.request,
+                )
+            else:
+                operation = self._read(
+                    target.family, packet.payload, rpc_ops.protobuf_call, rpc_ops.call
+                )
         except PeerError as error:
             self._reject(packet, str(error), now)
             return
+        to = ReplyTo(target.route, target.family, request)
         limits_of = isinstance(operation, CallServer) and operation.method == SESSION_LIMITS
         if limits_of and target.family is Family.V1:
             self._acknowledge(packet)
-            topic = reply_topic(target.route, target.family, request)
-            self._publish(topic, self._session_limits(), now)
+            self._reply(to, self._session_limits(), now)
             return
         if not self._may_ask(packet, now):
             return
         self._acknowledge(packet)
         if wants and request < 0:
             return  # as ThingsBoard: no reply
-        self._ask(Ask(operation, ReplyTo(target.route, target.family, request)))
+        self._ask(Ask(operation, to))
+
+    def _reply(self, to: ReplyTo, body: bytes, now: int, *, error: str = "") -> None:
+        """What the server's method returned, or why it did not, in the format of the family."""
+        if self._formats.writes_protobuf(to.family):
+            body = tbproto.rpc_reply(to.request, body, error=error)
+        elif error:
+            body = msgspec.json.encode({"error": error})
+        self._publish(reply_topic(to.route, to.family, to.request), body, now)
+
+    def _reply_attributes(self, asked: Ask, to: ReplyTo, found: Attributes, now: int) -> None:
+        body = found.to_json()
+        if self._formats.writes_protobuf(to.family):
+            wanted = asked.operation
+            assert isinstance(wanted, ReadAttributes)
+            several = len(wanted.client or ()) + len(wanted.shared or ()) > 1
+            body = tbproto.attributes(to.request, found.client, found.shared, several=several)
+        self._publish(reply_topic(to.route, to.family, to.request), body, now)
 
     def _session_limits(self) -> bytes:
         """Answered here, at once: real clients send nothing else before (clients spec, rule 1)."""
@@ -145,15 +196,22 @@ class Requests(ABC):
 
     def _on_rpc_answer(self, packet: m.Publish, target: Target, now: int) -> None:
         request = request_id(target.request)
-        if target.family is Family.V2_PROTOBUF or request is None:
-            why = "no request id" if request is None else "the profile has no Protobuf schema"
-            self._reject(packet, why, now)
-        elif self._may_ask(packet, now):
-            self._ask(Ask(AnswerRpc(request, bytes(packet.payload)), AckOf(packet)))
+        if request is None:
+            self._reject(packet, "no request id", now)
+            return
+        try:
+            body = self._read(target.family, bytes(packet.payload), self._formats.rpc_answer, bytes)
+        except PeerError as error:
+            self._reject(packet, str(error), now)
+            return
+        if self._may_ask(packet, now):
+            self._ask(Ask(AnswerRpc(request, body), AckOf(packet)))
 
     def _on_claim(self, packet: m.Publish, target: Target, now: int) -> None:
         try:
-            operation = claim_ops.request(packet.payload)
+            operation = self._read(
+                target.family, packet.payload, claim_ops.protobuf_request, claim_ops.request
+            )
         except PeerError as error:
             self._reject(packet, str(error), now)
             return
@@ -221,15 +279,14 @@ class Requests(ABC):
                     self._answer(packet, Code.IMPLEMENTATION_SPECIFIC_ERROR, message)
                 else:  # a v3 client takes any PUBACK, and silence, as success
                     self._close(Code.SERVER_UNAVAILABLE, message, now)
-            case ReplyTo(to, family, request), Attributes():
-                self._publish(reply_topic(to, family, request), result.to_json(), now)
-            case ReplyTo(to, family, request), Reply(body):
-                self._publish(reply_topic(to, family, request), body, now)
-            case ReplyTo(to, family, request), Refusal(_, message):
+            case ReplyTo() as to, Attributes():
+                self._reply_attributes(asked, to, result, now)
+            case ReplyTo() as to, Reply(body):
+                self._reply(to, body, now)
+            case ReplyTo() as to, Refusal(_, message):
                 self._refused("unavailable", message)
-                if to is Route.RPC_REQUEST:
-                    body = msgspec.json.encode({"error": message})
-                    self._publish(reply_topic(to, family, request), body, now)
+                if to.route is Route.RPC_REQUEST:
+                    self._reply(to, b"", now, error=message)
 
     def notify(self, notice: Notice, push: int, now: int) -> None:
         """Something the device is told unasked; what becomes of a push is an effect."""
@@ -238,12 +295,34 @@ class Requests(ABC):
         family = None
         if downlink is not None and self.state is State.OPEN:
             family = downlink.calls if is_call else downlink.attributes
-        if family is None or family is Family.V2_PROTOBUF:
+        if family is None:
             self._outcome(push, "dropped")
         elif isinstance(notice, RpcRequest):
-            self._publish(call_topic(family, notice.id), notice.to_json(), now, push)
+            self._call(notice, family, push, now)
         else:
-            self._publish(push_topic(family), notice.to_json(), now, push)
+            body = notice.to_json()
+            if self._formats.writes_protobuf(family):
+                body = (
+                    tbproto.attributes_deleted(notice.keys)
+                    if isinstance(notice, AttributesDeleted)
+                    else tbproto.attributes_updated(body)
+                )
+            self._publish(push_topic(family), body, now, push)
+
+    def _call(self, call: RpcRequest, family: Family, push: int, now: int) -> None:
+        """A call of the server; what does not fit the schema is answered for the device (5.1)."""
+        try:
+            protobuf = self._formats.writes_protobuf(family)
+            body = self._formats.rpc_request(call) if protobuf else call.to_json()
+        except PeerError as error:
+            self._refused("payload", str(error))
+            what = f"{call.method}{call.params.decode(errors='replace')}"
+            why = f"Failed to convert device RPC command to MQTT msg: {what}"
+            answer = msgspec.json.encode({"result": "INVALID_ARGUMENTS", "error": why})
+            self._ask(Ask(AnswerRpc(call.id, answer), None))
+            self._outcome(push, "dropped")
+            return
+        self._publish(call_topic(family, call.id), body, now, push)
 
     def _publish(self, topic: str, payload: bytes, now: int, push: int = 0) -> None:
         self._down().publish(topic, payload, now, push)
@@ -286,7 +365,7 @@ class Requests(ABC):
         codes = [self._subscribe_one(i, wanted) for i, wanted in enumerate(packet.subscriptions)]
         self._send(m.Suback(packet_id=packet.packet_id, reason_codes=tuple(codes)))
         granted = [w.filter for w, c in zip(packet.subscriptions, codes, strict=True) if c < 0x80]
-        if any(f in PUSHES or f in CALLS for f in granted):
+        if any(f in PUSHES or f in CALLS or self._formats.subscribes(f) for f in granted):
             self._effects.append(Listen(*self.listens, any(f in CALLS for f in granted)))
 
     def _subscribe_one(self, index: int, wanted: m.Subscription) -> int:
@@ -295,17 +374,20 @@ class Requests(ABC):
         if index >= limits.MQTT_FILTERS_PER_SUBSCRIBE or full:
             return Code.QUOTA_EXCEEDED if self.version == 5 else 0x80
         known = (PROVISION_RESPONSE,) if self.provisions else FILTERS
-        if wanted.filter not in known:
+        pushes = not self.provisions and self._formats.subscribes(wanted.filter)
+        if wanted.filter not in known and not pushes:
             return Code.TOPIC_FILTER_INVALID if self.version == 5 else 0x80
         qos = min(wanted.qos, 1)
-        self._down().subscribe(wanted.filter, qos)
+        self._down().subscribe(wanted.filter, qos, pushes=pushes)
         return qos
 
     def _on_unsubscribe(self, packet: m.Unsubscribe, now: int) -> None:
         before, codes = self.listens, []
         for wanted in packet.filters:
             held = self._downlink is not None and self._downlink.unsubscribe(wanted)
-            codes.append(0 if held else int(Code.NO_SUBSCRIPTION_EXISTED))
+            # As ThingsBoard: a profile's own filter is refused, and its pushes go on (2.5).
+            known = 0 if wanted in FILTERS or self.provisions else int(Code.TOPIC_FILTER_INVALID)
+            codes.append(known if held else int(Code.NO_SUBSCRIPTION_EXISTED))
         self._send(
             m.Unsuback(
                 packet_id=packet.packet_id,

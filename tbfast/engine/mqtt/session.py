@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 
 from tbfast import limits
+from tbfast._ext.proto import Table
 from tbfast.codec import mqtt as codec
 from tbfast.engine.mqtt.effects import (
     Abort,
@@ -28,12 +29,13 @@ from tbfast.engine.mqtt.effects import (
     Refused,
     SessionOpened,
 )
+from tbfast.engine.mqtt.formats import formats_of
 from tbfast.engine.mqtt.requests import Requests
 from tbfast.engine.mqtt.settings import Settings, State
-from tbfast.engine.mqtt.topics import Family, Route, Target, route
+from tbfast.engine.mqtt.topics import Route, Target
 from tbfast.errors import PeerError
 from tbfast.model import mqtt as m
-from tbfast.model.auth import Presented, StoredCredentials
+from tbfast.model.auth import ClientCertificate, Presented, StoredCredentials
 from tbfast.model.mqtt import ReasonCode as Code
 from tbfast.model.transport import MqttProfile
 
@@ -52,6 +54,12 @@ class Sink(Protocol):
     def active_ms(self, slot: int) -> int: ...
     def append_json(self, device: int, data: bytes) -> tuple[int, int]: ...
     def append_attributes(self, device: int, data: bytes) -> tuple[int, int]: ...
+    def append_proto(
+        self, device: int, data: bytes, table: Table, attributes: bool
+    ) -> tuple[int, int]: ...
+    def profile(
+        self, slot: int, topic: bytes | None, takes_v2: bool, table: Table | None
+    ) -> None: ...
     def note(self, slot: int, ack_type: int, packet_id: int) -> None: ...
 
 
@@ -88,6 +96,7 @@ class MqttSession(Requests):
         "_sink",
         "_unframed",
         "_why",
+        "certificate",
         "credentials",
         "slot",
     )
@@ -103,6 +112,7 @@ class MqttSession(Requests):
         super().__init__(settings)
         self.slot = slot
         self.credentials: StoredCredentials | None = None
+        self.certificate: ClientCertificate | None = None  # presented to TLS, until CONNECT
         self._sink = sink
         self._new_client_id = new_client_id
         self._partial = b""
@@ -264,18 +274,26 @@ class MqttSession(Requests):
             return
         self.state = State.AUTHENTICATING
         self._effects.append(
-            Authenticate(Presented(packet.client_id, packet.username, packet.password))
+            Authenticate(
+                Presented(packet.client_id, packet.username, packet.password, self.certificate)
+            )
         )
 
-    def authenticated(self, credentials: StoredCredentials | None, now: int) -> None:
-        """The host's answer to Authenticate; None = no credentials accept this client."""
+    def authenticated(
+        self,
+        credentials: StoredCredentials | None,
+        now: int,
+        why: str = "credentials are not known",
+    ) -> None:
+        """The host's answer to Authenticate; None = no credentials accept this client, and why."""
         if self.state is not State.AUTHENTICATING:
             return
         connect = self._connect
         assert connect is not None
         if credentials is None:
-            self._refused("auth", "unknown or wrong credentials")
-            self._refuse_connect(_refusal_code(connect), "credentials are not known")
+            self._refused("auth", why)
+            code = Code.NOT_AUTHORIZED if self.certificate else _refusal_code(connect)
+            self._refuse_connect(code, why)
             return
         if credentials.transport not in ("DEFAULT", "MQTT"):
             self._refused("auth", "the device's profile is for another transport")
@@ -285,10 +303,12 @@ class MqttSession(Requests):
             return
         self.credentials = credentials
         self._sink.open(self.slot, credentials.device, self.version, True)
+        self._follow(credentials.mqtt)
         self._opened(connect, now)
 
     def _opened(self, connect: m.Connect, now: int) -> None:
         self.state = State.OPEN
+        self.certificate = None
         self._connect = None
         self._last_ms = now
         self._deadline = now + self._idle_ms()
@@ -307,6 +327,15 @@ class MqttSession(Requests):
         """The profile was edited: its settings hold from the next packet on (MQTT spec 1.7)."""
         if self.credentials is not None:
             self.credentials = msgspec.structs.replace(self.credentials, mqtt=mqtt)
+            if self.state is State.OPEN:
+                self._follow(mqtt)
+
+    def _follow(self, mqtt: MqttProfile) -> None:
+        """Topics and payload formats are those of this profile, on the hot path too."""
+        formats = formats_of(mqtt)
+        if formats is not self._formats:
+            self._formats = formats
+            self._sink.profile(self.slot, *formats.hot())
 
     def auth_unavailable(self, now: int) -> None:
         """Nobody could be asked who this is: "try later"."""
@@ -354,20 +383,14 @@ class MqttSession(Requests):
         if self.provisions:
             self._on_provision(packet, topic, now)
             return
-        target = route(topic)
+        target = self._formats.route(topic)
         _ROUTES[target.route](self, packet, target, now)
 
     def _on_telemetry(self, packet: m.Publish, target: Target, now: int) -> None:
-        if target.family is Family.V2_PROTOBUF:
-            self._reject(packet, "the device profile has no Protobuf schema", now)
-        else:
-            self._post(packet, self._sink.append_json, now)
+        self._post(packet, target, now, self._sink.append_json, attributes=False)
 
     def _on_attributes(self, packet: m.Publish, target: Target, now: int) -> None:
-        if target.family is Family.V2_PROTOBUF:
-            self._reject(packet, "the device profile has no Protobuf schema", now)
-        else:
-            self._post(packet, self._sink.append_attributes, now)
+        self._post(packet, target, now, self._sink.append_attributes, attributes=True)
 
     def _on_gateway(self, packet: m.Publish, target: Target, now: int) -> None:
         self._refused("topic", "gateway topic from a device that is not a gateway")
@@ -401,12 +424,29 @@ class MqttSession(Requests):
         return seen is not None and bool(seen[packet_id >> 3] & (1 << (packet_id & 7)))
 
     def _post(
-        self, packet: m.Publish, append: Callable[[int, bytes], tuple[int, int]], now: int
+        self,
+        packet: m.Publish,
+        target: Target,
+        now: int,
+        append_json: Callable[[int, bytes], tuple[int, int]],
+        *,
+        attributes: bool,
     ) -> None:
         """Rows into the open batch; the answer is owed once they are durable."""
         assert self.credentials is not None
+        device = self.credentials.device
+
+        def append_proto(payload: bytes) -> tuple[int, int]:
+            table = self._formats.table(attributes=attributes)
+            return self._sink.append_proto(device, payload, table, attributes)
+
         try:
-            append(self.credentials.device, packet.payload)
+            self._read(
+                target.family,
+                packet.payload,
+                append_proto,
+                lambda payload: append_json(device, payload),
+            )
         except PeerError as error:
             self._reject(packet, str(error), now)
             return
@@ -421,9 +461,9 @@ class MqttSession(Requests):
         self._qos2[packet_id >> 3] |= 1 << (packet_id & 7)
 
     def _reject(self, packet: m.Publish, why: str, now: int) -> None:
-        """REJECT of the spec's vocabulary: v5 is told, v3 is closed."""
+        """REJECT of the spec's vocabulary: v5 is told; v3 is closed, unless the profile says so."""
         self._refused("payload", why)
-        if packet.qos > 0 and self.version == 5:
+        if packet.qos > 0 and (self.version == 5 or self._formats.acks_refused):
             self._answer(packet, Code.PAYLOAD_FORMAT_INVALID, why)
         else:
             self._close(Code.PAYLOAD_FORMAT_INVALID, why, now)
@@ -528,6 +568,7 @@ class MqttSession(Requests):
 
     def _forget(self) -> None:
         self._early = None
+        self.certificate = None
         self._connect = None
         self._aliases = None
         self._qos2 = None

@@ -91,9 +91,11 @@ _REPLY_TOPICS: Final = {
     (Route.ATTRIBUTES_REQUEST, Family.V1): "v1/devices/me/attributes/response/",
     (Route.ATTRIBUTES_REQUEST, Family.V2): "v2/a/res/",
     (Route.ATTRIBUTES_REQUEST, Family.V2_JSON): "v2/a/res/j/",
+    (Route.ATTRIBUTES_REQUEST, Family.V2_PROTOBUF): "v2/a/res/p/",
     (Route.RPC_REQUEST, Family.V1): "v1/devices/me/rpc/response/",
     (Route.RPC_REQUEST, Family.V2): "v2/r/res/",
     (Route.RPC_REQUEST, Family.V2_JSON): "v2/r/res/j/",
+    (Route.RPC_REQUEST, Family.V2_PROTOBUF): "v2/r/res/p/",
 }
 _PUSH_TOPICS: Final = {family: topic for topic, family in PUSHES.items()}
 _CALL_TOPICS: Final = {family: topic[:-1] for topic, family in CALLS.items()}
