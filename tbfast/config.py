@@ -448,6 +448,19 @@ class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"admin.networks = {self.networks!r}: {error}") from error
 
 
+class Ota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """OTA packages (REST spec 9)."""
+
+    max_upload_bytes: Annotated[
+        int,
+        Meta(
+            ge=1_024,
+            le=2_147_483_647,
+            description="bytes of a request that uploads a package; longer ones are answered 413",
+        ),
+    ] = limits.REST_PACKAGE_BYTES
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -507,6 +520,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal: Journal = Journal()
     series: Series = Series()
     disk: Disk = Disk()
+    ota: Ota = Ota()
     admin: Admin = Admin()
     log: Log = Log()
 

@@ -96,6 +96,9 @@ OPERATIONS_PENDING: Final = 20_000  # per worker, not answered yet; more are ref
 RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are answered 503
 RPC_PENDING: Final = 100_000  # the same for the whole node
 
+# OTA packages
+PACKAGE_UPLOADS: Final = 4  # files received at once; more are answered 503
+
 # Activity of devices
 ACTIVITY_SCAN_DEVICES: Final = 1_024  # looked at in one turn of the controller's loop
 
@@ -152,6 +155,7 @@ REGISTRY_CREDENTIALS_CHARS: Final = 65_536  # longest credentialsValue
 REGISTRY_UNIQUE_NAMES: Final = 10_000  # names tried for nameConflictPolicy=UNIQUIFY
 REGISTRY_RESOURCE_BYTES: Final = 1_048_576  # one LwM2M object definition file
 REGISTRY_RESOURCES: Final = 2_000  # such files; more are refused
+REGISTRY_PACKAGES: Final = 10_000  # OTA packages; more are refused
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
 REST_PACKAGE_BYTES: Final = 52_428_800  # of one that uploads an OTA package, likewise
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched

@@ -27,6 +27,7 @@ from tbfast.control.former import FormerJournals
 from tbfast.control.links import LinkServer
 from tbfast.control.merge import Merge
 from tbfast.control.operations import DeviceOperations
+from tbfast.control.packages import PackageService
 from tbfast.control.provisioning import Provisioning
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
@@ -46,6 +47,7 @@ from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.attributes import AttributeStore
 from tbfast.store.known import known_journal, remember_stores
 from tbfast.store.layout import NODE_JOURNAL, Layout
+from tbfast.store.packages import PackageFiles
 from tbfast.store.series import SeriesStore
 from tbfast.store.space import Space
 
@@ -216,6 +218,7 @@ class _Controller:
         self._series.close()
         self._store.close()
         self._attribute_store.close()
+        self._packages.close()
         self._accounts.close()
         await self._registry.close()
         beat.cancel()
@@ -244,6 +247,14 @@ class _Controller:
             demo=self._config.admin.demo_accounts,
         )
         self._tell(await self._accounts.first_accounts())
+        self._packages = PackageService(
+            self._registry,
+            PackageFiles(self._layout.packages),
+            self._space,
+            max_bytes=self._config.ota.max_upload_bytes,
+        )
+        if left := await self._packages.open():
+            log.info("files of unfinished uploads were removed", files=left)
         self._store = SeriesStore(self._layout.series)
         sessions = Sessions()
         self._attribute_store = AttributeStore(self._layout.attributes)
@@ -376,6 +387,7 @@ class _Controller:
             watches=self._watches,
             accounts=self._accounts,
             claims=self._claims,
+            packages=self._packages,
         )
 
     def _tell(self, password: str | None) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
+from tbfast.control.packages import PackageService
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
 from tbfast.control.ws.watches import Watches
@@ -128,3 +129,4 @@ class Services:
     watches: Watches
     accounts: Accounts
     claims: Claims
+    packages: PackageService

@@ -176,7 +176,12 @@ class Worker:
         directory.sessions = operations.sessions = port
         directory.polls = devices
         port.commits = devices.commits = committer
-        proxy = Proxy(loop, str(self._layout.front), self._slot)
+        proxy = Proxy(
+            loop,
+            str(self._layout.front),
+            self._slot,
+            max_upload=config.ota.max_upload_bytes,
+        )
         http = HttpPort(
             self._node,
             self._slot,

@@ -13,6 +13,7 @@ from tbfast.config import Admin
 from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
+from tbfast.control.packages import PackageService
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
 from tbfast.control.rest.front import build_front
@@ -24,7 +25,10 @@ from tbfast.errors import ResourceError
 from tbfast.model.ranges import RangeQuery, bucket_bounds
 from tbfast.store.attributes import AttributeStore
 from tbfast.store.layout import Layout
+from tbfast.store.packages import PackageFiles
+from tbfast.store.space import Space
 
+UPLOAD_BYTES = 1_000_000
 NODE = NodeInfo(
     version="1.2.3",
     pid=10,
@@ -212,6 +216,13 @@ class RunningApp:
         self.registry = await Registry.open(self.layout.registry)
         store = AttributeStore(self.layout.attributes)
         sessions = Sessions()
+        packages = PackageService(
+            self.registry,
+            PackageFiles(self.layout.packages),
+            Space(self.layout, 0),
+            max_bytes=UPLOAD_BYTES,
+        )
+        await packages.open()
         self.attributes = AttributeService(store, sessions, wall_clock_ms)
         self.accounts = await Accounts.open(
             self.registry.store,
@@ -229,6 +240,7 @@ class RunningApp:
             deletes=self.series,
             writer=self.series,
             watches=Watches(),
+            packages=packages,
             claims=Claims(
                 self.registry, self.attributes, wall_clock_ms, by_default=True, default_ms=1
             ),
@@ -243,6 +255,7 @@ class RunningApp:
             await asyncio.gather(*(server.serve() for server in self._servers))
         finally:
             store.close()
+            packages.close()
             self.accounts.close()
             await self.registry.close()
 

@@ -21,6 +21,7 @@ from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.openapi import OpenApiRoutes
+from tbfast.control.rest.packages import PackageRoutes
 from tbfast.control.rest.profiles import ProfileRoutes
 from tbfast.control.rest.queries import QueryRoutes
 from tbfast.control.rest.relations import RelationRoutes
@@ -66,6 +67,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *CustomerRoutes(services.registry).endpoints(),
         *RelationRoutes(services.registry).endpoints(),
         *ResourceRoutes(services.registry).endpoints(),
+        *PackageRoutes(services.registry, services.packages).endpoints(),
         *SystemRoutes(services.registry).endpoints(),
         *ProfileRoutes(services.registry).endpoints(),
         *TelemetryRoutes(services.registry, services.series, services.writer).endpoints(),
