@@ -22,6 +22,9 @@ MQTT_REQUESTS: Final = 100  # of one session that wait for an answer
 MQTT_ACK_TIMEOUT_MS: Final = 10_000  # a PUBACK of the device is waited for so long
 MQTT_DOWNLINK_WINDOW: Final = 100  # messages to a session without a PUBACK yet, at most
 MQTT_DOWNLINK_QUEUE: Final = 100  # messages that wait for room in the window; more are dropped
+MQTT_PACKAGE_REQUESTS: Final = 16  # OTA request ids a session is remembered by
+MQTT_PACKAGE_CHUNKS: Final = 8  # sent and not acknowledged; later ones are read after that
+MQTT_PACKAGE_BYTES: Final = 917_504  # of a file that is sent whole; larger ones need a chunk size
 MQTT_PROVISION_MS: Final = 60_000  # after its first reply a client that registers is sent away
 MQTT_TOPIC_LEVELS: Final = 64  # more is an unknown topic or a failed filter
 MQTT_TOPIC_BYTES: Final = 1_024  # the same
@@ -97,6 +100,7 @@ RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are a
 RPC_PENDING: Final = 100_000  # the same for the whole node
 
 # OTA packages
+PACKAGE_READS: Final = 4_096  # per worker, pieces that wait to be read; more are refused
 PACKAGE_UPLOADS: Final = 4  # files received at once; more are answered 503
 
 # Activity of devices

@@ -27,6 +27,7 @@ from tbfast.control.former import FormerJournals
 from tbfast.control.links import LinkServer
 from tbfast.control.merge import Merge
 from tbfast.control.operations import DeviceOperations
+from tbfast.control.package_finder import PackageFinder
 from tbfast.control.packages import PackageService
 from tbfast.control.provisioning import Provisioning
 from tbfast.control.registry import Registry, wall_clock_ms
@@ -280,6 +281,7 @@ class _Controller:
             sessions,
             self._claims,
             Provisioning(self._registry, self._attributes),
+            PackageFinder(self._registry),
             wall_clock_ms,
         )
         self._links = LinkServer(

@@ -24,6 +24,7 @@ from tbfast.net.blocks import AddressBlocks
 from tbfast.net.http import HttpPort
 from tbfast.net.http_device import DeviceApi
 from tbfast.net.http_device import Settings as DeviceSettings
+from tbfast.net.http_packages import PackageApi
 from tbfast.net.mqtt import MqttPort
 from tbfast.net.proxy import Proxy
 from tbfast.net.tls import ServerTls, TlsError
@@ -32,6 +33,7 @@ from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
 from tbfast.store.known import known_journal
 from tbfast.store.layout import Layout
+from tbfast.store.packages import PackageFiles
 from tbfast.store.space import Space
 from tbfast.worker.answers import Answers
 from tbfast.worker.commit import Committer
@@ -39,6 +41,7 @@ from tbfast.worker.directory import Directory
 from tbfast.worker.feed import BlockFeed
 from tbfast.worker.memory import Budget, MemoryWatch
 from tbfast.worker.operations import Operations
+from tbfast.worker.packages import PackageReader
 
 log = get_logger("tbfast.worker")
 
@@ -143,7 +146,11 @@ class Worker:
             max_string=config.json.max_string_value_length,
         )
         feed = BlockFeed(loop, journal)
-        operations = Operations(loop, lambda: committer.accepted)
+        operations = Operations(
+            loop,
+            lambda: committer.accepted,
+            PackageReader(loop, PackageFiles(self._layout.packages)),
+        )
         directory = Directory(loop, self._number, journal, feed, operations)
         mqtt_connections, http_connections = _connection_limits()
         port = MqttPort(
@@ -185,7 +192,7 @@ class Worker:
         http = HttpPort(
             self._node,
             self._slot,
-            [devices, proxy],
+            [PackageApi(devices, operations), devices, proxy],
             fast=devices,
             max_connections=http_connections,
         )

@@ -87,12 +87,19 @@ class Downlink:
         else:
             self._tell(push, "dropped")
 
-    def acknowledged(self, packet_id: int, now: int) -> None:
-        """PUBACK: the message has arrived."""
+    def acknowledged(self, packet_id: int, now: int) -> bool:
+        """PUBACK: the message has arrived; whether it was one whose fate somebody follows."""
         waited = self._unacked.pop(packet_id, None)
-        if waited is not None:
-            self._tell(waited[0], "acknowledged")
-            self._drain(now)
+        if waited is None:
+            return False
+        self._tell(waited[0], "acknowledged")
+        self._drain(now)
+        return bool(waited[0])
+
+    @property
+    def unacked(self) -> int:
+        """Messages on their way."""
+        return len(self._unacked)
 
     def deadline(self) -> int:
         """When `expire` wants to be called; 0 = never."""

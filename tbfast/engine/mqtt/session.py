@@ -81,6 +81,7 @@ class MqttSession(Requests):
 
     __slots__ = (
         "_aliases",
+        "_before_ms",
         "_connect",
         "_deadline",
         "_early",
@@ -90,7 +91,6 @@ class MqttSession(Requests):
         "_new_client_id",
         "_out",
         "_partial",
-        "_peer_max_packet",
         "_problem_information",
         "_qos2",
         "_sink",
@@ -123,10 +123,10 @@ class MqttSession(Requests):
         self._connect: m.Connect | None = None
         self._deadline = now + settings.connect_timeout_ms
         self._last_ms = now
+        self._before_ms = now
         self._keep_alive_ms = 0
         self._aliases: dict[int, str] | None = None
         self._qos2: bytearray | None = None
-        self._peer_max_packet = 0
         self._problem_information = True
         self._why: tuple[Code, str] | None = None
 
@@ -185,7 +185,7 @@ class MqttSession(Requests):
         except PeerError as error:
             self._malformed(error, now)
             return
-        self._last_ms = now
+        self._before_ms, self._last_ms = self._last_ms, now
         _HANDLERS[type(decoded)](self, decoded, now)
 
     def _queue_early(self, packet: bytes | memoryview, now: int) -> None:
@@ -228,6 +228,10 @@ class MqttSession(Requests):
         """Time of the last packet that came on the event path."""
         return self._last_ms
 
+    def _inactive(self) -> None:
+        """The packet that is being handled does not count as activity (8.5)."""
+        self._last_ms = self._before_ms
+
     def timeout(self, now: int) -> None:
         """The deadline has passed."""
         if self.state in (State.NEW, State.AUTHENTICATING):
@@ -236,6 +240,7 @@ class MqttSession(Requests):
         elif self.state is State.OPEN:
             if self._downlink is not None:
                 self._downlink.expire(now)
+                self._next_chunk(now)
             if self._leaves_ms and self._leaves_ms <= now:
                 self._finish(disconnect=False)
                 return
@@ -395,9 +400,9 @@ class MqttSession(Requests):
     def _on_gateway(self, packet: m.Publish, target: Target, now: int) -> None:
         self._refused("topic", "gateway topic from a device that is not a gateway")
 
-    def _on_unsupported(self, packet: m.Publish, target: Target, now: int) -> None:
-        self._refused("topic", "this part of the device API is not served by this version")
-        self._answer(packet, Code.TOPIC_NAME_INVALID, "not served by this version")
+    def _on_package(self, packet: m.Publish, target: Target, now: int) -> None:
+        self._inactive()
+        self._on_chunk(packet, target, now)
 
     def _on_unknown(self, packet: m.Publish, target: Target, now: int) -> None:
         self._refused("topic", "unknown topic")
@@ -573,6 +578,7 @@ class MqttSession(Requests):
         self._aliases = None
         self._qos2 = None
         self._downlink = None
+        self._downloads = None
 
     # --- small things ------------------------------------------------------------------------
 
@@ -630,6 +636,7 @@ _ROUTES: dict[Route, Callable[[MqttSession, m.Publish, Target, int], None]] = {
     Route.RPC_ANSWER: MqttSession._on_rpc_answer,
     Route.CLAIM: MqttSession._on_claim,
     Route.GATEWAY: MqttSession._on_gateway,
-    Route.UNSUPPORTED: MqttSession._on_unsupported,
+    Route.FIRMWARE: MqttSession._on_package,
+    Route.SOFTWARE: MqttSession._on_package,
     Route.UNKNOWN: MqttSession._on_unknown,
 }
