@@ -461,6 +461,41 @@ class Ota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = limits.REST_PACKAGE_BYTES
 
 
+class OtaQueue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How fast devices are told of an update (REST spec 9)."""
+
+    pack_interval_ms: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=86_400_000,
+            description="ms in which at most `pack_size` devices are told of an update",
+            extra={"alias": "TB_QUEUE_CORE_OTA_PACK_INTERVAL_MS"},
+        ),
+    ] = 60_000
+    pack_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="devices told of an update in one interval",
+            extra={"alias": "TB_QUEUE_CORE_OTA_PACK_SIZE"},
+        ),
+    ] = 100
+
+
+class QueueCore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """ThingsBoard's name for the part that is not about devices' messages."""
+
+    ota: OtaQueue = OtaQueue()
+
+
+class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Work that is done bit by bit."""
+
+    core: QueueCore = QueueCore()
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -521,6 +556,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     series: Series = Series()
     disk: Disk = Disk()
     ota: Ota = Ota()
+    queue: Queue = Queue()
     admin: Admin = Admin()
     log: Log = Log()
 

@@ -100,6 +100,9 @@ RPC_PENDING_PER_DEVICE: Final = 100  # calls of the server that wait; more are a
 RPC_PENDING: Final = 100_000  # the same for the whole node
 
 # OTA packages
+UPDATES_CHANGED: Final = 65_536  # devices and profiles to look at; past it all are looked at
+UPDATES_WAITING: Final = 100_000  # devices whose update is queued in memory; the rest follows
+UPDATES_AT_ONCE: Final = 64  # devices looked at or told in one go
 PACKAGE_READS: Final = 4_096  # per worker, pieces that wait to be read; more are refused
 PACKAGE_UPLOADS: Final = 4  # files received at once; more are answered 503
 

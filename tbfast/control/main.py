@@ -39,6 +39,7 @@ from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
 from tbfast.control.tail import Cursor, TailService
+from tbfast.control.updates import Updates
 from tbfast.control.writer import TelemetryWriter
 from tbfast.control.ws.protocol import SETTINGS
 from tbfast.control.ws.watches import Watches
@@ -177,6 +178,8 @@ class _Controller:
         sealing.add_done_callback(self._task_ended)
         state = loop.create_task(self._activity.run())
         state.add_done_callback(self._task_ended)
+        updating = loop.create_task(self._updates.run())
+        updating.add_done_callback(self._task_ended)
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
         tidying = loop.create_task(self._registry.relations.sweep())
         watching = loop.create_task(self._disk.run(self._sealer))
@@ -198,6 +201,8 @@ class _Controller:
         for server in servers.values():
             server.should_exit = True
         await asyncio.gather(*serving)
+        updating.cancel()
+        await asyncio.wait([updating])
         if self._broken:
             sealing.cancel()
             watching.cancel()
@@ -275,13 +280,14 @@ class _Controller:
             by_default=self._config.security.claim.allow_claiming_by_default,
             default_ms=self._config.security.claim.duration,
         )
+        finder = PackageFinder(self._registry)
         operations = DeviceOperations(
             self._attributes,
             self._rpc,
             sessions,
             self._claims,
             Provisioning(self._registry, self._attributes),
-            PackageFinder(self._registry),
+            finder,
             wall_clock_ms,
         )
         self._links = LinkServer(
@@ -318,6 +324,16 @@ class _Controller:
         )
         self._attributes.caught_up = self._series.missing
         self._deletes = DeleteService(self._tail, self._store, self._sealer, self._series)
+        pace = self._config.queue.core.ota
+        self._updates = Updates(
+            self._registry,
+            finder,
+            self._attributes,
+            self._writer,
+            wall_clock_ms,
+            pack_size=pace.pack_size,
+            pack_interval_s=pace.pack_interval_ms / 1000,
+        )
         state = self._config.state
         self._activity = Activity(
             self._attributes,
@@ -333,6 +349,7 @@ class _Controller:
         operations.on_asked = self._activity.touched
         self._registry.subscribe(self._activity.registry_changed)
         self._registry.subscribe(self._claims.registry_changed)
+        self._registry.subscribe(self._updates.registry_changed)
         self._watches = Watches()
         self._tail.listen(self._watches)
         self._attributes.subscribe(self._watches.attributes_changed)

@@ -1,5 +1,6 @@
 """OTA packages in the registry, and who may be given one (REST spec 9; 3, rule 6)."""
 
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -21,6 +22,8 @@ from tbfast.model.package import (
 from tbfast.store.registry import RegistryStore, Write
 
 _decoder = msgspec.msgpack.Decoder(Package)
+
+_EVER: Final = "packages-ever"  # of the kind "node"
 
 # Never changed once they are set; the words of refusals.
 _FIXED: Final = {
@@ -101,6 +104,11 @@ class Packages:
         if package.profile_id != profile_id:
             raise InvalidEntity(f"Can't assign {what} with different deviceProfile!")
 
+    @property
+    def ever(self) -> bool:
+        """Whether this node has ever had a package."""
+        return self._store.peek("node", _EVER) is not None
+
     # Writes
 
     async def save(self, draft: PackageDraft, package_id: str | None = None) -> Package:
@@ -119,6 +127,11 @@ class Packages:
                 raise InvalidEntity("OtaPackage is referencing to non-existent device profile!")
             if await self._store.count("ota_package") >= limits.REGISTRY_PACKAGES:
                 raise InvalidEntity(f"there are {limits.REGISTRY_PACKAGES} OTA packages already")
+            if not self.ever:
+                with contextlib.suppress(Conflict):  # another caller was faster
+                    await self._store.commit(
+                        Write(kind="node", id=_EVER, expected=0, value=b"", change="node")
+                    )
             fields = msgspec.structs.asdict(draft) | {"additional_info": info}
             if draft.url is None:  # of a package that is to be uploaded only the upload says this
                 known = ("file_name", "content_type", "checksum_algorithm", "checksum", "size")

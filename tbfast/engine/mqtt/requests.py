@@ -293,8 +293,9 @@ class Requests(ABC):
             return
         if self._downloads is None:
             self._downloads = Downloads()
-        if self._may_ask(packet, now, len(self._downloads.waiting)):
-            self._downloads.waiting.append(wanted)
+        downloads = self._downloads
+        if self._may_ask(packet, now, len(downloads.waiting) - downloads.asked):
+            downloads.waiting.append(wanted)
             self._next_chunk(now)
 
     def _next_chunk(self, now: int) -> None:
