@@ -29,6 +29,7 @@ COMMANDS: Final = (
     Command("device", "add, list, show and remove devices", "tbfast.cli.device"),
     Command("profile", "list, show, create and delete device profiles", "tbfast.cli.profile"),
     Command("user", "users of the management API, their passwords and API keys", "tbfast.cli.user"),
+    Command("ota", "upload packages and give them to devices", "tbfast.cli.ota"),
     Command("query", "print stored telemetry of a device", "tbfast.cli.query"),
     Command("series", "delete stored telemetry of a device", "tbfast.cli.series"),
     Command("tail", "print telemetry as it arrives", "tbfast.cli.tail"),
