@@ -26,6 +26,7 @@ def add_package(
     data: bytes | None = b"bytes",
     *,
     profile: str = "default",
+    algorithm: str = "SHA256",
     **members: Any,
 ) -> str:
     """A package of a running node over REST; its id.  data: None = no upload."""
@@ -37,7 +38,8 @@ def add_package(
         } | members  # fmt: skip
         made: str = _asked(rest, "POST", "/api/otaPackage", json.dumps(body).encode())["id"]["id"]
         if data is not None:
-            _asked(rest, "POST", f"/api/otaPackage/{made}", form(data), CONTENT_TYPE)
+            path = f"/api/otaPackage/{made}?checksumAlgorithm={algorithm}"
+            _asked(rest, "POST", path, form(data), CONTENT_TYPE)
         return made
 
 
