@@ -174,6 +174,7 @@ REST_BUCKETS: Final = 700  # of one aggregation; more is answered 400, as Things
 REST_AGGREGATE_POINTS: Final = 1_000_000  # of one key under one aggregation; more is answered 400
 WS_CONNECTIONS: Final = 1_024  # WebSockets at once; further ones are closed with 1008
 WS_SUBSCRIPTIONS: Final = 1_024  # of one WebSocket; the same
+WS_ENTITIES: Final = 1_000  # devices of one entity subscription
 WS_MESSAGE_BYTES: Final = 32_768  # received in one piece, as ThingsBoard
 WS_QUEUE_MESSAGES: Final = 1_000  # waiting for a slow reader, who is then closed
 WS_QUEUE_BYTES: Final = 4_194_304  # or so many bytes

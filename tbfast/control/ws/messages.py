@@ -59,17 +59,17 @@ class WatchEntities(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """Entities that match a query, with values and their changes (REST spec 14.5)."""
 
     cmd_id: int = 0
-    query: msgspec.Raw | None = None
-    latest_cmd: msgspec.Raw | None = None
-    ts_cmd: msgspec.Raw | None = None
-    history_cmd: msgspec.Raw | None = None
+    query: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    latest_cmd: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    ts_cmd: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+    history_cmd: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class CountEntities(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """How many entities match a query."""
 
     cmd_id: int = 0
-    query: msgspec.Raw | None = None
+    query: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

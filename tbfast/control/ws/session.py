@@ -8,7 +8,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -16,20 +16,19 @@ from tbfast import limits
 from tbfast.control.rest.callers import Caller, Gate, Scheme
 from tbfast.control.rest.errors import TOKEN_EXPIRED, RestError
 from tbfast.control.services import Services
+from tbfast.control.ws import entities, updates
 from tbfast.control.ws import messages as msg
-from tbfast.control.ws import updates
-from tbfast.control.ws.updates import Point
+from tbfast.control.ws.entities import CountSubscription, EntitySubscription
+from tbfast.control.ws.history import History, read_history
 from tbfast.control.ws.watches import Watch, Watches
 from tbfast.errors import NotFound, PeerError, TbfastError
 from tbfast.model.device import Device
-from tbfast.model.ranges import Aggregation, RangeQuery
 from tbfast.obs.log import get_logger
 from tbfast.store.attributes import SCOPES, Scope
 
 log = get_logger("tbfast.websocket")
 
 AUTH_TIMEOUT_S: Final = 10.0
-DEFAULT_LIMIT: Final = 100
 CLOSE_S: Final = 1.0
 NORMAL: Final = 1000  # close codes of RFC 6455 7.4.1
 NO_POLICY: Final = 1008
@@ -58,6 +57,7 @@ class Session:
         self._gate = gate
         self._caller: Caller | None = None
         self._stops: dict[int, Callable[[], None]] = {}  # by cmdId
+        self._entities: dict[int, EntitySubscription] = {}  # likewise; each is in _stops too
         self._out: deque[bytes] = deque()
         self._out_bytes = 0
         self._wake = asyncio.Event()
@@ -184,18 +184,30 @@ class Session:
                     await self._watch_attributes(await self._device(caller, command), command)
                 case msg.ReadHistory():
                     device = await self._device(caller, command)
-                    found = await self._history(
-                        device, command.names, command.start_ts, command.end_ts, command
+                    found = await read_history(
+                        self._services.series, device.number, _history(command, command.end_ts)
                     )
                     self.send(updates.update(command.cmd_id, found.items()))
+                case msg.WatchEntities():
+                    await self._watch_entities(caller, command)
+                case msg.CountEntities():
+                    await self._count_entities(caller, command)
                 case _:
                     raise PeerError("commands of this type are not served", code=2)
         except PeerError as error:
-            code = error.code or updates.BAD_REQUEST
-            self.send(updates.failure(command.cmd_id, code, str(error)))
+            self._failed(command, error.code or updates.BAD_REQUEST, str(error))
         except TbfastError as error:
             log.limited("command", logging.ERROR, "a command failed", error=str(error))
-            self.send(updates.failure(command.cmd_id, updates.INTERNAL, str(error)))
+            self._failed(command, updates.INTERNAL, str(error))
+
+    def _failed(self, command: msg.Command, code: int, message: str) -> None:
+        match command:
+            case msg.WatchEntities():
+                self.send(entities.failure(command.cmd_id, code, message, "ENTITY_DATA"))
+            case msg.CountEntities():
+                self.send(entities.failure(command.cmd_id, code, message, "COUNT_DATA"))
+            case _:
+                self.send(updates.failure(command.cmd_id, code, message))
 
     async def _device(
         self, caller: Caller, command: "msg.WatchSeries | msg.WatchAttributes | msg.ReadHistory"
@@ -212,14 +224,22 @@ class Session:
             raise PeerError("Device with requested id wasn't found!", code=updates.UNAUTHORIZED)
         return device
 
-    def _start(self, command: msg.WatchSeries | msg.WatchAttributes) -> Watch:
-        self._unsubscribe(command.cmd_id)
+    def _make_room(self, cmd_id: int) -> None:
+        """A new subscription takes the place of one with its number."""
+        self._unsubscribe(cmd_id)
         if len(self._stops) >= limits.WS_SUBSCRIPTIONS:
             raise _Refused(NO_POLICY, "Max subscriptions limit reached")
-        return Watch(command.cmd_id, command.names, self.send)
+
+    def _start(self, command: msg.WatchSeries | msg.WatchAttributes) -> Watch:
+        self._make_room(command.cmd_id)
+        cmd_id = command.cmd_id
+        return Watch(
+            command.names, lambda values: self.send(updates.update(cmd_id, values.items()))
+        )
 
     def _unsubscribe(self, cmd_id: int, *, everything: bool = False) -> None:
         for known in list(self._stops) if everything else [cmd_id]:
+            self._entities.pop(known, None)
             if (stop := self._stops.pop(known, None)) is not None:
                 stop()
 
@@ -228,33 +248,37 @@ class Session:
         self._stops[command.cmd_id] = self._watches.watch_series(device.number, watch)
         if command.time_window > 0:
             end_ms = command.start_ts + command.time_window
-            found = await self._history(device, command.names, command.start_ts, end_ms, command)
+            found = await read_history(
+                self._services.series, device.number, _history(command, end_ms)
+            )
         else:
             latest = await self._services.series.latest(device.number, command.names)
             found = updates.points_of(latest)
+        self.send(updates.update(command.cmd_id, found.items()))
         watch.begin(found)
 
-    async def _history(
-        self,
-        device: Device,
-        names: list[str] | None,
-        start_ms: int,
-        end_ms: int,
-        command: msg.WatchSeries | msg.ReadHistory,
-    ) -> dict[str, list[Point]]:
-        if command.interval < 0 or command.limit < 0:
-            raise PeerError("interval and limit must not be negative", code=updates.BAD_REQUEST)
-        if start_ms >= end_ms:
-            return {}
-        query = RangeQuery(
-            keys=None if names is None else tuple(names),
-            start_ms=start_ms,
-            end_ms=end_ms,
-            limit=min(command.limit or DEFAULT_LIMIT, limits.REST_POINTS),
-            aggregation=_aggregation(command.agg),
-            interval_ms=command.interval,
+    async def _watch_entities(self, caller: Caller, command: msg.WatchEntities) -> None:
+        held = self._entities.get(command.cmd_id)
+        if held is None:
+            self._make_room(command.cmd_id)
+            held = EntitySubscription(
+                command.cmd_id, caller, self._services, self._watches, self.send
+            )
+            self._entities[command.cmd_id] = held
+            self._stops[command.cmd_id] = held.stop
+        await held.carry_out(command)
+
+    async def _count_entities(self, caller: Caller, command: msg.CountEntities) -> None:
+        self._make_room(command.cmd_id)
+        counted = CountSubscription(
+            command.cmd_id,
+            caller,
+            self._services,
+            self.send,
+            lambda error: self._failed(command, error.code or updates.BAD_REQUEST, str(error)),
         )
-        return updates.points_of(await self._services.series.range(device.number, query))
+        self._stops[command.cmd_id] = counted.stop
+        await counted.carry_out(command)
 
     async def _watch_attributes(self, device: Device, command: msg.WatchAttributes) -> None:
         scope = command.scope or None
@@ -265,11 +289,12 @@ class Session:
         self._stops[command.cmd_id] = self._watches.watch_attributes(device.number, wanted, watch)
         scopes = SCOPES if wanted is None else (wanted,)
         found = await self._services.attributes.read(device.number, scopes, command.names)
-        watch.begin({a.name: [(a.ts_ms, a.text)] for a in found})
+        values = {a.name: [(a.ts_ms, a.text)] for a in found}
+        self.send(updates.update(command.cmd_id, values.items()))
+        watch.begin(values)
 
 
-def _aggregation(text: str | None) -> Aggregation:
-    word = text or "NONE"
-    if word not in ("NONE", "MIN", "MAX", "AVG", "SUM", "COUNT"):
-        raise PeerError(f"Unsupported agg: {word[:32]}", code=updates.BAD_REQUEST)
-    return cast(Aggregation, word)
+def _history(command: msg.WatchSeries | msg.ReadHistory, end_ms: int) -> History:
+    return History(
+        command.names, command.start_ts, end_ms, 0, command.interval, command.limit, command.agg
+    )

@@ -8,24 +8,23 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
 from tbfast.control.tail import Row
-from tbfast.control.ws.updates import GONE, Point, update
+from tbfast.control.ws.updates import GONE, Point
 from tbfast.store.attributes import Attribute, Scope
 
 T = TypeVar("T")
-Send = Callable[[bytes], None]
+Tell = Callable[[dict[str, list[Point]]], None]
 
 
 class Watch:
     """One subscription: what it wants, and the newest it was told of each key.
 
     Until `begin` what arrives is kept, as the values it starts with are being read: at most one
-    value per key.
+    value per key.  tell(values) is called with what is new; keys None = all.
     """
 
-    def __init__(self, cmd_id: int, keys: Collection[str] | None, send: Send) -> None:
-        self.cmd_id = cmd_id
+    def __init__(self, keys: Collection[str] | None, tell: Tell) -> None:
         self._keys = None if keys is None else frozenset(keys)
-        self._send = send
+        self._tell = tell
         self._seen: dict[str, Point] = {}
         self._early: dict[str, Point] | None = {}
 
@@ -34,11 +33,10 @@ class Watch:
         return self._keys is None or key in self._keys
 
     def begin(self, values: dict[str, list[Point]]) -> None:
-        """Sends the values it starts with, then what has changed since they were read."""
+        """These values have been sent; tells what has changed since they were read."""
         for key, points in values.items():
             if points:
                 self._seen[key] = max(points)
-        self._send(update(self.cmd_id, values.items()))
         early, self._early = self._early, None
         if early:
             self.take(early.items())
@@ -61,7 +59,7 @@ class Watch:
                 self._seen[key] = point
             fresh[key] = [point]
         if fresh:
-            self._send(update(self.cmd_id, fresh.items()))
+            self._tell(fresh)
 
 
 class Watches:
