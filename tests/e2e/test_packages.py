@@ -12,6 +12,7 @@ import pytest
 from tbfast import limits
 from tbfast.model import mqtt as m
 from tbfast.model.mqtt import ReasonCode as Code
+from tests.support.multipart import CONTENT_TYPE, form
 from tests.support.packages import add_package, assign
 from tests.support.server import Server
 from tests.support.wire import Wire
@@ -304,3 +305,27 @@ def test_downloads_are_no_activity(node: Server) -> None:
     with closing(http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=20)) as peer:
         peer.request("GET", path)
         assert peer.getresponse().status == 200
+
+
+# --- the way in ------------------------------------------------------------------------------
+
+
+def test_an_upload_through_the_public_port() -> None:
+    with Server(env={"TBFAST_OTA__MAX_UPLOAD_BYTES": "100000"}) as server:
+        package = add_package(server, "fw", data=None)
+        with closing(http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20)) as peer:
+
+            def post(path: str, body: bytes, **headers: str) -> tuple[int, dict[str, object]]:
+                peer.request("POST", path, body, headers)
+                answer = peer.getresponse()
+                return answer.status, json.loads(answer.read())
+
+            path = f"/api/otaPackage/{package}"
+            assert post(path, form(DATA), **{"Content-Type": CONTENT_TYPE})[0] == 401
+            login = {"username": "admin@tbfast.local", "password": server.first_password()}
+            token = post("/api/auth/login", json.dumps(login).encode())[1]["token"]
+            headers = {"Content-Type": CONTENT_TYPE, "X-Authorization": f"Bearer {token}"}
+            assert post(path, form(bytes(100_000)), **headers)[0] == 413
+            peer.close()
+            status, saved = post(path, form(DATA), **headers)
+            assert (status, saved["dataSize"]) == (200, SIZE)

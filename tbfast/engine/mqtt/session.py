@@ -86,6 +86,7 @@ class MqttSession(Requests):
         "_deadline",
         "_early",
         "_early_bytes",
+        "_heard_ms",
         "_keep_alive_ms",
         "_last_ms",
         "_new_client_id",
@@ -123,6 +124,7 @@ class MqttSession(Requests):
         self._connect: m.Connect | None = None
         self._deadline = now + settings.connect_timeout_ms
         self._last_ms = now
+        self._heard_ms = now  # any packet; what it was about does not matter
         self._before_ms = now
         self._keep_alive_ms = 0
         self._aliases: dict[int, str] | None = None
@@ -185,7 +187,8 @@ class MqttSession(Requests):
         except PeerError as error:
             self._malformed(error, now)
             return
-        self._before_ms, self._last_ms = self._last_ms, now
+        self._before_ms = self._last_ms
+        self._heard_ms = self._last_ms = now
         _HANDLERS[type(decoded)](self, decoded, now)
 
     def _queue_early(self, packet: bytes | memoryview, now: int) -> None:
@@ -245,8 +248,10 @@ class MqttSession(Requests):
                 self._finish(disconnect=False)
                 return
             active = 0 if self.credentials is None else self._sink.active_ms(self.slot)
-            last = max(self._last_ms, active)
-            self._deadline = last + self._idle_ms()
+            self._deadline = max(self._last_ms, active) + self._settings.idle_timeout_ms
+            if self._keep_alive_ms:
+                heard = max(self._heard_ms, active) + self._keep_alive_ms
+                self._deadline = min(self._deadline, heard)
             if self._deadline <= now:
                 self._refused("timeout", "no activity")
                 self._close(Code.MAXIMUM_CONNECT_TIME, "inactivity timeout", now)
