@@ -5,9 +5,14 @@ import http.client
 import json
 import random
 from contextlib import closing, suppress
+from pathlib import Path
 
+from tbfast.model import mqtt as m
 from tests.support.api import Connection
+from tests.support.faulty_disk import small_disk
+from tests.support.mqtt_client import connected
 from tests.support.multipart import CONTENT_TYPE, form
+from tests.support.node import running_node
 from tests.support.packages import add_package
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -90,3 +95,21 @@ def test_more_uploads_than_the_bound_wait_for_another_time() -> None:
             half.close()
         wait_until(lambda: files(server) == [], what="nothing stays")
         assert upload(server, packages[4])["hasData"] is True
+
+
+def test_a_full_disk_refuses_an_upload_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "fw.bin"
+    with small_disk(tmp_path / "disk", 64) as disk:
+        with running_node(disk.path / "data", workers=1, log=tmp_path / "log") as node:
+            (token,) = node.add_devices(1)
+            words = ("ota", "upload", str(file), "--version", "1", "--title")
+            file.write_bytes(bytes(50_000_000))
+            done = node.cli(*words, "large")
+            assert done.returncode == 1 and "the disk is full" in done.stderr, done
+            assert list((disk.path / "data" / "packages").iterdir()) == []
+            file.write_bytes(bytes(1_000_000))
+            done = node.cli(*words, "small")
+            assert done.returncode == 0, done
+            with connected(node.mqtt_port, token) as client:  # telemetry had room all the time
+                client.publish(b'{"ts":1,"values":{"n":1}}')
+                assert isinstance(client.receive(), m.Puback)
