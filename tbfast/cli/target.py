@@ -2,9 +2,11 @@
 
 import argparse
 import contextlib
+import fcntl
 import getpass
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +20,9 @@ from tbfast.model.ranges import RangeQuery
 
 if TYPE_CHECKING:
     from tbfast.cli.client import Server
+
+LOCK_NAME = "lock"  # held by whoever uses the data directory
+START_S = 5.0  # a server that starts answers within this time
 
 
 class DeviceView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -152,13 +157,37 @@ def running(args: argparse.Namespace) -> "Iterator[Server]":
         yield server
 
 
+def _patiently_connected(directory: Path) -> "Server | None":
+    """The server of a data directory; one that is starting gets a moment to answer."""
+    from tbfast.cli import client
+
+    deadline = time.monotonic() + START_S
+    server = client.connect(directory)
+    while server is None and _in_use(directory) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        server = client.connect(directory)
+    return server
+
+
+def _in_use(directory: Path) -> bool:
+    """Whether a process holds the directory's lock."""
+    try:
+        with open(directory / LOCK_NAME, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _server(args: argparse.Namespace) -> "Server | None":
     from tbfast.cli import client
 
     if args.url is None:
         if args.user or args.password or args.api_key:
             raise UsageError("a login is for a server named with --url")
-        return client.connect(data_dir(args))
+        return _patiently_connected(data_dir(args))
     server = client.connect_url(args.url)
     try:
         api_key = args.api_key or os.environ.get(config.API_KEY_ENV)
