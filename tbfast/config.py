@@ -558,6 +558,54 @@ class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"admin.networks = {self.networks!r}: {error}") from error
 
 
+class Ota(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """OTA packages (REST spec 9)."""
+
+    max_upload_bytes: Annotated[
+        int,
+        Meta(
+            ge=1_024,
+            le=2_147_483_647,
+            description="bytes of a request that uploads a package; longer ones are answered 413",
+        ),
+    ] = limits.REST_PACKAGE_BYTES
+
+
+class OtaQueue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How fast devices are told of an update (REST spec 9)."""
+
+    pack_interval_ms: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=86_400_000,
+            description="ms in which at most `pack_size` devices are told of an update",
+            extra={"alias": "TB_QUEUE_CORE_OTA_PACK_INTERVAL_MS"},
+        ),
+    ] = 60_000
+    pack_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="devices told of an update in one interval",
+            extra={"alias": "TB_QUEUE_CORE_OTA_PACK_SIZE"},
+        ),
+    ] = 100
+
+
+class QueueCore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """ThingsBoard's name for the part that is not about devices' messages."""
+
+    ota: OtaQueue = OtaQueue()
+
+
+class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Work that is done bit by bit."""
+
+    core: QueueCore = QueueCore()
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to standard error."""
 
@@ -620,6 +668,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal: Journal = Journal()
     series: Series = Series()
     disk: Disk = Disk()
+    ota: Ota = Ota()
+    queue: Queue = Queue()
     admin: Admin = Admin()
     log: Log = Log()
 

@@ -23,6 +23,9 @@ MQTT_ACK_TIMEOUT_MS: Final = 10_000  # a PUBACK of the device is waited for so l
 MQTT_DOWNLINK_WINDOW: Final = 100  # messages to a session without a PUBACK yet, at most
 MQTT_DOWNLINK_QUEUE: Final = 100  # messages that wait for room in the window; more are dropped
 MQTT_DOWNLINK_QUEUE_BYTES: Final = 1_048_576  # topics and payloads of those; likewise
+MQTT_PACKAGE_REQUESTS: Final = 16  # OTA request ids a session is remembered by
+MQTT_PACKAGE_CHUNKS: Final = 8  # sent and not acknowledged; later ones are read after that
+MQTT_PACKAGE_BYTES: Final = 917_504  # of a file that is sent whole; larger ones need a chunk size
 MQTT_PROVISION_MS: Final = 60_000  # after its first reply a client that registers is sent away
 MQTT_TOPIC_LEVELS: Final = 64  # more is an unknown topic or a failed filter
 MQTT_TOPIC_BYTES: Final = 1_024  # the same
@@ -117,6 +120,13 @@ CALL_TIMEOUT_MS: Final = 60_000  # a device's call that nobody answers, as Thing
 # Rate limits of a tenant profile
 RATE_BUCKETS: Final = 4  # capacity:seconds pairs of one limit; more are refused
 
+# OTA packages
+UPDATES_CHANGED: Final = 65_536  # devices and profiles to look at; past it all are looked at
+UPDATES_WAITING: Final = 100_000  # devices whose update is queued in memory; the rest follows
+UPDATES_AT_ONCE: Final = 64  # devices looked at or told in one go
+PACKAGE_READS: Final = 4_096  # per worker, pieces that wait to be read; more are refused
+PACKAGE_UPLOADS: Final = 4  # files received at once; more are answered 503
+
 # Activity of devices
 ACTIVITY_SCAN_DEVICES: Final = 1_024  # looked at in one turn of the controller's loop
 
@@ -173,6 +183,7 @@ REGISTRY_CREDENTIALS_CHARS: Final = 65_536  # longest credentialsValue
 REGISTRY_UNIQUE_NAMES: Final = 10_000  # names tried for nameConflictPolicy=UNIQUIFY
 REGISTRY_RESOURCE_BYTES: Final = 1_048_576  # one LwM2M object definition file
 REGISTRY_RESOURCES: Final = 2_000  # such files; more are refused
+REGISTRY_PACKAGES: Final = 10_000  # OTA packages; more are refused
 REST_BODY_BYTES: Final = 16_777_216  # of one request; longer is answered 413, as ThingsBoard
 REST_PACKAGE_BYTES: Final = 52_428_800  # of one that uploads an OTA package, likewise
 REST_SCAN_ROWS: Final = 256  # devices read per loop turn while a list is searched

@@ -32,6 +32,7 @@ COMMANDS: Final = (
     Command("profile", "list, show, create and delete device profiles", "tbfast.cli.profile"),
     Command("user", "users of the management API, their passwords and API keys", "tbfast.cli.user"),
     Command("rates", "show and set rate limits", "tbfast.cli.rates"),
+    Command("ota", "upload packages and give them to devices", "tbfast.cli.ota"),
     Command("query", "print stored telemetry of a device", "tbfast.cli.query"),
     Command("export", "write stored telemetry to a file", "tbfast.cli.export"),
     Command("series", "delete stored telemetry of a device", "tbfast.cli.series"),

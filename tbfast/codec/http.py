@@ -79,18 +79,22 @@ class Response(NamedTuple):
 
     def encode(self, head: Head | None, *, keep_alive: bool) -> bytes:
         """The bytes to send for a request; head is None if it could not be read."""
+        text = self.head(head, len(self.body), keep_alive=keep_alive)
+        return text if head is not None and head.method == "HEAD" else text + self.body
+
+    def head(self, head: Head | None, length: int, *, keep_alive: bool) -> bytes:
+        """The same without the body, which has so many bytes."""
         lines = [f"HTTP/1.1 {self.status} {_PHRASES[self.status]}"]
         if self.content_type:
             lines.append(f"Content-Type: {self.content_type}")
-        lines.append(f"Content-Length: {len(self.body)}")
+        lines.append(f"Content-Length: {length}")
         lines.append("Cache-Control: no-store")
         lines += (f"{name}: {value}" for name, value in self.headers)
         if not keep_alive:
             lines.append("Connection: close")
         elif head is not None and head.version == "1.0":
             lines.append("Connection: keep-alive")
-        text = "\r\n".join((*lines, "", "")).encode("ascii")
-        return text if head is not None and head.method == "HEAD" else text + self.body
+        return "\r\n".join((*lines, "", "")).encode("ascii")
 
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -30,6 +30,8 @@ from tbfast.control.former import FormerJournals
 from tbfast.control.links import LinkServer
 from tbfast.control.merge import Merge
 from tbfast.control.operations import DeviceOperations
+from tbfast.control.package_finder import PackageFinder
+from tbfast.control.packages import PackageService
 from tbfast.control.provisioning import Provisioning
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
@@ -41,6 +43,7 @@ from tbfast.control.series import NodeSeries
 from tbfast.control.services import NodeInfo, Services, WorkerInfo
 from tbfast.control.sessions import Sessions
 from tbfast.control.tail import Cursor, TailService
+from tbfast.control.updates import Updates
 from tbfast.control.webhook import Webhook
 from tbfast.control.writer import TelemetryWriter
 from tbfast.control.ws.protocol import SETTINGS
@@ -51,6 +54,7 @@ from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.attributes import AttributeStore
 from tbfast.store.known import known_journal, remember_stores
 from tbfast.store.layout import NODE_JOURNAL, Layout
+from tbfast.store.packages import PackageFiles
 from tbfast.store.series import SeriesStore
 from tbfast.store.space import Space
 
@@ -184,6 +188,8 @@ class _Controller:
         sealing.add_done_callback(self._task_ended)
         state = loop.create_task(self._activity.run())
         state.add_done_callback(self._task_ended)
+        updating = loop.create_task(self._updates.run())
+        updating.add_done_callback(self._task_ended)
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
         old_calls = loop.create_task(self._rpc.sweep())
         tidying = loop.create_task(self._registry.relations.sweep())
@@ -207,6 +213,8 @@ class _Controller:
         for server in servers.values():
             server.should_exit = True
         await asyncio.gather(*serving)
+        updating.cancel()
+        await asyncio.wait([updating])
         if self._broken:
             sealing.cancel()
             watching.cancel()
@@ -230,6 +238,7 @@ class _Controller:
         self._series.close()
         self._store.close()
         self._attribute_store.close()
+        self._packages.close()
         self._accounts.close()
         await self._registry.close()
         beat.cancel()
@@ -259,6 +268,14 @@ class _Controller:
             demo=self._config.admin.demo_accounts,
         )
         self._tell(await self._accounts.first_accounts())
+        self._packages = PackageService(
+            self._registry,
+            PackageFiles(self._layout.packages),
+            self._space,
+            max_bytes=self._config.ota.max_upload_bytes,
+        )
+        if left := await self._packages.open():
+            log.info("files of unfinished uploads were removed", files=left)
         self._store = SeriesStore(self._layout.series, join_runs=settings.join_runs)
         self._retention = RetentionClasses(self._registry, settings)
         await self._retention.load()
@@ -290,6 +307,7 @@ class _Controller:
             by_default=self._config.security.claim.allow_claiming_by_default,
             default_ms=self._config.security.claim.duration,
         )
+        finder = PackageFinder(self._registry)
         operations = DeviceOperations(
             self._attributes,
             self._rpc,
@@ -297,6 +315,7 @@ class _Controller:
             sessions,
             self._claims,
             Provisioning(self._registry, self._attributes),
+            finder,
             wall_clock_ms,
         )
         self._links = LinkServer(
@@ -344,6 +363,16 @@ class _Controller:
             self._registry,
         )
         await in_thread(None, remove_snapshot, self._layout)
+        pace = self._config.queue.core.ota
+        self._updates = Updates(
+            self._registry,
+            finder,
+            self._attributes,
+            self._writer,
+            wall_clock_ms,
+            pack_size=pace.pack_size,
+            pack_interval_s=pace.pack_interval_ms / 1000,
+        )
         state = self._config.state
         self._activity = Activity(
             self._attributes,
@@ -360,6 +389,7 @@ class _Controller:
         self._registry.subscribe(self._activity.registry_changed)
         self._registry.subscribe(self._claims.registry_changed)
         self._registry.subscribe(self._rpc.registry_changed)
+        self._registry.subscribe(self._updates.registry_changed)
         self._watches = Watches()
         self._tail.listen(self._watches)
         self._attributes.subscribe(self._watches.attributes_changed)
@@ -424,6 +454,7 @@ class _Controller:
             watches=self._watches,
             accounts=self._accounts,
             claims=self._claims,
+            packages=self._packages,
         )
 
     def _tell(self, password: str | None) -> None:

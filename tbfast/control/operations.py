@@ -6,6 +6,7 @@ from collections.abc import Callable
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
 from tbfast.control.device_calls import DeviceCalls
+from tbfast.control.package_finder import PackageFinder
 from tbfast.control.provisioning import Provisioning
 from tbfast.control.rpc import RpcService
 from tbfast.control.sessions import Sessions
@@ -17,6 +18,7 @@ from tbfast.model.operations import (
     CallServer,
     Claim,
     Done,
+    FindPackage,
     Notice,
     Operation,
     Provision,
@@ -38,6 +40,7 @@ class DeviceOperations:
         sessions: Sessions,
         claims: Claims,
         provisioning: Provisioning,
+        packages: PackageFinder,
         now_ms: Callable[[], int],
     ) -> None:
         self._attributes = attributes
@@ -46,12 +49,14 @@ class DeviceOperations:
         self._sessions = sessions
         self._claims = claims
         self._provisioning = provisioning
+        self._packages = packages
         self._now_ms = now_ms
         self.on_asked: Callable[[int, int], None] = _ignored  # device, Unix time in ms
 
     async def carry_out(self, device: int, operation: Operation) -> Result:
         """The result; Refusal instead of an error that the device must hear of."""
-        self.on_asked(device, self._now_ms())
+        if not isinstance(operation, FindPackage):  # no activity (MQTT spec 8.5)
+            self.on_asked(device, self._now_ms())
         try:
             match operation:
                 case ReadAttributes():
@@ -66,6 +71,8 @@ class DeviceOperations:
                     return Done()
                 case Provision():
                     return await self._provisioning.provision(operation)
+                case FindPackage():
+                    return await self._packages.find(device, operation)
                 case AwaitAttributes():
                     return Told(await self._next(device, calls=False))
                 case AwaitRpc():

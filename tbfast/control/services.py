@@ -10,6 +10,7 @@ from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
 from tbfast.control.device_calls import DeviceCalls
+from tbfast.control.packages import PackageService
 from tbfast.control.registry import Registry
 from tbfast.control.rpc import RpcService
 from tbfast.control.ws.watches import Watches
@@ -141,3 +142,4 @@ class Services:
     watches: Watches
     accounts: Accounts
     claims: Claims
+    packages: PackageService

@@ -76,9 +76,10 @@ class TelemetryWriter:
                 self._tail.apply(block)
                 after = position
 
-    async def save(self, device: int, payload: bytes) -> int:
+    async def save(self, device: int, payload: bytes, *, exact: bool = False) -> int:
         """Rows of one telemetry payload as a device would send it; their number.
 
+        exact: a string that looks like a number stays a string (json.type_cast_enabled).
         They are durable and readable on return.  PeerError if the payload is refused; StoreFull or
         StoreStall when there is no room for them now.
         """
@@ -87,7 +88,8 @@ class TelemetryWriter:
         if self._tail.full or self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES:
             raise StoreStall("the store is busy; try again later")
         self._ingest.at(time.time_ns() // 1_000_000, time.monotonic_ns())
-        _records, points = self._ingest.append_json(device, payload)
+        append = self._ingest.append_exact if exact else self._ingest.append_json
+        _records, points = append(device, payload)
         if points:
             durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._ingest.wait(durable)

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from tbfast.model.device import CredentialsType
+from tbfast.model.package import PackageType
 
 Keys = tuple[str, ...]
 
@@ -89,9 +90,42 @@ class Provision(msgspec.Struct, array_like=True, frozen=True, tag=7, kw_only=Tru
     gateway: bool = False
 
 
-Operation = ReadAttributes | CallServer | AnswerRpc | Claim | AwaitAttributes | AwaitRpc | Provision
+class FindPackage(msgspec.Struct, array_like=True, frozen=True, tag=8):
+    """Which package a device is to have (HTTP spec 5): None = of any title or version.
 
-RefusalReason = Literal["unavailable", "timeout", "limit", "unserved", "invalid"]
+    Answered by PackageFound.
+    """
+
+    again: ClassVar[bool] = True
+    kind: PackageType
+    title: str | None = None
+    version: str | None = None
+
+
+Operation = (
+    ReadAttributes
+    | CallServer
+    | AnswerRpc
+    | Claim
+    | AwaitAttributes
+    | AwaitRpc
+    | Provision
+    | FindPackage
+)
+
+
+class ReadChunk(msgspec.Struct, frozen=True):
+    """So many bytes of the file of a package; a worker reads them itself.  Answered by Chunk."""
+
+    id: str
+    offset: int
+    length: int
+
+
+# Of packages: nothing is assigned, it is at a URL, another one is assigned.
+RefusalReason = Literal[
+    "unavailable", "timeout", "limit", "unserved", "invalid", "unassigned", "elsewhere", "different"
+]
 
 
 class Attributes(msgspec.Struct, array_like=True, frozen=True, tag=1):
@@ -138,6 +172,21 @@ class Provisioned(msgspec.Struct, array_like=True, frozen=True, tag=6):
         if self.status == "NOT_FOUND":
             return b'{"errorMsg":"Provision data was not found!","status":"NOT_FOUND"}'
         return b'{"errorMsg":"Failed to provision device!","status":"FAILURE"}'
+
+
+class PackageFound(msgspec.Struct, array_like=True, frozen=True, tag=7):
+    """Which file the device may read, and what it is called."""
+
+    id: str
+    size: int
+    file_name: str = ""
+    content_type: str = ""
+
+
+class Chunk(msgspec.Struct, array_like=True, frozen=True, tag=8):
+    """Bytes of a package: as many as were asked for."""
+
+    data: bytes
 
 
 class Refusal(msgspec.Struct, array_like=True, frozen=True, tag=4):
@@ -191,6 +240,6 @@ class Told(msgspec.Struct, array_like=True, frozen=True, tag=5):
     notice: Notice
 
 
-Result = Attributes | Reply | Done | Refusal | Told | Provisioned
+Result = Attributes | Reply | Done | Refusal | Told | Provisioned | PackageFound | Chunk
 
 Delivery = Literal["sent", "acknowledged", "timeout", "dropped", "too_big"]

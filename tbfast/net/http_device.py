@@ -24,8 +24,10 @@ from tbfast.model.operations import (
     Attributes,
     AwaitAttributes,
     AwaitRpc,
+    Chunk,
     Done,
     Operation,
+    PackageFound,
     Provisioned,
     Refusal,
     Reply,
@@ -156,9 +158,9 @@ class DeviceApi:
                 self._provision(exchange)
             else:
                 serve = getattr(self, f"_{method.lower()}_{_METHODS[found.name]}")
-                self._accept(found.token, exchange, partial(self._serve, serve, exchange, found))
+                self.accept(found.token, exchange, partial(self._serve, serve, exchange, found))
         except HttpError as error:
-            self._refuse(exchange, error)
+            self.refuse(exchange, error)
 
     def take(self, exchange: Exchange, data: bytes) -> bool:
         """Whether the bytes are one plain telemetry POST, which is then answered with its commit.
@@ -177,7 +179,7 @@ class DeviceApi:
             self._rows_came()
         return True
 
-    def _accept(self, token: str, exchange: Exchange, accepted: Accepted) -> None:
+    def accept(self, token: str, exchange: Exchange, accepted: Accepted) -> None:
         """Calls `accepted` if the token is a device's; answers 401 or 503 itself."""
 
         def done(found: StoredCredentials | None) -> None:
@@ -204,13 +206,14 @@ class DeviceApi:
         try:
             serve(exchange, who, found)
         except HttpError as error:
-            self._refuse(exchange, error)
+            self.refuse(exchange, error)
         except RateLimited as error:
             self._limited(exchange, error)
         except PeerError as error:
             self._refuse_payload(exchange, error)
 
-    def _refuse(self, exchange: Exchange, error: HttpError) -> None:
+    def refuse(self, exchange: Exchange, error: HttpError) -> None:
+        """Answers with an error of the request itself."""
         self._count(error.reason)
         retry = RETRY if error.status == 429 else ()
         exchange.answer(error_response(error.status, str(error), retry))
@@ -229,9 +232,6 @@ class DeviceApi:
     def _unavailable(self, exchange: Exchange) -> None:
         exchange.answer(error_response(503, "The node cannot answer now; try again", RETRY))
 
-    def _not_served(self, exchange: Exchange, what: str) -> None:
-        exchange.answer(error_response(501, f"{what} is not served by this version"))
-
     def _count(self, reason: str) -> None:
         self._slot.add(words.REFUSED_HTTP + getattr(words, f"REASON_{reason.upper()}"))
 
@@ -247,7 +247,7 @@ class DeviceApi:
         self, exchange: Exchange, who: StoredCredentials, body: bytes, attributes: bool
     ) -> None:
         if not body:
-            self._refuse(exchange, HttpError(400, "Required request body is missing", "payload"))
+            self.refuse(exchange, HttpError(400, "Required request body is missing", "payload"))
         else:
             self._store(exchange, who, body, attributes)
 
@@ -383,9 +383,6 @@ class DeviceApi:
     def _get_call(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
         self._poll(exchange, who, AwaitRpc())
 
-    def _get_package(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
-        self._not_served(exchange, found.name)
-
     def _poll(self, exchange: Exchange, who: StoredCredentials, operation: Operation) -> None:
         timeout_ms = integer(_query(exchange).get("timeout", "0"), "timeout")
         if timeout_ms < 0:
@@ -448,7 +445,7 @@ class DeviceApi:
 
     def _answered(self, waiting: _Waiting, result: Result) -> None:
         self._forget(waiting)
-        waiting.exchange.answer(_response(result))
+        waiting.exchange.answer(response_of(result))
 
     def close_device(self, device: int, *, removed: bool) -> None:
         """The device was removed or its credentials changed: nothing of it waits any more."""
@@ -466,8 +463,7 @@ class DeviceApi:
 
 _METHODS: Final = {
     "telemetry": "telemetry", "attributes": "attributes", "attributes/updates": "updates",
-    "rpc": "call", "rpc/*": "answer", "claim": "claim", "firmware": "package",
-    "software": "package",
+    "rpc": "call", "rpc/*": "answer", "claim": "claim",
 }  # fmt: skip
 
 
@@ -485,7 +481,8 @@ def _json(body: bytes) -> Response:
     return Response(200, body, "application/json")
 
 
-def _response(result: Result) -> Response:
+def response_of(result: Result) -> Response:
+    """What came of an operation."""
     match result:
         case Attributes():
             return _json(result.to_json())
@@ -499,6 +496,8 @@ def _response(result: Result) -> Response:
             return _json(result.to_json())
         case Done():
             return OK
+        case PackageFound() | Chunk():
+            raise AssertionError("downloads have their own handler")
         case Refusal(reason, message):
             if reason == "timeout":
                 return _TIMED_OUT

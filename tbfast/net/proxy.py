@@ -28,10 +28,18 @@ class Proxy:
 
     streamed = True
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, path: str, slot: Slot) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        path: str,
+        slot: Slot,
+        *,
+        max_upload: int = limits.REST_PACKAGE_BYTES,
+    ) -> None:
         self._loop = loop
         self._path = path
         self._slot = slot
+        self._max_upload = max_upload
         self._open: set[Upstream] = set()  # bound: limits.PROXY_CONNECTIONS
         self._idle: dict[Upstream, float] = {}  # longest first; since when
         self._tasks: set[asyncio.Task[None]] = set()
@@ -40,7 +48,7 @@ class Proxy:
     def admit(self, head: Head) -> int:
         """As Handler.admit."""
         package = head.method == "POST" and _PACKAGE.fullmatch(head.path)
-        return limits.REST_PACKAGE_BYTES if package else limits.REST_BODY_BYTES
+        return self._max_upload if package else limits.REST_BODY_BYTES
 
     def begin(self, exchange: Exchange) -> None:
         """As Handler.begin."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from tbfast.model.operations import Operation, Result
+from tbfast.model.operations import Operation, ReadChunk, Result
 
 
 class Commits(Protocol):
@@ -19,7 +19,7 @@ class Operations(Protocol):
     def ask(
         self,
         device: int,
-        operation: Operation,
+        operation: Operation | ReadChunk,
         done: Callable[[Result], None],
         *,
         timeout_s: float = ...,

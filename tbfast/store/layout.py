@@ -23,6 +23,7 @@ class Layout:
         self.journals = root / "journal"
         self.series = root / "series"
         self.attributes = root / "attributes"
+        self.packages = root / "packages"  # files of OTA packages, by id
         self.known = root / "known"  # names the stores: one that is missing is noticed
         self.reserve = root / "reserve"  # space that is given up on a full disk
         self.run = root / "run"  # follows the running server, rebuilt at start

@@ -25,6 +25,7 @@ from tbfast.net.blocks import AddressBlocks
 from tbfast.net.http import HttpPort
 from tbfast.net.http_device import DeviceApi
 from tbfast.net.http_device import Settings as DeviceSettings
+from tbfast.net.http_packages import PackageApi
 from tbfast.net.mqtt import MqttPort
 from tbfast.net.proxy import Proxy
 from tbfast.net.tls import ServerTls, TlsError
@@ -33,6 +34,7 @@ from tbfast.obs.metrics import NodeMetrics
 from tbfast.store.journal import Journal
 from tbfast.store.known import known_journal
 from tbfast.store.layout import Layout
+from tbfast.store.packages import PackageFiles
 from tbfast.store.space import Space
 from tbfast.worker.answers import Answers
 from tbfast.worker.commit import Committer
@@ -40,6 +42,7 @@ from tbfast.worker.directory import Directory
 from tbfast.worker.feed import BlockFeed
 from tbfast.worker.memory import Budget, MemoryWatch
 from tbfast.worker.operations import Operations
+from tbfast.worker.packages import PackageReader
 
 log = get_logger("tbfast.worker")
 
@@ -147,7 +150,12 @@ class Worker:
             rates=self._rates,
         )
         feed = BlockFeed(loop, journal)
-        operations = Operations(loop, lambda: committer.accepted, builtin=config.rpc.builtin)
+        operations = Operations(
+            loop,
+            lambda: committer.accepted,
+            PackageReader(loop, PackageFiles(self._layout.packages)),
+            builtin=config.rpc.builtin,
+        )
         directory = Directory(loop, self._number, journal, feed, operations)
         mqtt_connections, http_connections = _connection_limits()
         port = MqttPort(
@@ -181,11 +189,16 @@ class Worker:
         directory.sessions = operations.sessions = port
         directory.polls = devices
         port.commits = devices.commits = committer
-        proxy = Proxy(loop, str(self._layout.front), self._slot)
+        proxy = Proxy(
+            loop,
+            str(self._layout.front),
+            self._slot,
+            max_upload=config.ota.max_upload_bytes,
+        )
         http = HttpPort(
             self._node,
             self._slot,
-            [devices, proxy],
+            [PackageApi(devices, operations), devices, proxy],
             fast=devices,
             max_connections=http_connections,
         )

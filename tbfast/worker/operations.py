@@ -19,12 +19,14 @@ from tbfast.model.operations import (
     Notice,
     Operation,
     ReadAttributes,
+    ReadChunk,
     Refusal,
     Result,
 )
 from tbfast.obs.log import get_logger
 from tbfast.ops.rpc import built_in
 from tbfast.store.journal import Position
+from tbfast.worker.packages import PackageReader
 
 log = get_logger("tbfast.operations")
 
@@ -72,6 +74,7 @@ class Operations:
         self,
         loop: asyncio.AbstractEventLoop,
         position: Callable[[], Position],
+        packages: PackageReader,
         *,
         builtin: bool = True,
     ) -> None:
@@ -81,13 +84,15 @@ class Operations:
         self._channel: Channel | None = None
         self._asked: dict[int, _Asked] = {}  # bounded: OPERATIONS_PENDING
         self._unheard: dict[int, msg.Listen] = {}  # OPERATIONS_PENDING; by device
+        self._reading: set[int] = set()  # bounded as the reader is
+        self._packages = packages
         self._request = 0
         self.sessions: Sessions | None = None
 
     def ask(
         self,
         device: int,
-        operation: Operation,
+        operation: Operation | ReadChunk,
         done: Callable[[Result], None],
         *,
         timeout_s: float = ANSWER_S,
@@ -98,6 +103,9 @@ class Operations:
         """
         self._request += 1
         request = self._request
+        if isinstance(operation, ReadChunk):
+            self._read(request, operation, done)
+            return request
         if self._builtin and isinstance(operation, CallServer):
             reply = built_in(operation, time.time_ns() // 1_000_000)
             if reply is not None:
@@ -114,8 +122,18 @@ class Operations:
         self._send(request, asked)
         return request
 
+    def _read(self, request: int, wanted: ReadChunk, done: Callable[[Result], None]) -> None:
+        def ended(result: Result) -> None:
+            if request in self._reading:
+                self._reading.discard(request)
+                done(result)
+
+        self._reading.add(request)
+        self._packages.read(wanted, ended)
+
     def drop(self, request: int) -> None:
         """Nobody waits for it any more: `done` will not be called."""
+        self._reading.discard(request)
         asked = self._asked.pop(request, None)
         if asked is not None and asked.sent and self._channel is not None:
             self._channel.send(msg.Drop(request))

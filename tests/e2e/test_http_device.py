@@ -260,13 +260,6 @@ def test_more_polls_of_a_device_than_the_bound_are_refused(server: Server, token
     assert sorted(results[0][0] for _, results in polls) == [408] * 8 + [429]
 
 
-@pytest.mark.parametrize("path", ["firmware?title=a&version=1", "software"])
-def test_what_is_not_served_says_so(server: Server, token: str, path: str) -> None:
-    status, body = curl(server, f"/api/v1/{token}/{path}")
-    assert status == 501
-    assert "not served" in json.loads(body)["message"]
-
-
 # --- reading it back -------------------------------------------------------------------------
 
 

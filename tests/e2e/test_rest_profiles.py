@@ -165,7 +165,7 @@ def test_a_taken_name_may_be_made_unique(api: Api) -> None:
 def test_a_package_that_nobody_has_is_refused(api: Api) -> None:
     body = {"name": "d", "firmwareId": {"entityType": "OTA_PACKAGE", "id": str(uuid.uuid1())}}
     assert api.error("POST", "/api/device", body) == (
-        400, 31, "Can't assign a package: this node holds no OTA packages; leave firmwareId empty",
+        400, 31, "Can't assign non-existent firmware!",
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from tbfast.net.strangers import Strangers
 from tbfast.store.journal import Journal, Position
 from tbfast.worker.commit import Committer
 from tbfast.worker.operations import Operations
+from tests.support.packages import no_packages
 
 TELEMETRY = "v1/devices/me/telemetry"
 
@@ -118,7 +119,7 @@ class Port:
         self.journal = Journal(path / "0", 0)
         self.ingest = Ingest()
         self.directory = Directory()
-        self.operations = Operations(loop, lambda: Position(0, 0))
+        self.operations = Operations(loop, lambda: Position(0, 0), no_packages(loop))
         self.metrics = CountingMetrics()
         self.slot = Slot()
         self.port = MqttPort(

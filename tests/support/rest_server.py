@@ -15,6 +15,7 @@ from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
 from tbfast.control.claims import Claims
 from tbfast.control.device_calls import DeviceCalls
+from tbfast.control.packages import PackageService
 from tbfast.control.registry import Registry, wall_clock_ms
 from tbfast.control.rest import build_app
 from tbfast.control.rest.front import build_front
@@ -26,7 +27,10 @@ from tbfast.errors import ResourceError
 from tbfast.model.ranges import RangeQuery, bucket_bounds
 from tbfast.store.attributes import AttributeStore
 from tbfast.store.layout import Layout
+from tbfast.store.packages import PackageFiles
+from tbfast.store.space import Space
 
+UPLOAD_BYTES = 1_000_000
 NODE = NodeInfo(
     version="1.2.3",
     pid=10,
@@ -225,6 +229,13 @@ class RunningApp:
         self.registry = await Registry.open(self.layout.registry)
         store = AttributeStore(self.layout.attributes)
         sessions = Sessions()
+        packages = PackageService(
+            self.registry,
+            PackageFiles(self.layout.packages),
+            Space(self.layout, 0),
+            max_bytes=UPLOAD_BYTES,
+        )
+        await packages.open()
         self.attributes = AttributeService(store, sessions, wall_clock_ms)
         self.accounts = await Accounts.open(
             self.registry.store,
@@ -244,6 +255,7 @@ class RunningApp:
             upkeep=NoUpkeep(),
             writer=self.series,
             watches=Watches(),
+            packages=packages,
             claims=Claims(
                 self.registry, self.attributes, wall_clock_ms, by_default=True, default_ms=1
             ),
@@ -258,6 +270,7 @@ class RunningApp:
             await asyncio.gather(*(server.serve() for server in self._servers))
         finally:
             store.close()
+            packages.close()
             self.accounts.close()
             await self.registry.close()
 

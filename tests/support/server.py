@@ -115,6 +115,17 @@ class Server:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def crash_controller(self) -> None:
+        """SIGKILL to the controller; returns when another one answers."""
+        was = self.kill9("controller")
+
+        def back() -> bool:
+            with contextlib.suppress(TbfastError, OSError, http.client.HTTPException):
+                return self.node()["pid"] not in (0, was)
+            return False
+
+        wait_until(back, READY_S, "another controller answers")
+
     @contextlib.contextmanager
     def paused(self, process: str) -> Iterator[None]:
         """SIGSTOP for a moment; after five seconds it would count as stuck."""

@@ -28,6 +28,7 @@ from tbfast.model.transport import DEFAULT_MQTT, MqttProfile
 from tbfast.store.journal import Position
 from tbfast.worker.directory import Directory
 from tbfast.worker.operations import Operations as WorkerOperations
+from tests.support.packages import no_packages
 
 
 class Channel:
@@ -259,7 +260,7 @@ class _Sessions:
 def with_directory(work: Callable[[Directory, _Sessions], None]) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        operations = WorkerOperations(loop, lambda: Position(1, 7))
+        operations = WorkerOperations(loop, lambda: Position(1, 7), no_packages(loop))
         directory = Directory(loop, 0, _Journal(), _Feed(), operations)
         directory.sessions = _Sessions()
         work(directory, directory.sessions)
@@ -445,7 +446,8 @@ def test_a_subscription_of_an_older_session_is_ignored(tmp_path):
 
 def with_operations(work: Callable[[WorkerOperations], None]) -> None:
     async def run() -> None:
-        work(WorkerOperations(asyncio.get_running_loop(), lambda: Position(1, 7)))
+        loop = asyncio.get_running_loop()
+        work(WorkerOperations(loop, lambda: Position(1, 7), no_packages(loop)))
 
     asyncio.run(run())
 

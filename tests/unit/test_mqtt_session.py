@@ -20,6 +20,9 @@ GOOD = b'{"a":1}'
 BAD = b'{"a":'
 
 
+CHUNK_REQUEST = m.Publish("v2/fw/request/1/chunk/0", b"10", 1, packet_id=1)
+
+
 def publish(qos: int = 1, packet_id: int | None = 1, **fields: Any) -> m.Publish:
     given = {"topic": TELEMETRY, "payload": GOOD} | fields
     return m.Publish(qos=qos, packet_id=packet_id if qos else None, **given)
@@ -732,6 +735,25 @@ def test_inactivity(hot: bool) -> None:
         host.replies()
         host.advance(1)
         assert_closed(host, Code.MAXIMUM_CONNECT_TIME)
+
+
+def test_chunks_of_packages_are_no_activity() -> None:
+    host = opened(5)
+    host.advance(limits.MQTT_IDLE_TIMEOUT_MS - 1)
+    host.write(CHUNK_REQUEST)
+    assert len(host.operations) == 1 and host.ended is None
+    host.advance(1)
+    assert host.ended == "finish"
+
+
+def test_the_keep_alive_hears_every_packet() -> None:
+    host = opened(5, settings=Settings(keep_alive_factor=1.5), connect={"keep_alive": 10})
+    host.advance(14_999)
+    host.write(CHUNK_REQUEST)
+    host.advance(14_999)
+    assert host.ended is None
+    host.advance(1)
+    assert host.ended == "finish"
 
 
 @pytest.mark.parametrize("hot", [True, False])

@@ -74,7 +74,7 @@ def test_missing_parts_are_filled_and_the_rest_is_kept(tmp_path: Path) -> None:
         (ProfileDraft(name="a", image="x" * limits.REGISTRY_PROFILE_BYTES), "longer"),
         (ProfileDraft(name="a", description="\ud800"), "Unicode"),
         (ProfileDraft(name="a", provision_key="a\n"), "control"),
-        (ProfileDraft(name="a", firmware_id="f"), "no OTA packages"),
+        (ProfileDraft(name="a", firmware_id="f"), "Can't assign non-existent firmware!"),
     ],
 )
 def test_refusals(tmp_path: Path, draft: ProfileDraft, words: str) -> None:

@@ -322,6 +322,15 @@ cdef class Ingest:
         """
         return self._append(device, data, None, False, scope)
 
+    def append_exact(self, uint64_t device, data):
+        """As append_json, but strings stay strings whatever the setting says."""
+        cdef bint type_cast = self.json.type_cast
+        self.json.type_cast = False
+        try:
+            return self._append(device, data, None, False)
+        finally:
+            self.json.type_cast = type_cast
+
     def append_attributes(self, uint64_t device, data, uint8_t scope=TBF_RATE_DEVICE):
         """One record of client attributes (MQTT spec 4.1); otherwise as append_json."""
         return self._append(device, data, None, True, scope)

@@ -15,7 +15,7 @@ from tbfast import limits
 from tbfast.control import credentials as secrets
 from tbfast.control.credentials import CredentialsDraft
 from tbfast.control.registry.naming import FAIL, Naming, free_names
-from tbfast.control.registry.packages import PackageCheck, PackageType, no_packages
+from tbfast.control.registry.packages import Packages
 from tbfast.control.registry.profiles import Profiles
 from tbfast.control.registry.references import References
 from tbfast.control.rules import (
@@ -41,6 +41,7 @@ from tbfast.model.device import (
     DeviceRecord,
 )
 from tbfast.model.device_data import filled
+from tbfast.model.package import PackageType
 from tbfast.model.profile import DeviceProfile
 from tbfast.store.registry import Entity, RegistryStore, Write
 
@@ -76,7 +77,7 @@ class Devices:
     ) -> None:
         self.store = store
         self.references = References()
-        self.check_package: PackageCheck = no_packages
+        self.packages = Packages(store, self.references, now_ms)
         self.profiles = Profiles(store, self.references, self._package_fits, now_ms)
         self._now_ms = now_ms
         self._new_token = new_token
@@ -286,7 +287,7 @@ class Devices:
         self, package_id: str | None, type: PackageType, profile_id: str
     ) -> None:
         if package_id is not None:
-            await self.check_package(package_id, type, profile_id)
+            await self.packages.check(package_id, type, profile_id)
 
     def _has(self, kind: Any, id: str) -> bool:
         return self.store.peek(kind, id) is not None

@@ -5,13 +5,12 @@ nobody has chosen another, the one called "default". Devices name profiles by id
 new name or new settings are one write.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 
 from tbfast import limits
-from tbfast.control.registry.packages import PackageCheck
 from tbfast.control.registry.profile_rules import ProfileDraft, drawn
 from tbfast.control.registry.references import References
 from tbfast.control.rules import (
@@ -24,6 +23,7 @@ from tbfast.control.rules import (
 )
 from tbfast.errors import Conflict, NotFound
 from tbfast.model.device import DEFAULT_PROFILE_NAME, DEVICE_OF_INDEX
+from tbfast.model.package import PROFILE_OF_INDEX, PackageType
 from tbfast.model.profile import PROFILE_NAME_INDEX, PROVISION_KEY_INDEX, DeviceProfile
 from tbfast.model.transport import DEFAULT_MQTT, MqttProfile, mqtt_profile
 from tbfast.store.registry import Entity, RegistryStore, Write
@@ -40,7 +40,7 @@ class Profiles:
         self,
         store: RegistryStore,
         references: References,
-        check_package: PackageCheck,
+        check_package: Callable[[str | None, PackageType, str], Awaitable[None]],
         now_ms: Callable[[], int],
     ) -> None:
         self._store = store
@@ -213,6 +213,11 @@ class Profiles:
         unique = [name_key]
         if profile.provision_key is not None:
             unique.append(PROVISION_KEY_INDEX + profile.provision_key)
+        unique += [
+            f"{PROFILE_OF_INDEX}{package}:{profile.id}"
+            for package in (profile.firmware_id, profile.software_id)
+            if package is not None
+        ]
         stored = msgspec.structs.replace(profile, default=False)
         try:
             await self._store.commit(

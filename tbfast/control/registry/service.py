@@ -29,8 +29,7 @@ class Registry(Devices):
     """All methods belong to one event loop; writes return when they are on disk.
 
     Raises Conflict for a taken name or token and for a stale version, InvalidEntity for a value
-    we refuse, NotFound for an id that does not exist, StoreError when the disk fails. Whoever
-    serves OTA packages sets ``check_package``: it says which ones devices and profiles may have.
+    we refuse, NotFound for an id that does not exist, StoreError when the disk fails.
     """
 
     def __init__(

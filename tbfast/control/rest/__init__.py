@@ -20,6 +20,8 @@ from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.openapi import OpenApiRoutes
+from tbfast.control.rest.package_devices import PackageDeviceRoutes
+from tbfast.control.rest.packages import PackageRoutes
 from tbfast.control.rest.persistent_rpc import PersistentRpcRoutes
 from tbfast.control.rest.profiles import ProfileRoutes
 from tbfast.control.rest.queries import QueryRoutes
@@ -67,6 +69,8 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *CustomerRoutes(services.registry).endpoints(),
         *RelationRoutes(services.registry).endpoints(),
         *ResourceRoutes(services.registry).endpoints(),
+        *PackageDeviceRoutes(services.registry, services.series).endpoints(),
+        *PackageRoutes(services.registry, services.packages).endpoints(),
         *SystemRoutes(services.registry).endpoints(),
         *TenantProfileRoutes(services.registry).endpoints(),
         *ProfileRoutes(services.registry).endpoints(),

@@ -10,13 +10,13 @@ from starlette.responses import Response, StreamingResponse
 from tbfast import limits
 from tbfast.control.attributes import AttributeService
 from tbfast.control.registry import DevicePage, DeviceQuery, Registry
-from tbfast.control.registry.packages import PackageType
 from tbfast.control.rest import params, shapes
 from tbfast.control.rest.answers import json_answer
 from tbfast.control.rest.callers import caller_of, refused, visible_device
 from tbfast.control.rest.endpoints import PAGING, Endpoint, Query
 from tbfast.errors import NotFound
 from tbfast.model.device import Device
+from tbfast.model.package import PackageType
 
 Shape = Callable[[Device], object]
 

@@ -95,13 +95,18 @@ class Downlink:
             self._tell(push, "dropped")
 
     def acknowledged(self, packet_id: int, now: int) -> bool:
-        """PUBACK: the message has arrived; whether anybody wants to know."""
+        """PUBACK: the message has arrived; whether it was one whose fate somebody follows."""
         waited = self._unacked.pop(packet_id, None)
         if waited is None:
             return False
         self._tell(waited[0], "acknowledged")
         self._drain(now)
-        return waited[0] != 0
+        return bool(waited[0])
+
+    @property
+    def unacked(self) -> int:
+        """Messages on their way."""
+        return len(self._unacked)
 
     def deadline(self) -> int:
         """When `expire` wants to be called; 0 = never."""

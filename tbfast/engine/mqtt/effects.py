@@ -2,10 +2,11 @@
 
 import msgspec
 
+from tbfast.engine.mqtt.downloads import ChunkOf
 from tbfast.engine.mqtt.topics import Family, Route
 from tbfast.model.auth import Presented, StoredCredentials
 from tbfast.model.mqtt import Publish
-from tbfast.model.operations import Delivery, Operation
+from tbfast.model.operations import Delivery, Operation, ReadChunk
 
 
 class Authenticate(msgspec.Struct, frozen=True):
@@ -52,8 +53,8 @@ class Ask(msgspec.Struct, frozen=True):
     then: None = nobody is told.
     """
 
-    operation: Operation
-    then: ReplyTo | AckOf | None
+    operation: Operation | ReadChunk
+    then: ReplyTo | AckOf | ChunkOf | None
 
 
 class Listen(msgspec.Struct, frozen=True):

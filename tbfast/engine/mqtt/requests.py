@@ -13,6 +13,16 @@ import msgspec
 from tbfast import limits
 from tbfast.codec import tbproto
 from tbfast.engine.mqtt.downlink import Downlink
+from tbfast.engine.mqtt.downloads import (
+    ERROR_TOPIC,
+    ERRORS,
+    TOO_LARGE,
+    ChunkOf,
+    Downloads,
+    Remembered,
+    chunk_request,
+    reading,
+)
 from tbfast.engine.mqtt.effects import AckOf, Ask, Delivered, Effect, Listen, Refused, ReplyTo
 from tbfast.engine.mqtt.formats import DEFAULT_FORMATS
 from tbfast.engine.mqtt.settings import Settings, State
@@ -38,9 +48,12 @@ from tbfast.model.operations import (
     Attributes,
     AttributesDeleted,
     CallServer,
+    Chunk,
     Delivery,
     Done,
+    FindPackage,
     Notice,
+    PackageFound,
     Provisioned,
     ReadAttributes,
     Refusal,
@@ -53,6 +66,7 @@ from tbfast.ops import claim as claim_ops
 from tbfast.ops import provision as provision_ops
 from tbfast.ops import rpc as rpc_ops
 
+PUBLISH_BYTES: Final = 10  # of a PUBLISH beside its topic and payload, at most
 SESSION_LIMITS: Final = "getSessionLimits"
 _Read = TypeVar("_Read")
 
@@ -63,9 +77,11 @@ class Requests(ABC):
     __slots__ = (
         "_asking",
         "_downlink",
+        "_downloads",
         "_effects",
         "_formats",
         "_leaves_ms",
+        "_peer_max_packet",
         "_peer_window",
         "_registers_in_protobuf",
         "_settings",
@@ -85,6 +101,8 @@ class Requests(ABC):
         self._registers_in_protobuf = False  # since its first such request, for good
         self._leaves_ms = 0  # when it is sent away; 0 = no reply yet
         self._asking = 0  # requests that wait for the controller
+        self._downloads: Downloads | None = None
+        self._peer_max_packet = 0  # bytes; 0 = any
         self._peer_window = limits.MQTT_DOWNLINK_WINDOW
 
     # --- what the session does ---------------------------------------------------------------
@@ -263,13 +281,15 @@ class Requests(ABC):
         self._answer(packet, Code.IMPLEMENTATION_SPECIFIC_ERROR, why)
         self._close(Code.IMPLEMENTATION_SPECIFIC_ERROR, why, now)
 
-    def _may_ask(self, packet: m.Publish, now: int) -> bool:
+    def _may_ask(
+        self, packet: m.Publish, now: int, waiting: int = 0, *, free: bool = False
+    ) -> bool:
         """Whether one more request may wait; else the session is told, or closed (v3).
 
-        Accounts it as a message, unless a client registers.
+        Accounts it as a message, unless a client registers or it is free.
         """
-        if self._asking < limits.MQTT_REQUESTS:
-            if self.provisions or (error := self._spend()) is None:
+        if self._asking + waiting < limits.MQTT_REQUESTS:
+            if self.provisions or free or (error := self._spend()) is None:
                 return True
             self.limited(error, now)
             return False
@@ -284,6 +304,64 @@ class Requests(ABC):
     def _ask(self, effect: Ask) -> None:
         self._asking += 1
         self._effects.append(effect)
+
+    # --- chunks of packages (6.3) -------------------------------------------------------------
+
+    def _on_chunk(self, packet: m.Publish, target: Target, now: int) -> None:
+        try:
+            wanted = chunk_request(packet, target)
+        except PeerError as error:
+            self._reject(packet, str(error), now)
+            return
+        if wanted.size > self._settings.max_remaining:
+            self._fail_chunk(TOO_LARGE, now)
+            return
+        if self._downloads is None:
+            self._downloads = Downloads()
+        downloads = self._downloads
+        # Only the first request of an id is accounted (8.1).
+        known = downloads.find(wanted) is not None
+        if self._may_ask(packet, now, len(downloads.waiting) - downloads.asked, free=known):
+            downloads.waiting.append(wanted)
+            self._next_chunk(now)
+
+    def _next_chunk(self, now: int) -> None:
+        """Begins with the next request, if the device has taken enough of what it got."""
+        downloads = self._downloads
+        if downloads is None or downloads.asked or not downloads.waiting:
+            return
+        if self._down().unacked >= min(self._peer_window, limits.MQTT_PACKAGE_CHUNKS):
+            return
+        wanted = downloads.waiting[0]
+        known = downloads.find(wanted)
+        downloads.asked = True
+        if known is None:
+            self._ask(Ask(FindPackage(wanted.type), wanted))
+        else:
+            self._read_chunk(wanted, known, now)
+
+    def _read_chunk(self, wanted: ChunkOf, known: Remembered, now: int) -> None:
+        read = reading(wanted, known)
+        room = self._peer_max_packet
+        if read is None or (room and read.length + len(wanted.topic) + PUBLISH_BYTES > room):
+            self._fail_chunk(TOO_LARGE, now)
+        elif read.length == 0:
+            self._send_chunk(wanted, b"", now)
+        else:
+            self._ask(Ask(read, wanted))
+
+    def _send_chunk(self, wanted: ChunkOf, data: bytes, now: int) -> None:
+        assert self._downloads is not None
+        self._acknowledge(wanted.packet)
+        self._publish(wanted.topic, data, now)
+        self._downloads.waiting.popleft()
+        self._downloads.asked = False
+        self._next_chunk(now)
+
+    def _fail_chunk(self, why: str, now: int) -> None:
+        self._refused("payload", f"a chunk of a package cannot be had: {why}")
+        self._publish(ERROR_TOPIC, why.encode(), now)
+        self._close(Code.IMPLEMENTATION_SPECIFIC_ERROR, why, now)
 
     def answered(self, asked: Ask, result: Result, now: int) -> None:
         """The host's answer to Ask."""
@@ -307,6 +385,17 @@ class Requests(ABC):
                 if self.version == 5 and packet.qos > 0:
                     self._answer(packet, Code.IMPLEMENTATION_SPECIFIC_ERROR, message)
                 else:  # a v3 client takes any PUBACK, and silence, as success
+                    self._close(Code.SERVER_UNAVAILABLE, message, now)
+            case ChunkOf() as wanted, PackageFound():
+                assert self._downloads is not None
+                self._read_chunk(wanted, self._downloads.remember(wanted, result), now)
+            case ChunkOf() as wanted, Chunk(data):
+                self._send_chunk(wanted, data, now)
+            case ChunkOf(), Refusal(reason, message):
+                if reason in ERRORS:
+                    self._fail_chunk(ERRORS[reason], now)
+                else:
+                    self._refused("unavailable", message)
                     self._close(Code.SERVER_UNAVAILABLE, message, now)
             case ReplyTo() as to, Attributes():
                 self._reply_attributes(asked, to, result, now)
@@ -381,6 +470,7 @@ class Requests(ABC):
     def _on_puback(self, packet: m.Puback, now: int) -> None:
         if self._downlink is None or not self._downlink.acknowledged(packet.packet_id, now):
             self._no_activity()
+        self._next_chunk(now)
 
     @property
     def listens(self) -> tuple[bool, bool]:

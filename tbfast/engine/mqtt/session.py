@@ -98,7 +98,6 @@ class MqttSession(Requests):
         "_new_client_id",
         "_out",
         "_partial",
-        "_peer_max_packet",
         "_previous_ms",
         "_problem_information",
         "_qos2",
@@ -135,7 +134,6 @@ class MqttSession(Requests):
         self._keep_alive_ms = 0
         self._aliases: dict[int, str] | None = None
         self._qos2: bytearray | None = None
-        self._peer_max_packet = 0
         self._problem_information = True
         self._why: tuple[Code, str] | None = None
 
@@ -245,6 +243,7 @@ class MqttSession(Requests):
         elif self.state is State.OPEN:
             if self._downlink is not None:
                 self._downlink.expire(now)
+                self._next_chunk(now)
             if self._leaves_ms and self._leaves_ms <= now:
                 self._finish(disconnect=False)
                 return
@@ -412,9 +411,9 @@ class MqttSession(Requests):
     def _on_gateway(self, packet: m.Publish, target: Target, now: int) -> None:
         self._refused("topic", "gateway topic from a device that is not a gateway")
 
-    def _on_unsupported(self, packet: m.Publish, target: Target, now: int) -> None:
-        self._refused("topic", "this part of the device API is not served by this version")
-        self._answer(packet, Code.TOPIC_NAME_INVALID, "not served by this version")
+    def _on_package(self, packet: m.Publish, target: Target, now: int) -> None:
+        self._no_activity()
+        self._on_chunk(packet, target, now)
 
     def _on_unknown(self, packet: m.Publish, target: Target, now: int) -> None:
         self._refused("topic", "unknown topic")
@@ -619,6 +618,7 @@ class MqttSession(Requests):
         self._aliases = None
         self._qos2 = None
         self._downlink = None
+        self._downloads = None
 
     # --- small things ------------------------------------------------------------------------
 
@@ -679,6 +679,7 @@ _ROUTES: dict[Route, Callable[[MqttSession, m.Publish, Target, int], None]] = {
     Route.RPC_ANSWER: MqttSession._on_rpc_answer,
     Route.CLAIM: MqttSession._on_claim,
     Route.GATEWAY: MqttSession._on_gateway,
-    Route.UNSUPPORTED: MqttSession._on_unsupported,
+    Route.FIRMWARE: MqttSession._on_package,
+    Route.SOFTWARE: MqttSession._on_package,
     Route.UNKNOWN: MqttSession._on_unknown,
 }

@@ -17,7 +17,8 @@ class Route(Enum):
     RPC_REQUEST = auto()
     CLAIM = auto()
     GATEWAY = auto()
-    UNSUPPORTED = auto()  # a topic of the device API that this version does not serve
+    FIRMWARE = auto()  # a chunk of it
+    SOFTWARE = auto()
     UNKNOWN = auto()
 
 
@@ -31,11 +32,12 @@ class Family(Enum):
 
 
 class Target(NamedTuple):
-    """Route of a topic; `request` is the number at its end, as text."""
+    """Route of a topic; `request` and `chunk` are numbers in it, as text."""
 
     route: Route
     family: Family = Family.V1
     request: str = ""
+    chunk: str = ""
 
 
 TELEMETRY: Final = frozenset({"v1/devices/me/telemetry", "v2/t", "v2/t/j"})
@@ -67,7 +69,11 @@ _PREFIXES: Final = (
     ("v2/a/req/p/", Route.ATTRIBUTES_REQUEST, Family.V2_PROTOBUF),
     ("v2/a/req/", Route.ATTRIBUTES_REQUEST, Family.V2),
 )
-_PACKAGE_PREFIXES: Final = ("v2/fw/request/", "v2/sw/request/")
+# Anywhere in a topic, as ThingsBoard looks for them.
+_CHUNKS: Final = (
+    (re.compile(r"v2/fw/request/([0-9]+)/chunk/([0-9]+)"), Route.FIRMWARE),
+    (re.compile(r"v2/sw/request/([0-9]+)/chunk/([0-9]+)"), Route.SOFTWARE),
+)
 
 # All that a client may use that came to be registered (6.2).
 PROVISION_REQUEST: Final = "/provision/request"
@@ -136,8 +142,9 @@ def route(topic: str) -> Target:
     for prefix, kind, family in _PREFIXES:
         if topic.startswith(prefix):
             return Target(kind, family, topic[len(prefix) :])
-    if topic.startswith(_PACKAGE_PREFIXES):
-        return Target(Route.UNSUPPORTED)
+    for pattern, kind in _CHUNKS:
+        if (found := pattern.search(topic)) is not None:
+            return Target(kind, Family.V2, *found.groups())
     return Target(Route.UNKNOWN)
 
 
