@@ -327,7 +327,7 @@ cdef class Ingest:
         cdef bint type_cast = self.json.type_cast
         self.json.type_cast = False
         try:
-            return self._append(device, data, None, False)
+            return self._append(device, data, None, False, TBF_RATE_DEVICE)
         finally:
             self.json.type_cast = type_cast
 
