@@ -194,7 +194,7 @@ def test_calls_of_the_server(params: str, wanted: bytes) -> None:
     host = opened(who=known())
     body = tbproto.encode("RpcRequest", {"method": "now", "params": params})
     host.write(publish(V1 + "rpc/request/3", body))
-    assert host.operations[0].operation == CallServer("now", wanted)
+    assert host.operations[0].operation == CallServer("now", wanted, 3)
     host.answer(Refusal("timeout", "timeout"))
     _, answer = host.replies()
     assert isinstance(answer, m.Publish)

@@ -71,7 +71,7 @@ def test_a_report_of_a_call_counts_and_is_made_all_the_same() -> None:
     host = opened(limited(**{MESSAGES: 2}))  # one for the session, one for the subscription
     host.write(m.Subscribe(1, (m.Subscription("v1/devices/me/rpc/request/+", 0),)))
     host.notify(RpcRequest(1, "m", b"{}"), 5)
-    assert host.delivered == [(5, "sent")]
+    assert host.delivered == [(5, "acknowledged")]
     host.write(m.Publish("v1/devices/me/rpc/response/1", b"{}", 1, packet_id=1))
     assert host.refusals == ["rate"]
 
