@@ -21,6 +21,7 @@ from tbfast.store.attributes import AttributeStore
 from tbfast.store.journal import retire_epoch
 from tbfast.store.known import known_journal, read_epoch, remember_epoch, remember_stores
 from tbfast.store.layout import Layout
+from tbfast.store.packages import PackageFiles
 
 log = get_logger("tbfast.backups")
 
@@ -145,7 +146,11 @@ class Backups:
         await self._sealer.checkpoint(to.series)
         await self._applied.settle()
         await in_thread(None, self._attributes.checkpoint, to.attributes)
+        # Before and after the registry: a package that it has may come or go meanwhile.
+        packages = PackageFiles(self._layout.packages)
+        await in_thread(None, packages.link_into, to.packages)
         await in_thread(None, self._registry.store.checkpoint, to.registry)
+        await in_thread(None, packages.link_into, to.packages)
         cursors = self._tail.cursors()
 
         def finish() -> list[backup.StoredFile]:

@@ -24,7 +24,7 @@ from tbfast.store.files import sync_directory
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 TAR_SUFFIX: Final = ".tar"
-STORES: Final = ("series", "attributes", "registry", "journal", "known")
+STORES: Final = ("series", "attributes", "registry", "journal", "known", "packages")
 _STEP_BYTES: Final = 1 << 20
 
 Progress = Callable[[int, int], None]  # bytes done, of how many

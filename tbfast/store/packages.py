@@ -37,6 +37,15 @@ class PackageFiles:
         """A file that is being received; one at a time for each package."""
         return Incoming(self._root / package_id)
 
+    def link_into(self, to: Path) -> None:
+        """Hard links of all complete files in another directory; those it has already stay."""
+        with rocks.translated(to):
+            to.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in list(self._root.iterdir()):
+                if not path.name.endswith(_PARTIAL):
+                    with contextlib.suppress(FileExistsError, FileNotFoundError):
+                        os.link(path, to / path.name)
+
     def size(self, package_id: str) -> int | None:
         """Bytes of a file; None where there is none."""
         with rocks.translated(self._root):

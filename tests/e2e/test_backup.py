@@ -19,6 +19,7 @@ from tbfast.store.layout import Layout
 from tests.support.audit import audit, audit_stopped
 from tests.support.ledger import Record, running_load
 from tests.support.node import Node, running_node
+from tests.support.packages import add_package
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
@@ -244,3 +245,23 @@ def test_sealing_on_request(own_server: Server) -> None:
     assert again[-1].split("\t") == ["all", "0", "0", "0.00"]
     assert own_server.stop() == 0
     own_server.cli("store", "seal", code=4)
+
+
+def test_packages_are_in_it(own_server: Server, tmp_path: Path) -> None:
+    package = add_package(own_server, "fw", data=b"firmware" * 1_000)
+    own_server.cli("backup", str(tmp_path / "backup"))
+    restored = tmp_path / "restored"
+    own_server.cli("restore", str(tmp_path / "backup"), "--data-dir", str(restored))
+    assert (restored / "packages" / package).read_bytes() == b"firmware" * 1_000
+    with running_node(restored) as node, node.api() as api:
+        (found,) = api.get("/api/otaPackages?pageSize=10&page=0", _Packages).data
+    assert (found.title, found.has_data) == ("fw", True)
+
+
+class _Package(msgspec.Struct, rename="camel"):
+    title: str
+    has_data: bool
+
+
+class _Packages(msgspec.Struct):
+    data: list[_Package]

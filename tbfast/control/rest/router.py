@@ -1,8 +1,8 @@
 """From a request's path and method to its handler, and from what the handler raises to an answer.
 
-Starlette tries one pattern after the other and puts two layers around every request; with our
-number of endpoints that was a quarter of the cost of a small request. Here a path without
-parameters is one look into a table, one with them tries the patterns of its length.
+Starlette tries one pattern after the other and puts two layers around every request, which counts
+with our number of endpoints. Here a path without parameters is one look into a table, one with them
+tries the patterns of its length.
 """
 
 import re
