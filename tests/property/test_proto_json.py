@@ -13,6 +13,7 @@ from tbfast.codec.proto_model import Schema
 from tbfast.codec.proto_schema import parse
 from tbfast.codec.proto_table import Compiled, rpc_request
 from tbfast.errors import PeerError
+from tbfast.model.operations import Attributes, AttributesUpdated
 from tests.support import oracle_proto, proto_schemas
 
 CASES = proto_schemas.schemas().flatmap(
@@ -145,9 +146,10 @@ def test_numbers_of_fixed_messages_are_those_of_the_specification() -> None:
     )
     assert tbproto.rpc_reply(3, b"[]", error="x") == b"\x08\x03\x12\x02[]\x1a\x01x"
     kv = b"\x0a\x01a\x10\x01\x20\x05"  # key a, LONG_V, 5
-    assert tbproto.attributes_updated(b'{"a":5}') == b"\x0a\x09\x12\x07" + kv
+    assert tbproto.attributes_updated(AttributesUpdated(b'{"a":5}')) == b"\x0a\x09\x12\x07" + kv
     assert tbproto.attributes_deleted(("a",)) == b"\x12\x01a"
-    reply = tbproto.attributes(7, b'{"a":5}', b"", several=True)
+    found = Attributes(b'{"a":5}', b"", (0,), ())
+    reply = tbproto.attributes(7, found, several=True)
     assert reply == b"\x08\x07\x12\x09\x12\x07" + kv + b"\x20\x01"
     answer = {"status": "SUCCESS", "credentialsType": "MQTT_BASIC", "credentialsValue": "v"}
     assert tbproto.encode("ProvisionDeviceResponseMsg", answer) == b"\x08\x01\x10\x02\x1a\x01v"

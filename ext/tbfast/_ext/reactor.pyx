@@ -99,6 +99,7 @@ cdef enum:
     PRESSED_READ_BYTES = 4096  # the same while the store is behind
     EVENTS = 512               # sockets served per turn
     ACCEPTS = 256              # connections accepted per turn
+    PACKETS = 1024             # of one connection that the engine acts on in one go
     TRIM_BYTES = 8388608       # freed by closed connections: given back to the system
     SCRATCH_BYTES = 65536      # answers gathered for one send
 
@@ -484,6 +485,7 @@ cdef class Reactor:
         """Acts on every complete packet at p and keeps what is left."""
         cdef uint32_t generation = self.conns[slot].generation
         cdef size_t at = 0, used, total
+        cdef uint32_t acted = 0
         cdef tbf_walk_end end
         cdef tbf_frame frame
         cdef tbf_status status
@@ -491,6 +493,10 @@ cdef class Reactor:
         while at < n:
             if self.pressed and (p[at] & 0xF0) == 0x30 and self.ingest.sessions[slot].hot:
                 self._hold(slot)
+                break
+            if acted == PACKETS:  # others have their turn first
+                self._hold(slot)
+                self.handler.resume_later()
                 break
             if self.ingest.sessions[slot].hot:
                 with nogil:
@@ -519,6 +525,7 @@ cdef class Reactor:
             self.handler.received(
                 slot, PyMemoryView_FromMemory(<char *>p + at, <Py_ssize_t>total, 0x100))
             at += total
+            acted += 1
             if (self.ingest.batch.b.len >= self.ingest.context.rows_limit
                     or self.ingest.group.g.ack_count >= TBF_GROUP_ACKS):
                 self.handler.group_full()
@@ -730,13 +737,21 @@ cdef class Reactor:
             self.handler.resume_later()
 
     def resume(self):
-        """Processes the input of held connections until the bound is reached again."""
+        """Processes the input of held connections until the bound is reached again.
+
+        Those that are held once more wait for the next turn.
+        """
         cdef uint32_t slot, generation
         cdef size_t n
         cdef conn *c
         self._tick()
-        while self.held_slots and not self.pressed:
-            slot = self.held_slots.pop()
+        for held in list(self.held_slots):
+            if self.pressed:
+                break
+            if held not in self.held_slots:
+                continue  # closed by what another one did
+            slot = held
+            self.held_slots.discard(slot)
             c = &self.conns[slot]
             generation = c.generation
             try:
