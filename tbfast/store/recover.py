@@ -4,6 +4,7 @@ The old files stay beside it under another name.  Nothing is lost in silence: wh
 told by key, row or file.
 """
 
+import gc
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,6 +48,9 @@ def recover(layout: Layout, wanted: str | None, date: str) -> list[Recovered]:
 
     date: for names of what is set aside.  NotFound if there is no such store.
     """
+    # A store that this process failed to open may be kept open by what is left of the error, and
+    # tidies up when it is closed at last: that must not happen to what is put in its place.
+    gc.collect()
     if (layout.root / "restoring").is_dir():
         raise LocalError(f"{layout.root}: {layout.unfinished.read_text(errors='replace').strip()}")
     finish_interrupted(layout)
@@ -61,7 +65,10 @@ def recover(layout: Layout, wanted: str | None, date: str) -> list[Recovered]:
             raise NotFound(f"there is no store {path}")
         chosen = [wanted] if damage(path, wanted, deep=True) else []
     with rocks.translated(layout.root):
-        done = [_recover(layout, shard, date) for shard in chosen]
+        done = []
+        for shard in chosen:
+            done.append(_recover(layout, shard, date))
+            gc.collect()
         layout.unfinished.unlink(missing_ok=True)
     return done
 

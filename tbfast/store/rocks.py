@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import gc
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -73,13 +72,6 @@ def open_with(path: Path, base: Options, families: Mapping[str, Options]) -> Rdi
     """`open_families` with options of its own for each; `base`: of the database as a whole."""
     with translated(path):
         _create_directory(path)
-        try:
-            return Rdict(str(path), base, column_families=dict(families))
-        except Exception as error:  # rocksdict raises plain Exception for every RocksDB status
-            if "lock hold by current process" not in str(error):
-                raise
-        # Ours, from before: what an error's traceback holds (iterators, families) keeps it open.
-        gc.collect()
         return Rdict(str(path), base, column_families=dict(families))
 
 
