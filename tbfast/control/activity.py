@@ -124,11 +124,6 @@ class Activity:
             self._devices.pop(change.number, None)
             self._changes.pop(change.number, None)
 
-    def last_ms(self, device: int) -> int:
-        """Time of the last activity, 0 = none known."""
-        known = self._devices.get(device)
-        return known.last_ms if known is not None else 0
-
     # --- the work of the loop ----------------------------------------------------------------
 
     async def run(self) -> None:

@@ -67,14 +67,6 @@ _CONFIGURATION: Final = {"type": "DEFAULT"}
 DEFAULT_DATA: Final = {"configuration": _CONFIGURATION, "transportConfiguration": _CONFIGURATION}
 
 
-def device_transport(data: dict[str, Any] | None) -> DeviceTransport:
-    """The transport configuration of stored device data."""
-    found: DeviceTransport = msgspec.convert(
-        (data or DEFAULT_DATA)["transportConfiguration"], DeviceTransport
-    )
-    return found
-
-
 def filled(given: dict[str, Any] | None, transport_type: TransportType) -> dict[str, Any] | None:
     """Device data as it is stored: complete, for the profile's transport; None = all DEFAULT.
 

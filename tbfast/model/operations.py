@@ -124,7 +124,7 @@ class ReadChunk(msgspec.Struct, frozen=True):
 
 # Of packages: nothing is assigned, it is at a URL, another one is assigned.
 RefusalReason = Literal[
-    "unavailable", "timeout", "limit", "unserved", "invalid", "unassigned", "elsewhere", "different"
+    "unavailable", "timeout", "limit", "invalid", "unassigned", "elsewhere", "different"
 ]
 
 

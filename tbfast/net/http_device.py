@@ -54,7 +54,6 @@ _REFUSALS: Final = {
     "unavailable": 503,
     "timeout": 408,
     "limit": 429,
-    "unserved": 501,
     "invalid": 500,
 }
 
