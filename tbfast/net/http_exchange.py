@@ -9,7 +9,7 @@ import msgspec
 from tbfast.codec.http import Head, Request, Response
 
 _ERROR_CODES: Final = {
-    400: 31, 401: 10, 403: 20, 404: 32, 405: 31, 413: 31, 415: 31, 429: 33,
+    400: 31, 401: 10, 403: 20, 404: 32, 405: 31, 413: 31, 415: 31, 416: 31, 429: 33,
 }  # fmt: skip  # REST spec 1.3; others are general
 _GENERAL: Final = 2
 RETRY: Final = (("Retry-After", "1"),)
