@@ -177,6 +177,7 @@ REGISTRY_NAME_CHARS: Final = 255  # longest device name, label, type or credenti
 REGISTRY_INFO_BYTES: Final = 65_536  # additionalInfo of one device, encoded
 REGISTRY_INFO_DEPTH: Final = 32  # its nesting
 REGISTRY_PROFILE_BYTES: Final = 1_048_576  # one device profile, encoded, its image included
+AUTHORITIES_BYTES: Final = 4_194_304  # read of each file of well-known certificate authorities
 REGISTRY_PROFILE_DEPTH: Final = 64  # its nesting
 REGISTRY_PROFILE_CACHE: Final = 1_024  # profiles kept decoded; the oldest is forgotten
 REGISTRY_CREDENTIALS_CHARS: Final = 65_536  # longest credentialsValue

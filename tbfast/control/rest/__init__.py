@@ -18,6 +18,7 @@ from tbfast.control.rest.device_lists import DeviceLists
 from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
+from tbfast.control.rest.lwm2m import Lwm2mRoutes
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.openapi import OpenApiRoutes
 from tbfast.control.rest.package_devices import PackageDeviceRoutes
@@ -69,6 +70,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *CustomerRoutes(services.registry).endpoints(),
         *RelationRoutes(services.registry).endpoints(),
         *ResourceRoutes(services.registry).endpoints(),
+        *Lwm2mRoutes().endpoints(),
         *PackageDeviceRoutes(services.registry, services.series).endpoints(),
         *PackageRoutes(services.registry, services.packages).endpoints(),
         *SystemRoutes(services.registry).endpoints(),
