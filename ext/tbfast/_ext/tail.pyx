@@ -8,7 +8,7 @@ reads them from the journals.
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 import os
 
@@ -294,12 +294,10 @@ cdef class Tail:
         return status
 
     cdef void _begin_warming(self, warmer *w, tbf_span records) noexcept nogil:
-        cdef int i
+        cdef int _turn
+        memset(w, 0, sizeof(warmer))
         w.records = records
-        w.turn = 0
-        for i in range(AHEAD):
-            w.slots[i] = 0
-        for i in range(AHEAD - 1):
+        for _turn in range(AHEAD - 1):
             self._warm(w)
 
     cdef void _warm(self, warmer *w) noexcept nogil:
