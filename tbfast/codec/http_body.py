@@ -3,18 +3,9 @@
 from typing import Final
 
 from tbfast import limits
-from tbfast.errors import PeerError
+from tbfast.errors import HttpError
 
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
-
-
-class HttpError(PeerError):
-    """A message that is refused; ``code`` is the status, ``reason`` the metric's word."""
-
-    def __init__(self, status: int, message: str, reason: str = "malformed") -> None:
-        super().__init__(message, code=status)
-        self.status = status
-        self.reason = reason
 
 
 class BodyReader:

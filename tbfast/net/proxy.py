@@ -12,7 +12,6 @@ from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import Head, HttpError
-from tbfast.codec.http_upstream import Forwarded, forward
 from tbfast.net.http_exchange import RETRY, Exchange, cors, error_response
 from tbfast.net.http_stream import Stream
 from tbfast.net.proxy_upstream import Upstream
@@ -57,7 +56,7 @@ class Proxy:
         asked = exchange.request.head
         exchange.headers = cors(asked)  # of answers that are not the controller's
         try:
-            request = forward(asked, exchange.peer)
+            request = asked.forward(exchange.peer.encode())
         except HttpError as error:
             self._count(error.reason)
             exchange.answer(error_response(error.status, str(error)))
@@ -98,7 +97,7 @@ class Proxy:
         self._open.discard(upstream)
         self._idle.pop(upstream, None)
 
-    def again(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
+    def again(self, exchange: Stream, asked: Head, request: bytes) -> None:
         """A kept connection ended before it said anything: one more try on a new one."""
         self._connect(exchange, asked, request)
 
@@ -108,7 +107,7 @@ class Proxy:
 
     # --- connections --------------------------------------------------------------------------
 
-    def _connect(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
+    def _connect(self, exchange: Stream, asked: Head, request: bytes) -> None:
         upstream = Upstream(self)
         self._open.add(upstream)
         exchange.link = upstream
@@ -118,7 +117,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _dial(
-        self, upstream: Upstream, exchange: Stream, asked: Head, request: Forwarded
+        self, upstream: Upstream, exchange: Stream, asked: Head, request: bytes
     ) -> None:
         try:
             await self._loop.create_unix_connection(lambda: upstream, self._path)

@@ -9,7 +9,6 @@ from tbfast.codec.http_upstream import (
     LAST_CHUNK,
     AnswerHead,
     AnswerReader,
-    Forwarded,
     chunk,
 )
 from tbfast.net.http_exchange import error_response
@@ -26,7 +25,7 @@ class Owner(Protocol):
 
     def rested(self, upstream: "Upstream") -> None: ...
     def ended(self, upstream: "Upstream") -> None: ...
-    def again(self, exchange: Stream, asked: Head, request: Forwarded) -> None: ...
+    def again(self, exchange: Stream, asked: Head, request: bytes) -> None: ...
     def unavailable(self, exchange: Stream) -> None: ...
 
 
@@ -39,7 +38,7 @@ class Upstream(asyncio.Protocol):
         self._reader = AnswerReader()
         self._exchange: Stream | None = None
         self._asked: Head | None = None
-        self._request: Forwarded | None = None
+        self._request: bytes | None = None
         self._used = False  # for an exchange before this one
         self._body_sent = True
         self._chunked_up = False
@@ -50,18 +49,18 @@ class Upstream(asyncio.Protocol):
 
     # --- one exchange -------------------------------------------------------------------------
 
-    def begin(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
+    def begin(self, exchange: Stream, asked: Head, request: bytes) -> None:
         """Sends a request, whose body follows in parts; the connection is open and idle."""
         assert self._transport is not None
         self._exchange, self._asked, self._request = exchange, asked, request
         self._answer = None
         self._reader.expect(asked.method)
-        self._chunked_up = request.chunked
-        self._body_sent = not request.has_body
+        self._chunked_up = asked.chunked
+        self._body_sent = not asked.has_body
         exchange.on_part = self._send_part
         exchange.on_flow = self._flow
         exchange.on_gone = self.end
-        self._transport.write(request.head)
+        self._transport.write(request)
         if not self._body_sent:
             exchange.want(True)
 
@@ -108,7 +107,7 @@ class Upstream(asyncio.Protocol):
         assert asked is not None
         assert request is not None
         if answer.status == 101:
-            if not request.websocket:
+            if not asked.websocket:
                 raise HttpError(502, "the controller upgrades what nobody asked for")
             self._answer = answer
             exchange.send(
