@@ -37,7 +37,9 @@ class Head:
         """Bytes of the body as Content-Length says, 0 without one."""
 
     @property
-    def has_body(self) -> bool: ...
+    def body_follows(self) -> bool:
+        """Whether there is a body that is not here yet."""
+
     @property
     def websocket(self) -> bool:
         """Whether it asks to upgrade to the one protocol that may follow (RFC 6455 4.1)."""
@@ -57,7 +59,11 @@ class Head:
         HttpError (400, 404) for a target that is no path of this node.
         """
 
-def whole_request(data: bytes) -> Head | None: ...
+def whole_request(data: bytes) -> Head | None:
+    """The head if the bytes are exactly one request with nothing unusual; `forward` adds its body.
+
+    None: anything else, right or wrong, is for the strict reader.
+    """
 
 class AnswerHead:
     """Status line and headers of an answer to a request with that method; HttpError (502)."""
@@ -82,4 +88,8 @@ class AnswerHead:
     def encode(self, asked: Head, *, keep_alive: bool, chunked: bool) -> bytes:
         """The head for the peer; chunked: how a body of unknown length is framed for it."""
 
-def whole_answer(data: bytes, asked: Head) -> bytes | None: ...
+def whole_answer(data: bytes, asked: Head) -> bytes | None:
+    """What the peer gets if the bytes are exactly one answer and both connections go on, else None.
+
+    None: anything else, right or wrong, is for the strict reader.
+    """

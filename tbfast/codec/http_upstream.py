@@ -33,6 +33,11 @@ class AnswerReader:
         self._method = method
         self.complete = False
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing of the next head has come."""
+        return not self._buffer
+
     def feed(self, data: bytes) -> None:
         """Adds bytes; nothing is parsed."""
         self._buffer += data

@@ -14,8 +14,17 @@ from typing import Final, Literal, Protocol, cast
 
 from tbfast import limits
 from tbfast._ext import metrics as words
+from tbfast._ext.http_head import whole_request
 from tbfast._ext.metrics import Slot
-from tbfast.codec.http import CONTINUE, Admission, Head, HttpError, RequestReader, Response
+from tbfast.codec.http import (
+    CONTINUE,
+    Admission,
+    Head,
+    HttpError,
+    Request,
+    RequestReader,
+    Response,
+)
 from tbfast.net.http_exchange import RETRY, Exchange, Handler, Link, error_response
 from tbfast.net.http_pages import Nobody, Pages
 from tbfast.net.http_stream import Stream
@@ -166,24 +175,35 @@ class _Connection(asyncio.Protocol):
         self._port.slot.add(words.RECEIVED_BYTES_HTTP, len(data))
         if self._closing:
             return  # lingering: the peer may not have seen the answer yet
-        fast = self._port.fast
-        if (
-            fast is not None
-            and self._exchange is None
-            and not self._write_paused
-            and self._reader.idle
-            and fast.take(self._plain, data)
-        ):
-            self._exchange = self._plain
-            self._plain.owe(self)
-            self._phase = "idle"
-            self._deadline = _NEVER
-            return
+        if self._exchange is None and not self._write_paused and self._reader.idle:
+            fast = self._port.fast
+            if fast is not None and fast.take(self._plain, data):
+                self._exchange = self._plain
+                self._plain.owe(self)
+                self._phase = "idle"
+                self._deadline = _NEVER
+                return
+            if self.link is not None and self._take_whole(data):
+                return
         if self._stream is not None and self._stream.spliced:
             self._stream.on_part(data, False)
             return
         self._reader.feed(data)
         self._advance()
+
+    def _take_whole(self, data: bytes) -> bool:
+        """Hands on a request that came in one read, as those before it on this connection."""
+        head = whole_request(data)
+        if head is None:
+            return False
+        handler, max_body = self._port.admit(head)
+        if not handler.streamed or head.length > max_body:
+            return False
+        self._phase = "idle"
+        self._begin(Stream(self, Request(head, b""), 0), handler)
+        if self._exchange is None:
+            self._advance()
+        return True
 
     def eof_received(self) -> bool:
         # A peer may end its side after its requests and still wait for the answers.
@@ -274,12 +294,7 @@ class _Connection(asyncio.Protocol):
         if request is None and response is OK and not self._port.stopping:
             self._write(_OK_BYTES)
             self._exchange = None
-            if self._timer is None or self._write_paused or self._eof or not self._reader.idle:
-                self._advance()
-            else:
-                # As _wait; the timer was set before this request, so it is not later than this.
-                self._phase = "waiting"
-                self._deadline = self._loop.time() + limits.HTTP_IDLE_TIMEOUT_MS / 1000
+            self._next()
             return
         # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
         # Nor is it known after an answer that came before the whole request.
@@ -297,7 +312,22 @@ class _Connection(asyncio.Protocol):
         if not keep_alive or self._port.stopping:
             self._linger()
         elif not self._beginning:
+            self._next()
+
+    def _next(self) -> None:
+        """The connection is free for another request."""
+        if (
+            self._timer is None
+            or self._write_paused
+            or self._read_paused
+            or self._eof
+            or not self._reader.idle
+        ):
             self._advance()
+            return
+        # As _wait; the timer was set before this request, so it is not later than this.
+        self._phase = "waiting"
+        self._deadline = self._loop.time() + limits.HTTP_IDLE_TIMEOUT_MS / 1000
 
     def send(self, data: bytes) -> None:
         """Part of an answer."""

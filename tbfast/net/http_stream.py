@@ -76,6 +76,13 @@ class Stream(Exchange):
         if carrier is not None:
             carrier.finished(keep_alive=keep_alive)
 
+    def finish_with(self, data: bytes) -> None:
+        """The whole answer, framed; the connection goes on."""
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            carrier.send(data)
+            carrier.finished(keep_alive=True)
+
     def break_off(self) -> None:
         """The answer cannot be completed: the connection must end so that the peer notices."""
         carrier, self._carrier = self._carrier, None

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final, Protocol, cast
 
 from tbfast import limits
+from tbfast._ext.http_head import whole_answer
 from tbfast.codec.http import Head, HttpError
 from tbfast.codec.http_upstream import (
     LAST_CHUNK,
@@ -56,7 +57,7 @@ class Upstream(asyncio.Protocol):
         self._answer = None
         self._reader.expect(asked.method)
         self._chunked_up = asked.chunked
-        self._body_sent = not asked.has_body
+        self._body_sent = not asked.body_follows
         exchange.on_part = self._send_part
         exchange.on_flow = self._flow
         exchange.on_gone = self.end
@@ -80,6 +81,20 @@ class Upstream(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+    def _pass_whole(self, exchange: Stream, data: bytes) -> bool:
+        """Passes on an answer that came in one read, if both connections go on after it."""
+        asked = self._asked
+        if asked is None or self._answer is not None or not (self._body_sent and self._reader.fresh):
+            return False
+        answer = whole_answer(data, asked)
+        if answer is None:
+            return False
+        self._exchange = self._asked = None
+        self._used = True
+        self._owner.rested(self)
+        exchange.finish_with(answer)
+        return True
 
     def _relay(self, exchange: Stream) -> None:
         """Passes on what has come of the answer, in one write if it came in one read."""
@@ -153,7 +168,7 @@ class Upstream(asyncio.Protocol):
             self.end()  # an answer that nobody asked for
         elif self.spliced:
             exchange.send(data)
-        else:
+        elif not self._pass_whole(exchange, data):
             self._reader.feed(data)
             try:
                 self._relay(exchange)

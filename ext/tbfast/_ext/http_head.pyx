@@ -183,8 +183,9 @@ cdef class Head:
         return self._r.fields.length
 
     @property
-    def has_body(self):
-        return self._r.fields.chunked or self._r.fields.length > 0
+    def body_follows(self):
+        return (self._size == <size_t>PyBytes_GET_SIZE(self._raw)
+                and (self._r.fields.chunked or self._r.fields.length > 0))
 
     @property
     def websocket(self):
