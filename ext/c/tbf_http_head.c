@@ -100,7 +100,8 @@ static bool take_length(tbf_span value, tbf_http_fields *out) {
     return true;
 }
 
-/* Bytes of the line at the start of span, without its CRLF, if it is one header. */
+/* Whether span starts with one header, of *n bytes without its CRLF; strict: RFC 9110 5.5, else
+ * what the controller may send. */
 static bool header_line(tbf_span span, bool strict, tbf_span *name, tbf_span *value, size_t *n) {
     size_t at = 0;
     while (at < span.n && is_token(span.p[at])) {
@@ -198,15 +199,13 @@ static int method_of(tbf_span word) {
 
 /* RFC 3986 3.2, as far as a host that is only compared needs it. */
 static bool is_authority(tbf_span span) {
-    unsigned ats = 0;
     for (size_t i = 0; i < span.n; i++) {
         uint8_t c = span.p[i];
-        ats += c == '@';
         if (!is_alpha(c) && !is_digit(c) && strchr("!$%&'()*+,-.:;=@[]_~", c) == NULL) {
             return false;
         }
     }
-    return ats <= 1;
+    return true;
 }
 
 static size_t until(tbf_span span, uint8_t a, uint8_t b) {
@@ -298,6 +297,7 @@ static tbf_http_fault request_line(tbf_span line, size_t max_target, tbf_http_re
 
 static tbf_http_fault hear_request(void *context, tbf_span name, tbf_span value) {
     tbf_http_request *out = context;
+    tbf_http_fields old;
     switch (tbf_http_name_of(name)) {
     case TBF_HTTP_HOST:
         if (out->has_host) {
@@ -312,9 +312,11 @@ static tbf_http_fault hear_request(void *context, tbf_span name, tbf_span value)
     case TBF_HTTP_UPGRADE:
         out->websocket = TBF_HTTP_IS(value, "websocket");
         break;
-    case TBF_HTTP_PROXY_CONNECTION: /* of old clients; as llhttp, it counts */
-        out->fields.close |= TBF_HTTP_IS(value, "close");
-        out->fields.keep |= TBF_HTTP_IS(value, "keep-alive");
+    case TBF_HTTP_PROXY_CONNECTION: /* of old clients; it says the same, but names no headers */
+        memset(&old, 0, sizeof old);
+        take_connection(value, &old);
+        out->fields.close |= old.close;
+        out->fields.keep |= old.keep;
         break;
     default:
         break;

@@ -173,6 +173,21 @@ class RequestReader:
         self._body.clear()
         return part
 
+    def passes(self, data: bytes) -> bool:
+        """Whether the bytes are nothing but the next part of a streamed body; then they are taken.
+
+        Instead of `feed` and `next_part`, without a copy.
+        """
+        if not self._handed or self._buffer or self._body:
+            return False
+        assert self._reading is not None
+        if not self._reading.passes(len(data)):
+            return False
+        if self._reading.complete:
+            self._handed = False
+            self._end_body()
+        return True
+
     def rest(self) -> bytes:
         """Everything received and not parsed: what a peer sent after a request to upgrade."""
         rest = bytes(self._buffer)

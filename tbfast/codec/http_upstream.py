@@ -67,6 +67,16 @@ class AnswerReader:
         else:
             self.complete = not self._to_close
 
+    def passes(self, data: bytes) -> bool:
+        """Whether the bytes are nothing but the next part of the body; then they are taken.
+
+        Instead of `feed` and `next_part`, without a copy.
+        """
+        if self._buffer or self._reading is None or not self._reading.passes(len(data)):
+            return False
+        self.complete = self._reading.complete
+        return True
+
     def next_part(self) -> bytes:
         """What has come of the body; `complete` says if that was all of it."""
         if self.complete:

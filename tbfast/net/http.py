@@ -185,9 +185,15 @@ class _Connection(asyncio.Protocol):
                 return
             if self.link is not None and self._take_whole(data):
                 return
-        if self._stream is not None and self._stream.spliced:
-            self._stream.on_part(data, False)
-            return
+        stream = self._stream
+        if stream is not None:
+            if stream.spliced:
+                stream.on_part(data, False)
+                return
+            if stream.wants() and self._reader.passes(data):
+                stream.pass_part(data, not self._reader.in_body)
+                self.body_wanted()
+                return
         self._reader.feed(data)
         self._advance()
 
@@ -200,7 +206,7 @@ class _Connection(asyncio.Protocol):
         if not handler.streamed or head.length > max_body:
             return False
         self._phase = "idle"
-        self._begin(Stream(self, Request(head, b""), 0), handler)
+        self._begin(Stream(self, Request(head, b""), time.monotonic_ns()), handler)
         if self._exchange is None:
             self._advance()
         return True

@@ -115,9 +115,13 @@ class Stream(Exchange):
                 if self._began_s == 0.0:
                     self._began_s, self._moved_bytes = now_s, 0
                 return True
-            self._moved_bytes += len(part)
-            self.on_part(part, not reader.in_body)
+            self.pass_part(part, not reader.in_body)
         return False
+
+    def pass_part(self, part: bytes, last: bool) -> None:
+        """Hands on a part of the body, which is wanted."""
+        self._moved_bytes += len(part)
+        self.on_part(part, last)
 
     def patience_ms(self, now_s: float) -> int:
         """How long the body may still take: what has come buys time, at a least rate."""

@@ -168,6 +168,10 @@ class Upstream(asyncio.Protocol):
             self.end()  # an answer that nobody asked for
         elif self.spliced:
             exchange.send(data)
+        elif self._answer is not None and not self._chunked_down and self._reader.passes(data):
+            exchange.send(data)
+            if self._reader.complete:
+                self._finish(exchange)
         elif not self._pass_whole(exchange, data):
             self._reader.feed(data)
             try:
