@@ -37,9 +37,7 @@ class Head:
         """Bytes of the body as Content-Length says, 0 without one."""
 
     @property
-    def body_follows(self) -> bool:
-        """Whether there is a body that is not here yet."""
-
+    def has_body(self) -> bool: ...
     @property
     def websocket(self) -> bool:
         """Whether it asks to upgrade to the one protocol that may follow (RFC 6455 4.1)."""
@@ -59,10 +57,13 @@ class Head:
         HttpError (400, 404) for a target that is no path of this node.
         """
 
-def whole_request(data: bytes) -> Head | None:
-    """The head if the bytes are exactly one request with nothing unusual; `forward` adds its body.
+def whole_request(
+    data: bytes, peer: bytes, reserved: tuple[bytes, ...]
+) -> tuple[Head, bytes] | None:
+    """The head and what the controller gets if the bytes are exactly one request for it, else None.
 
-    None: anything else, right or wrong, is for the strict reader.
+    reserved: what paths of others begin with.  A body is at most limits.HTTP_BODY_BYTES long.
+    None: anything else, right or wrong or unusual, is for the strict reader.
     """
 
 class AnswerHead:

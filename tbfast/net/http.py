@@ -14,17 +14,8 @@ from typing import Final, Literal, Protocol, cast
 
 from tbfast import limits
 from tbfast._ext import metrics as words
-from tbfast._ext.http_head import whole_request
 from tbfast._ext.metrics import Slot
-from tbfast.codec.http import (
-    CONTINUE,
-    Admission,
-    Head,
-    HttpError,
-    Request,
-    RequestReader,
-    Response,
-)
+from tbfast.codec.http import CONTINUE, Admission, Head, HttpError, RequestReader, Response
 from tbfast.net.http_exchange import RETRY, Exchange, Handler, Link, error_response
 from tbfast.net.http_pages import Nobody, Pages
 from tbfast.net.http_stream import Stream
@@ -61,6 +52,7 @@ class HttpPort:
         max_connections: int | None = None,
     ) -> None:
         self._handlers: tuple[Handler, ...] = (Pages(node), *handlers, Nobody())
+        self.reserved = tuple(prefix for one in self._handlers for prefix in one.prefixes)
         self.fast = fast
         self.slot = Slot() if slot is None else slot
         self.stopping = False
@@ -183,8 +175,13 @@ class _Connection(asyncio.Protocol):
                 self._phase = "idle"
                 self._deadline = _NEVER
                 return
-            if self.link is not None and self._take_whole(data):
-                return
+            if self.link is not None:
+                taken = self.link.take(self, data, self._port.reserved)
+                if taken is not None:
+                    self._exchange = self._stream = taken
+                    self._phase = "idle"
+                    self._deadline = _NEVER
+                    return
         stream = self._stream
         if stream is not None:
             if stream.spliced:
@@ -196,20 +193,6 @@ class _Connection(asyncio.Protocol):
                 return
         self._reader.feed(data)
         self._advance()
-
-    def _take_whole(self, data: bytes) -> bool:
-        """Hands on a request that came in one read, as those before it on this connection."""
-        head = whole_request(data)
-        if head is None:
-            return False
-        handler, max_body = self._port.admit(head)
-        if not handler.streamed or head.length > max_body:
-            return False
-        self._phase = "idle"
-        self._begin(Stream(self, Request(head, b""), time.monotonic_ns()), handler)
-        if self._exchange is None:
-            self._advance()
-        return True
 
     def eof_received(self) -> bool:
         # A peer may end its side after its requests and still wait for the answers.
@@ -319,6 +302,12 @@ class _Connection(asyncio.Protocol):
             self._linger()
         elif not self._beginning:
             self._next()
+
+    def passed(self, answer: bytes) -> None:
+        """The whole answer of a stream, framed; the connection goes on."""
+        self._stream = None  # whose sender must not be held up by what it sent last
+        self._write(answer)
+        self.finished(keep_alive=True)
 
     def _next(self) -> None:
         """The connection is free for another request."""

@@ -36,6 +36,14 @@ class Stream(Exchange):
         self._began_s = 0.0
         self._moved_bytes = 0
 
+    def renew(self, carrier: Carrier, request: Request) -> None:
+        """The next request of the same connection, for the same handler; the one before is over."""
+        self._carrier = carrier
+        self.request = request
+        self.headers = ()
+        self.begun = self.spliced = self._wanting = False
+        self._began_s = 0.0
+
     # --- for the handler ----------------------------------------------------------------------
 
     @property
@@ -76,12 +84,11 @@ class Stream(Exchange):
         if carrier is not None:
             carrier.finished(keep_alive=keep_alive)
 
-    def finish_with(self, data: bytes) -> None:
+    def pass_answer(self, answer: bytes) -> None:
         """The whole answer, framed; the connection goes on."""
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
-            carrier.send(data)
-            carrier.finished(keep_alive=True)
+            carrier.passed(answer)
 
     def break_off(self) -> None:
         """The answer cannot be completed: the connection must end so that the peer notices."""

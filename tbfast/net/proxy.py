@@ -26,6 +26,7 @@ class Proxy:
     """
 
     streamed = True
+    prefixes: tuple[bytes, ...] = ()
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Proxy:
             exchange.answer(error_response(error.status, str(error)))
             return
         link = exchange.link
-        if isinstance(link, Upstream) and self._idle.pop(link, None) is not None:
+        if isinstance(link, Upstream) and self.resumed(link):
             link.begin(exchange, asked, request)
         elif len(self._open) >= limits.PROXY_CONNECTIONS and not self._evict():
             self._count("limit")
@@ -92,6 +93,10 @@ class Proxy:
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(limits.PROXY_IDLE_MS / 1000, self._sweep)
 
+    def resumed(self, upstream: Upstream) -> bool:
+        """A connection that rests is used again; False: it does not rest."""
+        return self._idle.pop(upstream, None) is not None
+
     def ended(self, upstream: Upstream) -> None:
         """A connection is no more."""
         self._open.discard(upstream)
@@ -103,6 +108,8 @@ class Proxy:
 
     def unavailable(self, exchange: Exchange) -> None:
         """Nobody has seen the request."""
+        assert exchange.request is not None
+        exchange.headers = cors(exchange.request.head)
         exchange.answer(error_response(503, "The controller is away; try again", RETRY))
 
     # --- connections --------------------------------------------------------------------------

@@ -115,9 +115,11 @@ def test_a_request_head_is_what_the_model_says(data: bytes) -> None:
 
 @given(request_heads(), st.sampled_from([b"", b"abc", b"abcd", b"3\r\nabc\r\n0\r\n\r\n"]))
 def test_a_whole_request_is_what_the_reader_reads(head: bytes, body: bytes) -> None:
-    whole = whole_request(head + body)
-    if whole is None:
+    found = whole_request(head + body, PEER, (b"/a",))
+    if found is None:
         return
+    whole, forwarded = found
+    assert not whole.path.startswith(b"/a")
     reader = RequestReader(admit=lambda head: Admission(limits.REST_BODY_BYTES))
     reader.feed(head + body)
     request = reader.next_request()
@@ -125,19 +127,21 @@ def test_a_whole_request_is_what_the_reader_reads(head: bytes, body: bytes) -> N
     assert reader.idle
     assert request.body == body
     assert described(request.head) == described(whole)
-    assert not whole.body_follows
-    assert sent(lambda: whole.forward(PEER)) == sent(
-        lambda: request.head.forward(PEER) + request.body
-    )
+    assert forwarded == request.head.forward(PEER) + request.body
 
 
 def test_the_commonest_requests_are_whole() -> None:
     get = b"GET /api/x?y=z HTTP/1.1\r\nHost: a:8080\r\nX-Authorization: Bearer t\r\n\r\n"
     post = b"POST /api/x HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Length: 3\r\n\r\nabc"
     for data in (get, post):
-        assert whole_request(data) is not None
-        assert all(whole_request(data[:cut]) is None for cut in range(len(data)))
-        assert whole_request(data + b"G") is None
+        found = whole_request(data, PEER, (b"/api/v1/", b"/healthz"))
+        assert found is not None
+        head, forwarded = found
+        assert head.path == b"/api/x"
+        assert forwarded.startswith(data[: data.index(b" HTTP")])
+        assert all(whole_request(data[:cut], PEER, ()) is None for cut in range(len(data)))
+        assert whole_request(data + b"G", PEER, ()) is None
+        assert whole_request(data, PEER, (b"/api/",)) is None
 
 
 def test_headers_of_a_connection_are_bounded() -> None:

@@ -73,6 +73,7 @@ cdef tuple _methods():
 
 cdef tuple METHODS = _methods()
 cdef size_t _max_head = limits.HTTP_HEAD_BYTES
+cdef size_t _max_body = limits.HTTP_BODY_BYTES
 cdef size_t _max_target = limits.HTTP_TARGET_BYTES
 cdef unsigned _max_headers = limits.HTTP_HEADERS
 
@@ -183,9 +184,8 @@ cdef class Head:
         return self._r.fields.length
 
     @property
-    def body_follows(self):
-        return (self._size == <size_t>PyBytes_GET_SIZE(self._raw)
-                and (self._r.fields.chunked or self._r.fields.length > 0))
+    def has_body(self):
+        return self._r.fields.chunked or self._r.fields.length > 0
 
     @property
     def websocket(self):
@@ -208,33 +208,33 @@ cdef class Head:
         return None
 
     def forward(self, bytes peer not None):
-        cdef tbf_span who
         cdef size_t n = 0
-        cdef tbf_http_fault fault = TBF_HTTP_MANY_HEADERS
-        who.p = <const uint8_t *>PyBytes_AS_STRING(peer)
-        who.n = <size_t>PyBytes_GET_SIZE(peer)
-        if tbf_http_forward_room(self._size, who.n) <= ROOM:
-            fault = tbf_http_forward(&self._r, who, _room, ROOM, &n)
+        cdef tbf_http_fault fault = self._write(peer, &n)
         if fault != TBF_HTTP_OK:
             raise HttpError(*_FAULTS[fault])
-        return _joined(n, <const uint8_t *>PyBytes_AS_STRING(self._raw) + self._size,
-                       <size_t>PyBytes_GET_SIZE(self._raw) - self._size)
+        return _joined(n, NULL, 0)
+
+    cdef tbf_http_fault _write(self, bytes peer, size_t *n) except *:
+        cdef tbf_span who
+        who.p = <const uint8_t *>PyBytes_AS_STRING(peer)
+        who.n = <size_t>PyBytes_GET_SIZE(peer)
+        if tbf_http_forward_room(self._size, who.n) > ROOM:
+            return TBF_HTTP_MANY_HEADERS
+        return tbf_http_forward(&self._r, who, _room, ROOM, n)
 
 
-def whole_request(bytes data not None):
-    """The head if the bytes are exactly one request with nothing unusual; `forward` adds its body.
-
-    None: anything else, right or wrong, is for the strict reader.
-    """
-    cdef size_t n = _head_size(data), body = <size_t>PyBytes_GET_SIZE(data) - n
-    if n == 0:
+def whole_request(bytes data not None, bytes peer not None, tuple reserved not None):
+    cdef size_t n = _head_size(data), written = 0
+    cdef size_t body = <size_t>PyBytes_GET_SIZE(data) - n
+    if n == 0 or body > _max_body:
         return None
     cdef Head head = Head.__new__(Head)
     cdef tbf_http_request *r = &head._r
     if (head._read(data, n) != TBF_HTTP_OK or r.fields.chunked or r.fields.length != body
-            or r.expects_continue or r.websocket):
+            or r.expects_continue or r.websocket or head.path.startswith(reserved)
+            or head._write(peer, &written) != TBF_HTTP_OK):
         return None
-    return head
+    return head, _joined(written, <const uint8_t *>PyBytes_AS_STRING(data) + n, body)
 
 
 @cython.final
@@ -279,10 +279,6 @@ cdef class AnswerHead:
 
 
 def whole_answer(bytes data not None, Head asked not None):
-    """What the peer gets if the bytes are exactly one answer and both connections go on, else None.
-
-    None: anything else, right or wrong, is for the strict reader.
-    """
     cdef tbf_http_answer a
     cdef size_t n = _head_size(data), body = <size_t>PyBytes_GET_SIZE(data) - n
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
