@@ -3,7 +3,7 @@
 
 #include "tbf_http_names.h"
 
-/* Those llhttp knows; an unknown one is the peer's mistake, not a proxy's to pass on. */
+/* Those llhttp knows (RFC 9110 9, WebDAV and others); what is none of them is answered 405. */
 const char *const tbf_http_methods[] = {
     "GET",         "POST",       "HEAD",   "PUT",       "DELETE",    "OPTIONS",
     "PATCH",       "CONNECT",    "TRACE",  "COPY",      "LOCK",      "MKCOL",

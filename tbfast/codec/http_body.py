@@ -42,7 +42,7 @@ class BodyReader:
         return self._left == 0
 
     def passes(self, size: int) -> bool:
-        """Whether that many bytes are all of the body, which has a length; they are counted then."""
+        """Whether that many bytes belong to a body with a length; then they are counted."""
         if self._chunked or self._left is None or size > self._left:
             return False
         self._left -= size

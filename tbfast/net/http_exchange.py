@@ -48,9 +48,7 @@ def _ignored() -> None:
 class Link(Protocol):
     """What a handler keeps for the connection's next request."""
 
-    def take(
-        self, carrier: "Carrier", data: bytes, reserved: tuple[bytes, ...]
-    ) -> "Stream | None":
+    def take(self, carrier: "Carrier", data: bytes, reserved: tuple[bytes, ...]) -> "Stream | None":
         """The exchange if the bytes are exactly one request for it, with nothing unusual.
 
         reserved: what paths of other handlers begin with.

@@ -110,7 +110,8 @@ class Upstream(asyncio.Protocol):
     def _pass_whole(self, exchange: Stream, data: bytes) -> bool:
         """Passes on an answer that came in one read, if both connections go on after it."""
         asked = self._asked
-        if asked is None or self._answer is not None or not (self._body_sent and self._reader.fresh):
+        fresh = self._answer is None and self._reader.fresh
+        if asked is None or not (fresh and self._body_sent):
             return False
         answer = whole_answer(data, asked)
         if answer is None:
@@ -176,7 +177,7 @@ class Upstream(asyncio.Protocol):
         self._exchange = self._asked = None
         self._used = True
         if self._held:
-            self._flow(True)  # what the client has not taken yet holds up the client's requests only
+            self._flow(True)  # what the client has not taken yet holds up its own requests only
         if reusable:
             self._owner.rested(self)
         else:

@@ -153,8 +153,9 @@ def test_headers_of_a_connection_are_bounded() -> None:
 
 
 LINES = [
-    b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified",
-    b"HTTP/1.1 404", b"HTTP/1.1 404 ", b"HTTP/1.0 200 OK", b"HTTP/1.1 103 Early", b"HTTP/1.1 101 Up",
+    b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK", b"HTTP/1.1 204 None", b"HTTP/1.1 304 Not Modified",
+    b"HTTP/1.1 404", b"HTTP/1.1 404 ", b"HTTP/1.0 200 OK", b"HTTP/1.1 103 Early",
+    b"HTTP/1.1 101 Up",
 ]  # fmt: skip
 ODD_LINES = [
     b"HTTP/1.1 600 X", b"HTTP/1.1 20 X", b"HTTP/1.1 2000 X", b"HTTP/2.0 200 OK", b"ICY 200 OK",
