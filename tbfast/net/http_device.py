@@ -105,6 +105,7 @@ class DeviceApi:
     """Everything below /api/v1/ on one worker; all calls on the loop's thread."""
 
     streamed = False
+    prefixes: tuple[bytes, ...] = (ROOT,)
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class PackageApi:
     """GET .../firmware and .../software; put it before the DeviceApi, which has the rest."""
 
     streamed = True
+    prefixes: tuple[bytes, ...] = (ROOT,)
 
     def __init__(self, devices: DeviceApi, operations: Operations) -> None:
         self._devices = devices
