@@ -158,7 +158,7 @@ def test_a_list_of_tables_costs_nothing(template: Template, tmp_path: Path, shar
 
 
 def client_attributes(root: Path) -> list[str]:
-    """"fw" of each device whose rows are sealed: then it is in the store."""
+    """The "fw" of each device whose rows are sealed: then it is in the store."""
     store = AttributeStore(Layout(root).attributes)
     found = [store.read(number, "CLIENT_SCOPE", ["fw"]) for number in range(1, len(SEALED) + 1)]
     store.close()
