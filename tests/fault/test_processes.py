@@ -191,6 +191,26 @@ def test_nobody_reads_the_log(tmp_path: Path) -> None:
         os.close(writer)
 
 
+def test_the_disk_of_the_log_is_full(tmp_path: Path) -> None:
+    with (
+        open("/dev/full", "wb") as full,
+        running_node(tmp_path / "data", workers=1, stderr=full.fileno()) as node,
+    ):
+        (token,) = node.add_devices(1)
+        pids = [node.controller_pid(), node.worker_pid(0)]
+        dropped = node.metric("tbfast_log_dropped_total")
+        assert dropped > 0  # what a start says
+        with connected(node.mqtt_port, token) as client:
+            for n in range(20):
+                with contextlib.closing(Client(node.mqtt_port)) as stranger:
+                    stranger.sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                client.publish_acknowledged(b'{"ts":%d,"values":{"n":%d}}' % (n, n))
+        wait_until(lambda: node.metric("tbfast_log_dropped_total") > dropped, what="counted")
+        assert query(node, "d0", "n") == {n: n for n in range(20)}
+        assert pids == [node.controller_pid(), node.worker_pid(0)]
+        assert node.stop() == 0
+
+
 # --- refusing to start -----------------------------------------------------------------------
 
 
