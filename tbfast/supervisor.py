@@ -95,8 +95,11 @@ class Supervisor:
             stale.unlink(missing_ok=True)
         self._tls, self._https = _server_tls(config)
         sockets = self._bind()
-        names = ["controller", *(f"worker-{n}" for n in range(self._workers))]
+        names = ["supervisor", "controller", *(f"worker-{n}" for n in range(self._workers))]
         metrics = self._metrics = NodeMetrics(names)
+        slot = metrics.slot("supervisor")
+        slot.begin(os.getpid())
+        setup(config.log.level, config.log.format, "supervisor", slot=slot)
         run = control.NodeRun(
             os.getpid(), self._workers, _port(sockets[0].mqtt), _port(sockets[0].http)
         )
