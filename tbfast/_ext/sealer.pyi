@@ -23,4 +23,5 @@ def feed_chunk(
     names: Mapping[int, bytes],
     run: int,
     deleted: Deleted | None = None,
+    again: Callable[[], bytes | None] | None = None,
 ) -> None: ...

@@ -7,11 +7,12 @@ raises StoreError: damage is never silent.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
-from libc.stdint cimport INT64_MAX, INT64_MIN
+from libc.stdint cimport INT64_MAX, INT64_MIN, SIZE_MAX
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
 
-from tbfast.errors import StoreError
+from tbfast import limits
+from tbfast.errors import PeerError, StoreError
 
 from tbfast._ext.batch cimport (
     TBF_BYTES,
@@ -26,7 +27,9 @@ from tbfast._ext.batch cimport (
     TBF_STRING,
     TBF_TRUE,
 )
+from tbfast._ext.chunk cimport TBF_CHUNK_BATCH, tbf_cell
 from tbfast._ext.deleted cimport Deleted, Ranges
+from tbfast._ext.merge cimport Merge, Ring
 
 cdef extern from "Python.h":
     char *PyOS_double_to_string(double val, char code, int precision, int flags, int *ptype)
@@ -38,6 +41,13 @@ cdef extern from "tbf_out.h" nogil:
     size_t tbf_out_string(uint8_t *out, tbf_span utf8)
     size_t tbf_out_int64(uint8_t *out, int64_t v)
     size_t tbf_out_base64(uint8_t *out, tbf_span bytes)
+
+cdef extern from "tbf_points.h" nogil:
+    size_t TBF_POINT_HEAD
+    size_t tbf_points_bound(const tbf_cell *cells, size_t n)
+    size_t tbf_points_text(uint8_t *out, const int64_t *ts, const tbf_cell *cells, size_t n,
+                           bint strings, size_t *done)
+    size_t tbf_point_head(uint8_t *out, int64_t ts)
 
 TYPE_NAMES = ("int64", "double", "bool", "bool", "string", "json", "bytes", "decimal")
 
@@ -53,7 +63,7 @@ cdef class Text:
     def __dealloc__(self):
         free(self.buf)
 
-    cdef int room(self, size_t n) except -1:
+    cdef int room(self, size_t n) except -1 nogil:
         cdef uint8_t *more
         cdef size_t cap = self.cap
         if self.cap - self.len >= n:
@@ -62,7 +72,8 @@ cdef class Text:
             cap *= 2
         more = <uint8_t *>realloc(self.buf, cap)
         if more == NULL:
-            raise MemoryError("no memory for an answer")
+            with gil:
+                raise MemoryError("no memory for an answer")
         self.buf = more
         self.cap = cap
         return 0
@@ -111,6 +122,36 @@ cdef class Text:
         else:
             self.room(4 * (point.bytes.n // 3 + 1) + 2)
             self.len += tbf_out_base64(self.buf + self.len, point.bytes)
+        return 0
+
+    cdef int points(self, const int64_t *ts, const tbf_cell *cells, size_t n,
+                    bint strings) except -1 nogil:
+        """{"ts":..,"value":..}, of each; strings: values as such (REST spec 7)."""
+        cdef size_t done = 0, at = 0
+        while True:
+            self.room(tbf_points_bound(cells + at, n - at))
+            self.len += tbf_points_text(self.buf + self.len, ts + at, cells + at, n - at, strings,
+                                        &done)
+            at += done
+            if at == n:
+                return 0
+            with gil:
+                self.unfinished(ts[at], &cells[at], strings)
+            at += 1
+
+    cdef int unfinished(self, int64_t ts, const tbf_cell *cell, bint strings) except -1:
+        """A point with a double that C does not know the shortest text of."""
+        cdef tbf_point point
+        self.room(TBF_POINT_HEAD)
+        self.len += tbf_point_head(self.buf + self.len, ts)
+        if strings:
+            self.raw(b'"', 1)
+        point.type = TBF_DOUBLE
+        point.f64 = cell.f64
+        self.value(&point)
+        if strings:
+            self.raw(b'"', 1)
+        self.raw(b"},", 2)
         return 0
 
     cdef bytes to_bytes(self):
@@ -206,6 +247,39 @@ def rows(const uint8_t[::1] data not None, keys, devices=None, int kind=-1):
     return out
 
 
+cdef inline bint is_text(uint8_t type) noexcept nogil:
+    return type == TBF_STRING or type == TBF_JSON or type == TBF_BYTES
+
+
+cdef void cell_of(const tbf_point *point, tbf_cell *cell) noexcept nogil:
+    cell.type = <uint8_t>point.type
+    cell.scale = point.scale
+    cell.n = 0
+    if is_text(cell.type):
+        cell.p = point.bytes.p
+        cell.n = <uint32_t>point.bytes.n
+    elif cell.type == TBF_DOUBLE:
+        cell.f64 = point.f64
+    else:
+        cell.i64 = point.i64
+
+
+cdef void point_of(const tbf_cell *cell, tbf_point *point) noexcept nogil:
+    point.type = <tbf_type>cell.type
+    point.scale = cell.scale
+    point.bytes.p = NULL
+    point.bytes.n = 0
+    point.i64 = 0
+    point.f64 = 0
+    if is_text(cell.type):
+        point.bytes.p = cell.p
+        point.bytes.n = cell.n
+    elif cell.type == TBF_DOUBLE:
+        point.f64 = cell.f64
+    else:
+        point.i64 = cell.i64
+
+
 cdef int by_newest(const void *a, const void *b) noexcept nogil:
     """Column, then newest time, then latest arrival first."""
     cdef const hit *x = <const hit *>a
@@ -227,12 +301,18 @@ cdef int by_oldest(const void *a, const void *b) noexcept nogil:
     return -1 if x.ts < y.ts else 1
 
 
+cdef inline void free_cell(tbf_cell *cell) noexcept nogil:
+    if is_text(cell.type):
+        free(<void *>cell.p)
+
+
 cdef class RangeScan:
     """Points of one device with start_ms <= ts < end_ms, at most `limit` per key.
 
     keys: names wanted, None = all.  kind: 0 telemetry, 1 client attributes.  Of points with the
     same key and time the one that arrived last wins.  Memory stays proportional to what the answer
-    may hold: hits beyond that are sorted and cut while scanning.
+    may hold: hits beyond that are sorted and cut while scanning.  Sealed chunks are kept as they
+    are and decoded for the answer (`Merge`).  After an answer nothing more is to be fed.
     """
 
     def __cinit__(self, uint64_t device, keys, *, start_ms=None, end_ms=None, uint64_t limit=100,
@@ -254,13 +334,20 @@ cdef class RangeScan:
         if self.hits == NULL:
             raise MemoryError("no memory for a read")
         self.compact_at = 65536
+        self.merge = Merge(self.start_ms, self._last())
 
     def __dealloc__(self):
         cdef size_t i
         for i in range(self.count):
-            free(self.hits[i].bytes)
+            free_cell(&self.hits[i].cell)
         free(self.hits)
         free(self.key_map)
+        free(self.row_ts)
+        free(self.row_cells)
+
+    cdef int64_t _last(self) noexcept:
+        """The last time wanted; without meaning when none is."""
+        return self.end_ms - 1 if self.bounded_end and self.end_ms > INT64_MIN else INT64_MAX
 
     cdef int64_t column_of(self, bytes name) except -2:
         """Column of a key, -1 if it is not wanted."""
@@ -321,6 +408,7 @@ cdef class RangeScan:
         cdef tbf_record record
         cdef tbf_point point
         cdef tbf_status status = TBF_OK
+        cdef tbf_cell cell
         cdef uint32_t column
         cdef Py_ssize_t reach = 0
         cdef Ranges gone
@@ -354,8 +442,9 @@ cdef class RangeScan:
                         continue
                 if column:
                     self.arrival += 1
+                    cell_of(&point, &cell)
                     self.add(column - 1, record.ts_ms, block.commit_ms,
-                             <uint64_t>block.journal_id << 40 | self.arrival, &point)
+                             <uint64_t>block.journal_id << 40 | self.arrival, &cell)
             if status != TBF_MORE:
                 break
         if status != TBF_MORE:
@@ -376,10 +465,16 @@ cdef class RangeScan:
                 return TBF_OK
 
     cdef int add(self, uint32_t column, int64_t ts, int64_t commit_ms, uint64_t arrival,
-                 const tbf_point *point) except -1:
+                 const tbf_cell *cell) except -1:
         """One point; of equal times the later commit, then the later arrival wins."""
         cdef hit *more
         cdef hit *h
+        cdef uint8_t *copy
+        if self.count == <size_t>limits.READ_ROWS:
+            self._compact()
+            if self.count == <size_t>limits.READ_ROWS:
+                raise PeerError("too many points that are not sealed yet for one read; ask for "
+                                "fewer keys or a shorter time")
         if self.count == self.cap:
             more = <hit *>realloc(self.hits, 2 * self.cap * sizeof(hit))
             if more == NULL:
@@ -390,20 +485,15 @@ cdef class RangeScan:
         h.ts = ts
         h.commit_ms = commit_ms
         h.arrival = arrival
-        h.i64 = point.i64
-        h.f64 = point.f64
-        h.type = <uint8_t>point.type
-        h.scale = point.scale
         h.column = column
-        h.bytes = NULL
-        h.n = 0
-        if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
-            h.n = <uint32_t>point.bytes.n
-            h.bytes = <uint8_t *>malloc(h.n + 1)
-            if h.bytes == NULL:
+        h.cell = cell[0]
+        if is_text(cell.type):
+            copy = <uint8_t *>malloc(<size_t>cell.n + 1)
+            if copy == NULL:
                 raise MemoryError("no memory for a read")
-            if h.n:  # an empty text may come without a pointer
-                memcpy(h.bytes, point.bytes.p, h.n)
+            if cell.n:  # an empty text may come without a pointer
+                memcpy(copy, cell.p, cell.n)
+            h.cell.p = copy
         self.count += 1
         return 0
 
@@ -413,63 +503,188 @@ cdef class RangeScan:
         cdef uint64_t in_column = 0
         cdef hit *h
         cdef hit *last
-        qsort(self.hits, self.count, sizeof(hit), by_oldest if self.ascending else by_newest)
-        for i in range(self.count):
-            h = &self.hits[i]
-            last = &self.hits[kept - 1] if kept else NULL
-            if last != NULL and last.column != h.column:
-                in_column = 0
-            if in_column >= self.limit or (
-                last != NULL and last.column == h.column and last.ts == h.ts
-            ):
-                free(h.bytes)
-                continue
-            self.hits[kept] = h[0]
-            kept += 1
-            in_column += 1
-        self.count = kept
-        self.compact_at = 2 * kept + 65536
+        with nogil:
+            qsort(self.hits, self.count, sizeof(hit), by_oldest if self.ascending else by_newest)
+            for i in range(self.count):
+                h = &self.hits[i]
+                last = &self.hits[kept - 1] if kept else NULL
+                if last != NULL and last.column != h.column:
+                    in_column = 0
+                if in_column >= self.limit or (
+                    last != NULL and last.column == h.column and last.ts == h.ts
+                ):
+                    free_cell(&h.cell)
+                    continue
+                self.hits[kept] = h[0]
+                kept += 1
+                in_column += 1
+            self.count = kept
+            self.compact_at = 2 * kept + 65536
         return 0
 
-    def to_json(self):
-        """{"key":[{"ts":..,"value":..},..],..}: keys in order of first mention."""
-        cdef Text text = Text()
-        cdef tbf_span name
-        cdef tbf_point point
-        cdef size_t i
-        cdef int64_t column = -1
-        cdef hit *h
+    cdef int prepare(self) except -1:
+        """Gives the hits to the merge, oldest first."""
+        cdef size_t i, k, start = 0, n
+        if self.ready:
+            return 0
         self._compact()
+        self.row_ts = <int64_t *>malloc((self.count + 1) * sizeof(int64_t))
+        self.row_cells = <tbf_cell *>malloc((self.count + 1) * sizeof(tbf_cell))
+        if self.row_ts == NULL or self.row_cells == NULL:
+            raise MemoryError("no memory for a read")
+        while start < self.count:
+            n = 1
+            while start + n < self.count and (
+                self.hits[start + n].column == self.hits[start].column
+            ):
+                n += 1
+            for i in range(n):
+                k = start + i if self.ascending else start + n - 1 - i
+                self.row_ts[start + i] = self.hits[k].ts
+                self.row_cells[start + i] = self.hits[k].cell
+            self.merge.add_rows(self.hits[start].column, self.row_ts + start,
+                                self.row_cells + start, n)
+            start += n
+        self.merge.sort()
+        self.ready = True
+        return 0
+
+    def to_json(self, bint strings=False, size_t max_bytes=SIZE_MAX):
+        """{"key":[{"ts":..,"value":..},..],..}: keys in order of first mention.
+
+        strings: numbers, booleans and nested JSON as strings (REST spec 7).  PeerError: the text
+        would be longer than max_bytes.
+        """
+        cdef Text text = Text()
+        cdef Ring ring = Ring()
+        cdef size_t start = 0, end, before, opened
+        self.prepare()
         text.raw(b"{", 1)
-        for i in range(self.count):
-            h = &self.hits[i]
-            if h.column != column:
-                if column >= 0:
-                    text.raw(b"],", 2)
-                column = h.column
-                raw_name = self.names[column]
-                name.p = <const uint8_t *><const char *>raw_name
-                name.n = <size_t>len(raw_name)
-                text.string(name)
-                text.raw(b":[", 2)
-            else:
+        while start < self.merge.count:
+            end = self.merge.column_end(start)
+            before = text.len
+            if before > 1:
                 text.raw(b",", 1)
-            text.raw(b'{"ts":', 6)
-            text.int64(h.ts)
-            text.raw(b',"value":', 9)
-            point.type = <tbf_type>h.type
-            point.scale = h.scale
-            point.i64 = h.i64
-            point.f64 = h.f64
-            point.bytes.p = h.bytes
-            point.bytes.n = h.n
-            text.value(&point)
-            text.raw(b"}", 1)
-        text.raw(b"]}" if column >= 0 else b"}", 2 if column >= 0 else 1)
+            self.key(text, self.merge.pieces[start].column)
+            opened = text.len
+            if self.ascending:
+                self._oldest_json(text, start, end, strings, max_bytes)
+            else:
+                self._newest_json(text, start, end, strings, max_bytes, ring)
+            if text.len == opened:
+                text.len = before  # all its points are deleted
+            else:
+                text.buf[text.len - 1] = c"]"
+            start = end
+        text.raw(b"}", 1)
         return text.to_bytes()
+
+    cdef int key(self, Text text, size_t column) except -1:
+        """Opens the points of a key."""
+        cdef tbf_span name
+        raw_name = self.names[column]
+        name.p = <const uint8_t *><const char *>raw_name
+        name.n = <size_t>len(raw_name)
+        text.string(name)
+        text.raw(b":[", 2)
+        return 0
+
+    cdef int _oldest_json(self, Text text, size_t start, size_t end, bint strings,
+                          size_t max_bytes) except -1:
+        cdef const int64_t *ts
+        cdef const tbf_cell *cells
+        cdef size_t n
+        cdef uint64_t left = self.limit
+        with nogil:
+            self.merge.begin(start, end)
+            while left and self.merge.next(&ts, &cells, &n):
+                n = <size_t>min(left, <uint64_t>n)
+                left -= n
+                text.points(ts, cells, n, strings)
+                if text.len > max_bytes:
+                    with gil:
+                        raise too_long(max_bytes)
+        return 0
+
+    cdef int _newest_json(self, Text text, size_t start, size_t end, bint strings,
+                          size_t max_bytes, Ring ring) except -1:
+        """Chunks are read forwards: those that overlap are gathered, then told backwards."""
+        cdef int64_t out_ts[TBF_CHUNK_BATCH]
+        cdef tbf_cell out_cells[TBF_CHUNK_BATCH]
+        cdef size_t n, told
+        cdef uint64_t left = self.limit
+        self.merge.hold = True
+        while end > start and left:
+            self._gather(ring, start, &end, left)
+            told = 0
+            with nogil:
+                while n := ring.newest(told, out_ts, out_cells, TBF_CHUNK_BATCH):
+                    told += n
+                    text.points(out_ts, out_cells, n, strings)
+                    if text.len > max_bytes:
+                        with gil:
+                            raise too_long(max_bytes)
+            left -= told
+            self.merge.release()
+        self.merge.hold = False
+        return 0
+
+    cdef int _gather(self, Ring ring, size_t start, size_t *end, uint64_t most) except -1:
+        """The newest points before *end, `most` of them, with what overlaps; moves *end."""
+        cdef const int64_t *ts
+        cdef const tbf_cell *cells
+        cdef size_t n
+        with nogil:
+            start = self.merge.cluster_start(end[0])
+            self.merge.begin(start, end[0])
+            ring.reset(<size_t>most)
+            while self.merge.next(&ts, &cells, &n):
+                ring.add(ts, cells, n)
+        end[0] = start
+        return 0
+
+    def settle(self):
+        """Makes the newest points, `limit` of each key, the only hits."""
+        cdef RangeScan answer = RangeScan(self.device, None, limit=self.limit)
+        cdef Ring ring = Ring()
+        cdef int64_t ts
+        cdef tbf_cell cell
+        cdef size_t start = 0, first, end, told
+        cdef uint32_t column
+        cdef uint64_t left
+        self.prepare()
+        self.merge.hold = True
+        while start < self.merge.count:
+            first = start
+            start = end = self.merge.column_end(first)
+            column = self.merge.pieces[first].column
+            left = self.limit
+            while end > first and left:
+                self._gather(ring, first, &end, left)
+                told = 0
+                while ring.newest(told, &ts, &cell, 1):
+                    answer.add(column, ts, 0, 0, &cell)
+                    told += 1
+                left -= told
+                self.merge.release()
+        self.hits, answer.hits = answer.hits, self.hits
+        self.count, answer.count = answer.count, self.count
+        self.cap, answer.cap = answer.cap, self.cap
+        free(self.row_ts)
+        free(self.row_cells)
+        self.row_ts = NULL
+        self.row_cells = NULL
+        self.merge = Merge(self.merge.first, self.merge.last)
+        self.ready = False
+        self._compact()
 
     def key_names(self):
         """Names that had at least one point in what was fed (with limit >= 1)."""
         cdef size_t i
-        self._compact()
+        self.settle()
         return sorted({self.names[self.hits[i].column].decode() for i in range(self.count)})
+
+
+cdef object too_long(size_t max_bytes):
+    return PeerError(f"the answer is longer than {max_bytes} bytes; ask for fewer keys, a shorter "
+                     "time or a lower limit")
