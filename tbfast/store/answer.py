@@ -16,13 +16,12 @@ class Answer:
     """One read: everything is given to `scan`, then `text` answers.
 
     PeerError for buckets that cannot be had and for an answer over limits.REST_ANSWER_BYTES.
-    strings: values as strings (REST spec 7).  Points of an aggregation stream through; of raw ones
-    `limit` are held at a time.
+    Points of an aggregation stream through; of raw ones `limit` are held at a time.
     """
 
-    def __init__(self, device: int, query: RangeQuery, *, strings: bool = False) -> None:
+    def __init__(self, device: int, query: RangeQuery) -> None:
         self._aggregation = query.aggregation
-        self._strings = strings
+        self._strings = query.strings
         self._bounds = bucket_bounds(query) if query.aggregates else None
         self.scan = RangeScan(
             device,
