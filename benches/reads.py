@@ -1,11 +1,11 @@
 """Reads of long series over REST: how long they take, and what ingest beside them notices.
 
-    python -m benches.reads [--seconds S] [--rate R]
+    python -m benches.reads [--rounds N] [--seconds S] [--rate R] [--days-only]
 
 A day (86 400 points) is read from sealed and from joined chunks, through a worker.  Then devices
 publish at QoS 1 and a steady rate while another process does nothing but read a month (2.6 million
-points), in buckets or raw up to the limit; the baseline is the same load without the reader, in the
-same run.
+points), in buckets or raw up to the limit; the baseline is the same load without the reader, in
+turns in the same run: each figure is the median of the rounds.
 """
 
 import argparse
@@ -121,29 +121,41 @@ def load(server: Server, rate: float, seconds: float) -> Latency:
 
 
 def beside_reads(
-    server: Server, reads: dict[str, str], token: str, rate: float, seconds: float
+    server: Server, reads: dict[str, str], token: str, rate: float, seconds: float, rounds: int
 ) -> dict[str, Any]:
-    """Latencies alone and beside each kind of read."""
-    alone = load(server, rate, seconds)
-    found: dict[str, Any] = {"alone": alone}
-    for name, path in reads.items():
-        with reader(server.http_port, path, token) as count:
-            beside = load(server, rate, seconds)
-            done = count.value
-        ratio = {
-            field: round(getattr(beside, field) / getattr(alone, field), 2)
+    """Latencies alone and beside each kind of read, in turns."""
+    seen: dict[str, list[Latency]] = {"alone": [], **{name: [] for name in reads}}
+    counts = dict.fromkeys(reads, 0)
+    for _ in range(rounds):
+        seen["alone"].append(load(server, rate, seconds))
+        for name, path in reads.items():
+            with reader(server.http_port, path, token) as count:
+                seen[name].append(load(server, rate, seconds))
+                counts[name] += count.value
+    middle = {
+        name: {
+            field: statistics.median(getattr(latency, field) for latency in found)
             for field in ("p50", "p99", "max")
         }
-        found[name] = {"reads": done, "latency_us": beside, "of_alone": ratio}
-    found["alone again"] = load(server, rate, seconds)
-    return found
+        for name, found in seen.items()
+    }
+    return {
+        name: {
+            "reads": counts.get(name, 0),
+            "latency_us": found,
+            "of_alone": {f: round(found[f] / middle["alone"][f], 2) for f in found},
+            "worst_us": max(latency.max for latency in seen[name]),
+        }
+        for name, found in middle.items()
+    }
 
 
 def main() -> int:
     """Prints JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each load")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     parser.add_argument("--rate", type=float, default=1000.0, help="messages a second")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--times", type=int, default=30, help="a day is read")
     parser.add_argument("--days-only", action="store_true")
     args = parser.parse_args()
@@ -178,7 +190,7 @@ def main() -> int:
             for name, path in month.items():
                 found[name] = timed_reads(server, path, token, 5)
             found[f"acknowledgements at {args.rate:.0f} messages/s"] = beside_reads(
-                server, month, token, args.rate, args.seconds
+                server, month, token, args.rate, args.seconds, args.rounds
             )
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
     return 0

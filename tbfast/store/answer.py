@@ -8,7 +8,6 @@ from tbfast._ext.aggregate import aggregate_json
 from tbfast._ext.series import RangeScan
 from tbfast.model.ranges import RangeQuery, bucket_bounds
 
-
 _NO_LIMIT: Final = 1 << 62
 
 

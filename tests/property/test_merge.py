@@ -1,5 +1,6 @@
 """Reads of many chunks that overlap in any way, against dictionaries: order, winners, limits."""
 
+import itertools
 import json
 import math
 from decimal import Decimal
@@ -160,7 +161,7 @@ def test_counts_in_buckets(runs, rows, deletes, start, widths, data) -> None:
     asked = {"start_ms": start, "end_ms": bounds[-1], "limit": 1 << 62, "ascending": True}
     expected: dict[str, list[dict[str, int]]] = {}
     for name, points in stored.within(start, bounds[-1]).items():
-        for low, high in zip(bounds, bounds[1:], strict=False):
+        for low, high in itertools.pairwise(bounds):
             count = sum(low <= ts < high for ts in points)
             if count:
                 middle = low + (high - low) // 2

@@ -2,7 +2,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 
 from tbfast._ext.chunk cimport TBF_CHUNK_BATCH, tbf_cell, tbf_chunk, tbf_chunk_column, tbf_cursor
-from tbfast._ext.deleted cimport Deleted, Ranges
+from tbfast._ext.deleted cimport Ranges
 
 cdef struct piece:
     uint32_t column
@@ -48,7 +48,7 @@ cdef class Merge:
     cdef size_t taken              # points of heap[0] that the last `next` gave
     cdef bint begun
     cdef int64_t newest            # time of the last point given
-    cdef int add_chunk(self, bytes chunk, again, uint32_t run) except -1
+    cdef int add_chunk(self, bytes chunk, again) except -1
     cdef int add_column(self, uint32_t column, uint32_t run, const tbf_chunk_column *found,
                         size_t first, size_t at, Ranges gone) except -1
     cdef int add_rows(self, uint32_t column, const int64_t *ts, const tbf_cell *cells,

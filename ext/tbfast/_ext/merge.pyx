@@ -6,7 +6,7 @@ of a batch for each of those that overlap.  Where they do not, a batch is passed
 decoded.
 """
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcpy
 
@@ -18,7 +18,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from tbfast._ext.batch cimport TBF_MORE, TBF_OK, tbf_status
 from tbfast._ext.chunk cimport (
     TBF_CHUNK_BATCH,
-    TBF_COLUMN_BOOL,
     open_chunk,
     tbf_cell,
     tbf_chunk,
@@ -101,7 +100,7 @@ cdef class Merge:
         self.count += 1
         return &self.pieces[self.count - 1]
 
-    cdef int add_chunk(self, bytes chunk, again, uint32_t run) except -1:
+    cdef int add_chunk(self, bytes chunk, again) except -1:
         """The chunk of the columns that follow; again: reads it once more."""
         cdef bint keep = again is None or (
             self.chunk_bytes + <size_t>len(chunk) <= <size_t>limits.READ_CHUNK_BYTES

@@ -185,7 +185,7 @@ def feed_chunk(RangeScan scan not None, bytes chunk not None, names, uint32_t ru
             column.max_ts >= scan.merge.first and column.min_ts <= scan.merge.last
         ):
             if not added:
-                scan.merge.add_chunk(chunk, again, run)
+                scan.merge.add_chunk(chunk, again)
                 added = True
             scan.merge.add_column(<uint32_t>wanted, run, &column, opened.first, here,
                                   deleted.ranges(name, reach) if reach else None)

@@ -75,7 +75,7 @@ cdef class RangeScan:
     cdef uint32_t *key_map     # key number -> column + 1, of the current epoch
     cdef size_t key_map_len
     cdef readonly uint64_t blocks, skipped
-    cdef readonly Merge merge  # sealed points, and after `prepare` the others too
+    cdef Merge merge  # sealed points, and after `prepare` the others too
     cdef int64_t *row_ts
     cdef tbf_cell *row_cells
     cdef bint ready

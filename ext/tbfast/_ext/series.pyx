@@ -247,7 +247,7 @@ def rows(const uint8_t[::1] data not None, keys, devices=None, int kind=-1):
     return out
 
 
-cdef inline bint is_text(uint8_t type) noexcept nogil:
+cdef bint is_text(uint8_t type) noexcept nogil:
     return type == TBF_STRING or type == TBF_JSON or type == TBF_BYTES
 
 
