@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 
 def aggregate_json(
     scan: RangeScan,

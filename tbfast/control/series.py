@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 from tbfast.control.links import LinkServer
 from tbfast.control.tail import TailService
 from tbfast.model.ranges import RangeQuery

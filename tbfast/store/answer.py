@@ -5,7 +5,7 @@ from typing import Final
 
 from tbfast import limits
 from tbfast._ext.aggregate import aggregate_json
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 from tbfast.model.ranges import RangeQuery, bucket_bounds
 
 _NO_LIMIT: Final = 1 << 62

@@ -27,8 +27,8 @@ import msgspec
 from rocksdict import WriteBatch
 
 from tbfast import limits
+from tbfast._ext.scan import RangeScan
 from tbfast._ext.sealer import feed_chunk
-from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
 from tbfast.store.joins import Join

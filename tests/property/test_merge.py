@@ -15,8 +15,8 @@ from tbfast import limits
 from tbfast._ext.aggregate import aggregate_json
 from tbfast._ext.chunk import encode
 from tbfast._ext.deleted import Deleted
+from tbfast._ext.scan import RangeScan
 from tbfast._ext.sealer import feed_chunk
-from tbfast._ext.series import RangeScan
 from tbfast._ext.stringify import stringified
 from tbfast.errors import PeerError, StoreError
 from tests.support.blocks import INT64, Block, Point, Record, parsed, write_block

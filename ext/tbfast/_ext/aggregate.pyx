@@ -16,7 +16,8 @@ from tbfast._ext.chunk cimport (
     tbf_agg, tbf_agg_add, tbf_agg_init, tbf_agg_max, tbf_agg_min, tbf_agg_sum, tbf_agg_total,
     tbf_cell,
 )
-from tbfast._ext.series cimport RangeScan, Text, too_long
+from tbfast._ext.scan cimport RangeScan, too_long
+from tbfast._ext.series cimport Text
 
 cdef enum function:
     MIN

@@ -30,7 +30,7 @@ from tbfast._ext.chunk cimport (
 from tbfast._ext.deleted cimport Deleted
 from tbfast._ext.head cimport Head, head_row, head_series, order_of
 from tbfast._ext.packer cimport Packer, Totals, by_time
-from tbfast._ext.series cimport RangeScan
+from tbfast._ext.scan cimport RangeScan
 
 cdef struct place:
     uint64_t device

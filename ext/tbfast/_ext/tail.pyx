@@ -38,11 +38,10 @@ from tbfast._ext.batch cimport (
 from tbfast._ext.chunk cimport tbf_cell
 from tbfast._ext.deleted cimport Deleted, Ranges
 from tbfast._ext.head cimport Head, head_row, head_series, order_of
+from tbfast._ext.scan cimport RangeScan, hit
 from tbfast._ext.series cimport (
-    RangeScan,
     Text,
     cell_of,
-    hit,
     open_block,
     point_of,
     tbf_block,
