@@ -208,8 +208,7 @@ class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ip_limits_enabled: Annotated[
         bool,
         Meta(
-            description="block addresses with too many wrong credentials; each worker counts "
-            "by itself",
+            description="block addresses with too many wrong credentials",
             extra={"alias": "TB_TRANSPORT_IP_RATE_LIMITS_ENABLED"},
         ),
     ] = False
@@ -217,6 +216,7 @@ class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=1,
+            le=1_000,
             description="wrong credentials in a row after which an address is blocked",
             extra={"alias": "TB_TRANSPORT_MAX_WRONG_CREDENTIALS_PER_IP"},
         ),

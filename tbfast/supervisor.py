@@ -24,7 +24,6 @@ import msgspec
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
-from tbfast._ext.rate import Rates
 from tbfast.config import Config
 from tbfast.control import main as control
 from tbfast.errors import LocalError, StoreError
@@ -101,9 +100,9 @@ class Supervisor:
         )
         secure = sockets[0].mqtt_tls
         self._tls_port = None if secure is None else _port(secure)
-        rates = self._rates = Rates()
+        shared = self._shared = worker.Shared.made(config)
         self._children.append(
-            _Child("controller", lambda: control.main(config, run, metrics, rates))
+            _Child("controller", lambda: control.main(config, run, metrics, shared.rates))
         )
         for number, socks in enumerate(sockets):
             self._children.append(self._worker(number, socks, metrics))
@@ -186,7 +185,7 @@ class Supervisor:
     def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
         return _Child(
             f"worker-{number}",
-            lambda: worker.main(number, self._config, socks, metrics, self._rates, self._tls),
+            lambda: worker.main(number, self._config, socks, metrics, self._shared, self._tls),
             socks.all,
         )
 

@@ -579,8 +579,6 @@ class MqttPort:
 
     def _sweep(self) -> None:
         self.reactor.sweep()
-        if self._blocks is not None:
-            self._blocks.purge(self.reactor.mono_ms)
         self._sweep_timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     def _resume(self) -> None:

@@ -2,11 +2,12 @@
 
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tbfast.model import mqtt as m
-from tests.support.certificates import TlsServer
+from tests.support.certificates import Certificate, TlsServer
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 from tests.support.wire import TELEMETRY, Closed, Wire, connect
@@ -168,3 +169,28 @@ def test_a_blocked_peer_is_closed_right_after_accept() -> None:
                 assert wire.expect_close() == []
             with Wire(server.mqtt_port, source="127.0.0.3").open(name):
                 stays.expect_close()  # taken over: it was there all the time
+
+
+@pytest.mark.parametrize("way", ["token", "certificate"])
+def test_workers_count_an_address_together(tmp_path: Path, way: str) -> None:
+    env = {"TB_TRANSPORT_IP_RATE_LIMITS_ENABLED": "true"}
+    with TlsServer(tmp_path, env=env, workers=2) as server:
+        good = server.add_device("good")
+        port, tls = server.mqtt_port, None
+        if way == "certificate":
+            tls = server.context(Certificate("unknown"), tmp_path)
+            port = server.mqtt_tls_port
+
+        def attempts(count: int) -> list[int | None]:
+            return [attempt(port, "wrong", tls, b"") for _ in range(count)]
+
+        refused = 0x87 if way == "certificate" else 0x86
+        assert attempts(9) == [refused] * 9
+        assert attempt(server.mqtt_port, good, None, b"") == 0  # forgets the nine everywhere
+        assert attempts(40) == [refused] * 10 + [None] * 30
+        assert attempt(server.mqtt_port, good, None, b"") is None
+        was = server.kill9("worker-0")
+        wait_until(lambda: server.pids()["worker-0"] not in (0, was), 20, "another worker")
+        with Wire(server.mqtt_port, source="127.0.0.2").open(good):
+            assert attempts(20) == [None] * 20
+        assert server.log().count("the address is blocked") == 1
