@@ -159,6 +159,9 @@ class Supervisor:
             mqtt_sock = _listener(mqtt.bind_address, mqtt_port, "--mqtt-port")
             http_sock = _listener(http.bind_address, http_port, "--http-port")
             mqtt_port, http_port = _port(mqtt_sock), _port(http_sock)
+            for sock in (mqtt_sock, tls_sock):
+                if sock is not None:  # connections inherit it
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, mqtt.so_keep_alive)
             bound.append(worker.WorkerSockets(mqtt_sock, http_sock, tls_sock))
         return bound
 

@@ -402,6 +402,7 @@ def _session_settings(config: Config) -> Settings:
         idle_timeout_ms=config.sessions.inactivity_timeout,
         keep_alive_factor=config.mqtt.keep_alive_factor,
         ack_timeout_ms=config.mqtt.timeout,
+        queue_limit=config.mqtt.msg_queue_size_per_device_limit,
     )
 
 

@@ -211,7 +211,7 @@ class MqttSession(Requests):
             self._early = []
         self._early_bytes += len(packet)
         if (
-            len(self._early) >= limits.MQTT_EARLY_PACKETS
+            len(self._early) >= self._settings.queue_limit
             or self._early_bytes > limits.MQTT_EARLY_BYTES
         ):
             self._refused("early_queue", "too many packets before CONNACK")
@@ -513,6 +513,7 @@ class MqttSession(Requests):
             self._send(m.Pubrec(packet_id=packet.packet_id or 0))
 
     def _on_pubrel(self, packet: m.Pubrel, now: int) -> None:
+        self._no_activity()
         known = self._is_repeat(packet.packet_id)
         if known:
             assert self._qos2 is not None
