@@ -43,6 +43,7 @@ FLAPPING_INTERVAL_MS: Final = 2_000  # between its connects in the long run
 FLAPPING_DEVICES: Final = 1_048_576  # device numbers so far apart count as one
 TLS_HANDSHAKES: Final = 1_024  # under way, per worker; more of the fullest address wait
 TLS_HANDSHAKE_PATIENCE_MS: Final = 2_000  # one that lasts longer goes when others wait
+TLS_HANDSHAKE_WAIT_MS: Final = 60_000  # for its turn, longest; beside MQTT_CONNECT_TIMEOUT_MS
 TLS_CHAIN_CERTIFICATES: Final = 10  # presented by a client, as Java's default
 TLS_CHAIN_BYTES: Final = 32_768  # the same, encoded
 RESERVED_DESCRIPTORS: Final = 64  # per worker, kept from connections for store, logs and link

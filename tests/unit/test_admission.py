@@ -8,7 +8,7 @@ import pytest
 from tbfast._ext.cells import Cells
 from tbfast.net.blocks import MAX_COUNT, UNIT_MS, WAYS, AddressBlocks
 from tbfast.net.flapping import FIRST_DELAY_MS, LAST_DELAY_MS, LOG_INTERVAL_MS, Flapping
-from tbfast.net.handshakes import Full, Handshakes
+from tbfast.net.handshakes import UNFAIR, Full, Handshakes
 
 A, B = b"\1\1\1\1", b"\2\2\2\2"
 
@@ -130,8 +130,8 @@ def test_flapping_takes_bounded_memory() -> None:
 
 
 def test_handshakes_of_another_address_get_in_at_once() -> None:
-    shakes = Handshakes(3, patience_ms=100)
-    for slot in range(3):
+    shakes = Handshakes(20, patience_ms=100)
+    for slot in range(20):
         assert shakes.in_the_way(A, slot) is None
         shakes.begins(slot, A, slot)
     with pytest.raises(Full):
@@ -141,4 +141,21 @@ def test_handshakes_of_another_address_get_in_at_once() -> None:
     shakes.ended(0)
     shakes.ended(0)
     assert shakes.in_the_way(A, 50) is None
-    assert len(shakes) == 2
+    assert len(shakes) == 19
+
+
+def test_handshakes_of_like_addresses_wait_for_each_other() -> None:
+    shakes = Handshakes(20, patience_ms=100)
+    for slot in range(20):
+        shakes.begins(slot, bytes([slot]), slot)
+    for address in (b"\0", b"new"):
+        with pytest.raises(Full):
+            shakes.in_the_way(address, 50)
+        assert shakes.in_the_way(address, 100) == 0  # it has taken too long
+    for slot in range(1, 1 + UNFAIR):
+        shakes.ended(slot)
+        shakes.begins(20 + slot, b"\0", 60)
+    assert shakes.in_the_way(b"new", 60) == 0  # far more than its share
+    for address in (b"\0", bytes([19])):
+        with pytest.raises(Full):
+            shakes.in_the_way(address, 60)

@@ -725,6 +725,16 @@ def test_no_connect_in_time() -> None:
     assert (host.ended, host.sent, host.refusals) == ("abort", b"", ["timeout"])
 
 
+def test_what_the_host_lets_wait_does_not_count() -> None:
+    host = Host()
+    host.advance(limits.MQTT_CONNECT_TIMEOUT_MS - 1)
+    host.engine.waited(500)
+    host.advance(500)
+    assert host.ended is None
+    host.advance(1)
+    assert host.ended == "abort"
+
+
 def test_lookup_counts_against_the_connect_timeout() -> None:
     host = Host(who="later")
     host.write(connect(5))

@@ -154,6 +154,7 @@ cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
 cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
 cdef int64_t WRITE_TIMEOUT_MS = limits.WRITE_TIMEOUT_MS
 cdef int TCP_TIMEOUT_MS = limits.TCP_TIMEOUT_MS
+cdef int64_t HANDSHAKE_WAIT_MS = limits.TLS_HANDSHAKE_WAIT_MS
 
 cdef inline void unsent_to_front(conn *c) noexcept nogil:
     """Moves unsent output to the front of its buffer."""
@@ -176,6 +177,7 @@ cdef class Reactor:
 
     Before the first packet: ``admits(slot) -> bool`` (the peer's address is known; asked only if
     `screening`), ``introduced(slot)`` (a proxy has told the address), ``may_shake(slot) -> bool``,
+    ``waited(slot, ms)`` (it could not begin its handshake so long),
     ``shaken(slot, stream)`` (TLS is up), ``shake_later()`` (call `shake` in a turn of its own) and
     ``misled(slot, reason, detail)`` (no header, no handshake, another protocol: it is closed).
     """
@@ -191,7 +193,7 @@ cdef class Reactor:
     cdef Gate gate
     cdef bint listening, accept_paused
     cdef dict streams       # TlsStream by slot
-    cdef object waiting     # (slot, generation) whose handshake is to begin, oldest first
+    cdef object waiting     # (slot, generation, since when) of handshakes to begin, oldest first
     cdef object blocked     # the same that the handler had no room for
     cdef uint32_t serving   # slot whose records are being acted on; its answers are gathered
     cdef bytearray gathered
@@ -602,34 +604,43 @@ cdef class Reactor:
         """Handshakes begin at the end of the turn, oldest first, and only so many at a time."""
         cdef conn *c = &self.conns[slot]
         c.held = True
+        c.deadline_ms = 0  # what it waits for us is not its own delay
         self._interest(slot)
-        self.waiting.append((slot, c.generation))
+        self.waiting.append((slot, c.generation, self.mono_ms))
         return 0
 
     cdef int _begin_waiting(self) except -1:
         """Begins handshakes; what the turn has no time for is left to the next, what the handler
         has no room for to the end of another handshake."""
+        cdef uint32_t slot, generation
+        cdef int64_t since_ms
         while self.blocked and self.shake_ns <= SHAKE_NS:
-            if not self._begin(self.blocked[0][0], self.blocked[0][1]):
+            slot, generation, since_ms = self.blocked[0]
+            if not self._begin(slot, generation, since_ms):
                 break
             self.blocked.popleft()
         while self.waiting and self.shake_ns <= SHAKE_NS:
-            if not self._begin(self.waiting[0][0], self.waiting[0][1]):
+            slot, generation, since_ms = self.waiting[0]
+            if not self._begin(slot, generation, since_ms):
                 self.blocked.append(self.waiting[0])
             self.waiting.popleft()
         if self.waiting:
             self.handler.shake_later()
         return 0
 
-    cdef bint _begin(self, uint32_t slot, uint32_t generation) except -1:
-        """Begins a handshake if the connection is still there; False = not yet."""
+    cdef bint _begin(self, uint32_t slot, uint32_t generation, int64_t since_ms) except -1:
+        """Begins a handshake, due since then, if the connection is still there; False = not yet."""
         cdef conn *c
         cdef size_t n
         if not self._is(slot, generation) or self.conns[slot].state != OPEN:
             return True
         try:
+            if self.mono_ms - since_ms > HANDSHAKE_WAIT_MS:
+                self.handler.timed_out(slot)
+                return True
             if not self.handler.may_shake(slot):
                 return False
+            self.handler.waited(slot, self.mono_ms - since_ms)
             c = &self.conns[slot]
             c.held = False
             c.stage = SHAKING

@@ -235,6 +235,10 @@ class MqttSession(Requests):
         """Time of the last packet on the event path that was activity."""
         return self._active_ms
 
+    def waited(self, ms: int) -> None:
+        """The host has kept the peer waiting before its first packet: that is not its delay."""
+        self._deadline += ms
+
     def timeout(self, now: int) -> None:
         """The deadline has passed."""
         if self.state in (State.NEW, State.AUTHENTICATING):
