@@ -1,6 +1,7 @@
 """MQTT behind a proxy that says who connects (MQTT spec 9), and blocked addresses (8.4)."""
 
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,29 @@ def test_no_header_or_none_with_an_address(proxied: TlsServer, raw: bytes) -> No
     for port in (proxied.mqtt_port, proxied.mqtt_tls_port):
         with Wire(port, preamble=raw) as wire:
             assert wire.expect_close() == []
+
+
+def test_headers_that_do_not_end(proxied: TlsServer) -> None:
+    """Hostile-input N8: they get ten seconds from accept, dripping or not, and disturb nobody."""
+    name = proxied.add_device("undisturbed")
+    announced = V2 + b"\x21\x11\x00\xd8"
+    started = time.monotonic()
+    half = [
+        Wire(port, preamble=header)
+        for port in (proxied.mqtt_port, proxied.mqtt_tls_port)
+        for header in [announced + bytes(100), b"PROXY TCP4 1.2.3.4"] * 50
+    ]
+    with Wire(proxied.mqtt_port, preamble=text_header("192.0.2.7")).open(name) as wire:
+        for second in range(1, 9):
+            for one in half[::50]:
+                one.send(b"1")
+            wire.publish(f'{{"ts":{second},"values":{{"n":{second}}}}}')
+            wait_until(lambda at=started + second: time.monotonic() >= at)
+        for one in half:
+            assert one.expect_close(started + 14 - time.monotonic()) == []
+            one.close()
+        wire.ping()
+    assert proxied.values(name, "n") == list(range(1, 9))
 
 
 def test_mqtt_without_a_header(proxied: TlsServer) -> None:
