@@ -52,6 +52,7 @@ class HttpPort:
         max_connections: int | None = None,
     ) -> None:
         self._handlers: tuple[Handler, ...] = (Pages(node), *handlers, Nobody())
+        self.reserved = tuple(prefix for one in self._handlers for prefix in one.prefixes)
         self.fast = fast
         self.slot = Slot() if slot is None else slot
         self.stopping = False
@@ -166,22 +167,30 @@ class _Connection(asyncio.Protocol):
         self._port.slot.add(words.RECEIVED_BYTES_HTTP, len(data))
         if self._closing:
             return  # lingering: the peer may not have seen the answer yet
-        fast = self._port.fast
-        if (
-            fast is not None
-            and self._exchange is None
-            and not self._write_paused
-            and self._reader.idle
-            and fast.take(self._plain, data)
-        ):
-            self._exchange = self._plain
-            self._plain.owe(self)
-            self._phase = "idle"
-            self._deadline = _NEVER
-            return
-        if self._stream is not None and self._stream.spliced:
-            self._stream.on_part(data, False)
-            return
+        if self._exchange is None and not self._write_paused and self._reader.idle:
+            fast = self._port.fast
+            if fast is not None and fast.take(self._plain, data):
+                self._exchange = self._plain
+                self._plain.owe(self)
+                self._phase = "idle"
+                self._deadline = _NEVER
+                return
+            if self.link is not None:
+                taken = self.link.take(self, data, self._port.reserved)
+                if taken is not None:
+                    self._exchange = self._stream = taken
+                    self._phase = "idle"
+                    self._deadline = _NEVER
+                    return
+        stream = self._stream
+        if stream is not None:
+            if stream.spliced:
+                stream.on_part(data, False)
+                return
+            if stream.wants() and self._reader.passes(data):
+                stream.pass_part(data, not self._reader.in_body)
+                self.body_wanted()
+                return
         self._reader.feed(data)
         self._advance()
 
@@ -274,12 +283,7 @@ class _Connection(asyncio.Protocol):
         if request is None and response is OK and not self._port.stopping:
             self._write(_OK_BYTES)
             self._exchange = None
-            if self._timer is None or self._write_paused or self._eof or not self._reader.idle:
-                self._advance()
-            else:
-                # As _wait; the timer was set before this request, so it is not later than this.
-                self._phase = "waiting"
-                self._deadline = self._loop.time() + limits.HTTP_IDLE_TIMEOUT_MS / 1000
+            self._next()
             return
         # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
         # Nor is it known after an answer that came before the whole request.
@@ -297,7 +301,28 @@ class _Connection(asyncio.Protocol):
         if not keep_alive or self._port.stopping:
             self._linger()
         elif not self._beginning:
+            self._next()
+
+    def passed(self, answer: bytes) -> None:
+        """The whole answer of a stream, framed; the connection goes on."""
+        self._stream = None  # whose sender must not be held up by what it sent last
+        self._write(answer)
+        self.finished(keep_alive=True)
+
+    def _next(self) -> None:
+        """The connection is free for another request."""
+        if (
+            self._timer is None
+            or self._write_paused
+            or self._read_paused
+            or self._eof
+            or not self._reader.idle
+        ):
             self._advance()
+            return
+        # As _wait; the timer was set before this request, so it is not later than this.
+        self._phase = "waiting"
+        self._deadline = self._loop.time() + limits.HTTP_IDLE_TIMEOUT_MS / 1000
 
     def send(self, data: bytes) -> None:
         """Part of an answer."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tbfast.cli.devices import new_device
 from tbfast.model import mqtt as m
 from tests.support.audit import audit, query
 from tests.support.faulty_disk import FaultShim, SmallDisk, small_disk
@@ -183,7 +184,7 @@ def _administer(node: Node) -> None:
     """Creating, reading and deleting go on, in the space of the reserve."""
     with node.api() as api:
         for number in range(20):
-            api.create(f"extra-{number}", f"extra-token-{number}", None, None)
+            api.create(new_device(f"extra-{number}", f"extra-token-{number}"))
         for number in range(20):
             api.remove(api.find(f"extra-{number}"))
 

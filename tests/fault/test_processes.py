@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tbfast.cli.devices import new_device
 from tbfast.model import mqtt as m
 from tests.support.audit import audit, audit_stopped, query
 from tests.support.faulty_disk import small_disk
@@ -285,7 +286,7 @@ def test_more_sessions_than_descriptors(small_node: Node) -> None:
         wait_until(lambda: lines(small_node, "no file descriptor is left"), what="a warning")
         pid = small_node.worker_pid(0)
         with small_node.api() as api:
-            api.create("made meanwhile", "token", None, None)
+            api.create(new_device("made meanwhile", "token"))
         assert health(small_node, "/healthz") == (200, b"ok\n")
         load.wait_acked(500)
         crowd[-1].publish_acknowledged(PAYLOAD)

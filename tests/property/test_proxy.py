@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbfast.codec.http import Admission, HttpError, RequestReader
-from tbfast.codec.http_upstream import LAST_CHUNK, AnswerReader, chunk, forward
+from tbfast.codec.http_upstream import LAST_CHUNK, AnswerReader, chunk
 from tests.support.http_strategies import pieces, requests
 
 cuts = st.lists(st.integers(0), max_size=8)
@@ -30,7 +30,7 @@ def upstream(parts: list[bytes]) -> list[bytes]:
                 if request is None:
                     break
                 chunked = request.head.header(b"transfer-encoding") is not None
-                sent.append(forward(request.head, "192.0.2.1").head)
+                sent.append(request.head.forward(b"192.0.2.1"))
         except HttpError:
             break
     return sent

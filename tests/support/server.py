@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tbfast.cli import client as api
+from tbfast.cli.devices import new_device
 from tbfast.errors import TbfastError
 from tbfast.model.ranges import RangeQuery
 from tests.support.waiting import wait_until
@@ -222,7 +223,7 @@ class Server:
     def add_device(self, name: str, token: str | None = None) -> str:
         """A new device; its token, which is its name unless given."""
         with self._target() as target:
-            return str(target.create(name, token or name, None, None).token)
+            return str(target.create(new_device(name, token)).token)
 
     def remove_device(self, name: str) -> None:
         """Deletes a device."""
