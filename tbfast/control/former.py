@@ -1,11 +1,13 @@
-"""Journals that a smaller --workers left without a writer: their rows go to the tail as a worker's.
+"""Journals that no worker sends: their rows go to the tail as a worker's.
 
-Once they are sealed, the next start finds nothing after the cursor and removes the journal.
+Those that a smaller --workers left without a writer, and what the controller's own holds of former
+runs.  Once the rows of the first are sealed, the next start finds nothing after the cursor and
+removes the journal.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tbfast import limits
 from tbfast._ext.series import split_definitions
@@ -14,7 +16,7 @@ from tbfast.control.tail import TailService
 from tbfast.errors import StoreError
 from tbfast.obs.log import get_logger
 from tbfast.store.journal import Position
-from tbfast.store.layout import Layout
+from tbfast.store.layout import NODE_JOURNAL, Layout
 from tbfast.store.series_reader import JournalFile, remove_journal
 
 log = get_logger("tbfast.former")
@@ -25,13 +27,23 @@ WAIT_S = 0.02  # for room in the head, or for the other journals to come as far
 class FormerJournals:
     """Reads them beside the workers' journals, as fast as rows are sealed.
 
-    left: numbers of those whose rows are not all applied yet.
+    left: numbers of those whose rows are not all applied yet.  on_own() is called when those of the
+    controller's own journal are.
     """
 
-    def __init__(self, layout: Layout, tail: TailService, merge: Merge, numbers: list[int]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        tail: TailService,
+        merge: Merge,
+        numbers: list[int],
+        *,
+        on_own: Callable[[], None] = lambda: None,
+    ) -> None:
         self._layout = layout
         self._tail = tail
         self._merge = merge
+        self._on_own = on_own
         self.left = set(numbers)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -73,15 +85,15 @@ class FormerJournals:
                 while queued:
                     await asyncio.sleep(WAIT_S)
                 epoch = await in_thread(None, journal.epoch)
-            log.info("journal of a former worker", journal=number, blocks=count)
-            if count == 0:
+            if number == NODE_JOURNAL:
+                self._on_own()
+            else:
+                log.info("journal of a former worker", journal=number, blocks=count)
+            if count == 0 and number != NODE_JOURNAL:
                 await in_thread(None, remove_journal, path, epoch)
         except StoreError as error:
-            log.error(
-                "the journal of a former worker cannot be read: its rows are missing",
-                journal=number,
-                error=str(error),
-            )
+            log.error("a journal that no worker sends cannot be read", error=str(error))
+            self._tail.damaged(number, str(error))
         finally:
             self._merge.unlink(source)
         self.left.discard(number)

@@ -345,9 +345,11 @@ class _Controller:
         former = [
             number
             for number in self._layout.journal_numbers()
-            if number >= workers and number != NODE_JOURNAL
+            if number >= workers  # the controller's own is among them
         ]
-        self._former = FormerJournals(self._layout, self._tail, merge, former)
+        self._former = FormerJournals(
+            self._layout, self._tail, merge, former, on_own=self._writer.replayed
+        )
         self._series = NodeSeries(
             self._tail, self._links, self._store, self._layout, workers, self._former.left
         )

@@ -215,6 +215,10 @@ class TailService:
             deleted = None if ranges is None else Deleted([(0, *r) for r in ranges])
             self._tail.feed(scan, self._frozen, device, 1, deleted)
 
+    def damaged(self, journal: int, where: str) -> None:
+        """Rows of a journal cannot be read from there on."""
+        self._damaged[journal] = where
+
     def check(self) -> None:
         """StoreError if a journal has damage that hides acknowledged rows."""
         for where in self._damaged.values():

@@ -88,10 +88,13 @@ class Updates:
                 await self._look()
                 wait_s = await self._start_some()
             except (StoreFull, StoreStall) as error:
-                log.limited("updates", logging.ERROR, "updates wait for the disk", error=str(error))
+                log.limited(
+                    "updates", logging.ERROR, "updates wait for the store", error=str(error)
+                )
                 wait_s = _RETRY_S
-            if self._changed or (self._look_at_all and not self._waiting):
-                continue
+            else:
+                if self._changed or (self._look_at_all and not self._waiting):
+                    continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait_s)
 

@@ -1,7 +1,8 @@
 """Rows that the node itself writes: telemetry saved by people, states of updates.
 
 They take the way of all rows, through a journal: the controller's own.  It is applied to the tail
-as soon as it is durable, so nothing pulls it; sealing trims it like the others.
+as soon as it is durable, so nothing pulls it; sealing trims it like the others.  What former runs
+of the controller left in it is read beside the workers' journals (tbfast.control.former).
 """
 
 import asyncio
@@ -10,11 +11,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from tbfast import limits
 from tbfast._ext.ingest import Group, Ingest
-from tbfast._ext.series import split_definitions
 from tbfast.control.tail import Cursor, TailService
 from tbfast.errors import StoreError, StoreFull, StoreStall
 from tbfast.obs.log import get_logger
@@ -22,8 +22,6 @@ from tbfast.store.journal import Journal, Position
 from tbfast.store.layout import NODE_JOURNAL
 
 log = get_logger("tbfast.writer")
-
-_REPLAY_BYTES: Final = 4 << 20  # of blocks held at once when the controller starts
 
 T = TypeVar("T")
 
@@ -35,7 +33,7 @@ class Room(Protocol):
 
 
 class TelemetryWriter:
-    """All methods belong to one event loop, but for the constructor, which replays the journal.
+    """All methods belong to one event loop, but for the constructor, which may take a while.
 
     on_broken(error) is called once if a write fails for another reason than lack of space, or a
     sync for any: nothing can be promised by this process any more.
@@ -62,19 +60,11 @@ class TelemetryWriter:
         self._seq = 0
         self._writing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node-journal")
-        self._replay()
+        self._replayed = False
 
-    def _replay(self) -> None:
-        """Rows of former runs of the controller that no recorded run holds."""
-        journal = self._journal
-        for known in journal.definitions():
-            names = split_definitions(known.defs)
-            self._tail.define(NODE_JOURNAL, known.epoch, known.first, names)
-        after = Position(*self._tail.cursor(NODE_JOURNAL))
-        while blocks := journal.read(after, journal.written, _REPLAY_BYTES):
-            for position, block in blocks:
-                self._tail.apply(block)
-                after = position
+    def replayed(self) -> None:
+        """The tail has all rows of former runs: others may come after them."""
+        self._replayed = True
 
     async def save(self, device: int, payload: bytes, *, exact: bool = False) -> int:
         """Rows of one telemetry payload as a device would send it; their number.
@@ -85,7 +75,11 @@ class TelemetryWriter:
         """
         if self._broken is not None:
             raise self._broken
-        if self._tail.full or self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES:
+        if (
+            not self._replayed
+            or self._tail.full
+            or self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES
+        ):
             raise StoreStall("the store is busy; try again later")
         self._ingest.at(time.time_ns() // 1_000_000, time.monotonic_ns())
         append = self._ingest.append_exact if exact else self._ingest.append_json

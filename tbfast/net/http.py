@@ -65,6 +65,10 @@ class HttpPort:
         """Serves connections of a bound socket."""
         self._server = await loop.create_server(lambda: _Connection(self, loop), sock=sock)
 
+    def connection(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
+        """The protocol of a connection that was accepted elsewhere."""
+        return _Connection(self, loop)
+
     def stop(self) -> None:
         """Takes no more connections; each that is open gets the answer it is owed, then ends."""
         self.stopping = True
@@ -201,6 +205,8 @@ class _Connection(asyncio.Protocol):
             if self._stream.spliced:
                 return False
             self.body_wanted()
+        if self._transport is not None and not self._transport.can_write_eof():
+            return False  # TLS ends both sides at once
         return self._exchange is not None or self._scheduled or self._write_paused
 
     def pause_writing(self) -> None:
@@ -494,6 +500,9 @@ class _Connection(asyncio.Protocol):
         self._read(on=True)
         if self._eof:
             self._transport.close()
+            return
+        if not self._transport.can_write_eof():
+            self._transport.close()  # TLS waits for the peer's end of it, bounded by its own timer
             return
         self._transport.write_eof()
         self._arm(limits.WRITE_TIMEOUT_MS if self._write_paused else limits.HTTP_LINGER_MS)

@@ -246,7 +246,7 @@ FAMILIES: Final = (
     ),
     Family(
         "tbfast_log_dropped_total", "counter",
-        "Log lines lost because standard error was not read.",
+        "Log lines lost because standard error was not read or could not be written.",
         (Series(w.LOG_DROPPED),),
     ),
 )  # fmt: skip

@@ -102,7 +102,7 @@ class _Handler(logging.Handler):
         self.pid = os.getpid()
         self.slot = slot
         self._dropped = 0
-        self._sink = ThreadedSink(fd, self._tick) if threaded else DirectSink(fd)
+        self._sink = ThreadedSink(fd, self._tick, self._lost) if threaded else DirectSink(fd)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Never raises and never blocks."""
@@ -123,6 +123,12 @@ class _Handler(logging.Handler):
         elif self._dropped and isinstance(self._sink, DirectSink):
             for extra in self._tick():
                 self._sink.write(extra)
+
+    def _lost(self) -> None:
+        self.acquire()  # against `emit` in another thread
+        self._dropped += 1
+        self.release()
+        _count(words.LOG_DROPPED)
 
     def close(self) -> None:
         """Writes what is queued, for at most a second."""

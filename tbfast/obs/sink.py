@@ -17,12 +17,14 @@ class ThreadedSink:
     """A bounded queue of lines and one writer thread; a line that finds it full is dropped.
 
     tick: called about once a second in the writer thread; what it returns is written too.
+    lost: called there for each line that could not be written (a full disk, a reader that left).
     Create it after fork.
     """
 
-    def __init__(self, fd: int, tick: Callable[[], list[bytes]]) -> None:
+    def __init__(self, fd: int, tick: Callable[[], list[bytes]], lost: Callable[[], None]) -> None:
         self._fd = fd
         self._tick = tick
+        self._lost = lost
         self._abandoned = False
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
@@ -55,8 +57,8 @@ class ThreadedSink:
                     _write_all(self._fd, extra)
             if line is None or self._abandoned:
                 return
-            if line:
-                _write_all(self._fd, line)
+            if line and not _write_all(self._fd, line):
+                self._lost()
 
 
 class DirectSink:
@@ -87,5 +89,5 @@ def _write_all(fd: int, line: bytes) -> bool:
         except BlockingIOError:
             select.select([], [fd], [], _TICK_S)
         except OSError:
-            return False  # the reader of standard error has gone: nobody is left to be told
+            return False
     return True

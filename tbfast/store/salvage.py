@@ -1,30 +1,24 @@
 """Everything that can still be read of a damaged database, and what cannot.
 
-Works on a copy, in a scratch directory: table files are hard links, they are never changed.  Three
-things may be damaged, and each has its way:
-
-* a log: it is written anew without the records that cannot be read (tbfast.store.wal);
-* CURRENT, MANIFEST, or the frame of a table: RocksDB's repair makes them anew from the tables it
-  can read, and drops the others whole;
-* blocks of tables: rows are copied from both ends up to the damage, and from places in between
-  where reading works.  A merged read shows nothing of any table there, so the tables that are not
-  damaged are then repaired into a database of their own, and read within the gaps.
+Works on a copy, in a scratch directory.  Damaged logs and lists are seen to when it is opened
+(tbfast.store.reopen).  In blocks of tables, rows are copied from both ends up to the damage, and
+from places in between where reading works.  A merged read shows nothing of any table there, so the
+tables that are not damaged are then repaired into a database of their own, and read within the
+gaps.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rocksdict import Cache, DBRecoveryMode, Options, Rdict, RdictIter, WriteBatch
+from rocksdict import Rdict, RdictIter, WriteBatch
 
 from tbfast.errors import StoreError
 from tbfast.store import rocks
-from tbfast.store.wal import read_log, write_log
+from tbfast.store.reopen import BUFFER_BYTES, copy_files, open_copy, open_repaired
 
-_BUFFER_BYTES: Final = 8 << 20
 _BATCH_BYTES: Final = 1 << 20
 _PROBES: Final = 512  # places tried within one gap
 _TABLE: Final = re.compile(r"(\d+\.sst)\b")
@@ -47,7 +41,7 @@ class Gap(NamedTuple):
 class Salvaged(NamedTuple):
     """What `salvage` found; notes are sentences about damage that has no keys.
 
-    anything_lost: a log or a whole table was damaged, which may have held rows of any family.
+    anything_lost: a log or a whole table cannot be read, which may have held rows of any family.
     """
 
     rows: int
@@ -74,10 +68,9 @@ def salvage(path: Path, scratch: Path, to: Path, families: Sequence[str]) -> Sal
 def _salvage(path: Path, scratch: Path, to: Path, families: Sequence[str]) -> Salvaged:
     notes: list[str] = []
     first = scratch / "first"
-    db, present = _opened(path, first, notes)
-    frame_damaged = bool(notes)
+    db, present, complete = open_copy(path, first, notes)
     wanted = list(dict.fromkeys([*families, *present]))
-    made = rocks.open_families(to, wanted, write_buffer_bytes=_BUFFER_BYTES)
+    made = rocks.open_families(to, wanted, write_buffer_bytes=BUFFER_BYTES)
     copier = _Copier(made, to)
     damaged: set[str] = set()
     gaps: list[Gap] = []
@@ -98,7 +91,7 @@ def _salvage(path: Path, scratch: Path, to: Path, families: Sequence[str]) -> Sa
         if name != "default":
             rocks.close(made.get_column_family(name), to)
     rocks.close(made, to)
-    return Salvaged(copier.rows, wanted, gaps, notes, frame_damaged)
+    return Salvaged(copier.rows, wanted, gaps, notes, not complete)
 
 
 class _Copier:
@@ -133,82 +126,6 @@ class _Copier:
         self._write()
         with rocks.translated(self._path):
             self._db.flush_wal(True)
-
-
-# --- opening ---------------------------------------------------------------------------------
-
-
-def _options(mode: DBRecoveryMode | None = None) -> Options:
-    made = rocks.options(
-        write_buffer_bytes=_BUFFER_BYTES, cache=Cache.new_hyper_clock_cache(_BUFFER_BYTES, 4_096)
-    )
-    if mode is not None:
-        made.set_wal_recovery_mode(mode)
-    return made
-
-
-def _opened(path: Path, copy: Path, notes: list[str]) -> tuple[Rdict, list[str]]:
-    """A copy of the database, opened somehow, and its families."""
-    _copy_files(path, copy)
-    try:
-        return _open(copy, _options())
-    except StoreError:
-        _copy_files(path, copy)
-    notes += _clean_logs(copy)
-    try:
-        return _open(copy, _options())
-    except StoreError as error:
-        notes.append(f"its list of tables was made anew ({error.__cause__})")
-        _copy_files(path, copy)
-        _clean_logs(copy)
-        notes += [f"table {name} cannot be read at all" for name in _repair(copy)]
-        return _open(copy, _options(DBRecoveryMode.skip_any_corrupted_record()))
-
-
-def _clean_logs(path: Path) -> list[str]:
-    """Rewrites logs without what cannot be read of them; sentences about that."""
-    notes = []
-    with rocks.translated(path):
-        for log in sorted(path.glob("*.log")):
-            records, damages = read_log(log.read_bytes())
-            if damages:
-                log.write_bytes(write_log(records))
-            notes += [
-                f"log {log.name} cannot be read at {damage.offset}, {damage.length} bytes"
-                for damage in damages
-            ]
-    return notes
-
-
-def _open(path: Path, options: Options) -> tuple[Rdict, list[str]]:
-    with rocks.translated(path):
-        families = Rdict.list_cf(str(path))
-        return Rdict(str(path), options, column_families=dict.fromkeys(families, options)), families
-
-
-def _copy_files(path: Path, copy: Path, but: frozenset[str] = frozenset()) -> None:
-    shutil.rmtree(copy, ignore_errors=True)
-    with rocks.translated(path):
-        copy.mkdir(mode=0o700)
-        for file in path.iterdir():
-            if not file.is_file() or file.name in but or file.name.startswith("LO"):
-                continue  # LOCK and LOG
-            if file.suffix == ".sst":
-                os.link(file, copy / file.name)
-            else:
-                shutil.copyfile(file, copy / file.name)
-
-
-def _repair(path: Path) -> list[str]:
-    """RocksDB's own repair; names of the tables it dropped."""
-    for file in path.iterdir():
-        if file.name == "CURRENT" or file.name.startswith("MANIFEST"):
-            file.unlink()
-    if not (path / "rocksdict-config.json").exists():
-        raise StoreError(f"{path.name}: the file rocksdict-config.json is missing")
-    with rocks.translated(path):
-        Rdict.repair(str(path), _options())
-    return sorted(file.name for file in path.glob("lost/*.sst"))
 
 
 def _bounds(db: Rdict) -> list[bytes]:
@@ -352,9 +269,8 @@ def _fill(
     first: Path, second: Path, copier: _Copier, gaps: list[Gap], damaged: set[str]
 ) -> list[Gap]:
     """Copies into the gaps what tables without damage hold there."""
-    _copy_files(first, second, frozenset(damaged))
-    _repair(second)
-    db, present = _open(second, _options(DBRecoveryMode.skip_any_corrupted_record()))
+    copy_files(first, second, frozenset(damaged))
+    db, present, _ = open_repaired(second)
     filled = []
     for gap in gaps:
         rows = copier.rows

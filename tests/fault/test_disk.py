@@ -1,15 +1,18 @@
 """Disks that fail, are slow, full or lose power: an acknowledgement is never a lie."""
 
+import contextlib
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from tbfast.cli.devices import new_device
 from tbfast.model import mqtt as m
+from tbfast.worker.commit import MARK_INTERVAL_S
 from tests.support.audit import audit, query
 from tests.support.faulty_disk import FaultShim, SmallDisk, small_disk
 from tests.support.ledger import running_load
@@ -20,6 +23,7 @@ from tests.support.waiting import wait_until
 SEED = int(os.environ.get("TBFAST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 ROUNDS = int(os.environ.get("TBFAST_TEST_FAULT_ROUNDS", "200"))
 RESUME_S = 10.0  # 1 s, but a RocksDB that met ENOSPC looks for free space every 5 s
+SYNC_S = 1.0  # a sync may take so long on a busy machine
 PAYLOAD = b'{"ts":1,"values":{"n":1}}'
 
 
@@ -91,6 +95,31 @@ def test_power_cut_under_load(tmp_path: Path) -> None:
     power_cuts(tmp_path, SEED, 4)
 
 
+def test_power_cut_in_process_mode_costs_the_stated_window(tmp_path: Path, shim: FaultShim) -> None:
+    with running_node(tmp_path / "data", workers=1, durability="process", env=shim.env) as node:
+        assert "may be lost in a power cut" in node.log.read_text()
+        (token,) = node.add_devices(1)
+        acked_s: list[float] = []
+        with connected(node.mqtt_port, token) as client:
+            ends = time.monotonic() + 3 * MARK_INTERVAL_S
+            while time.monotonic() < ends:
+                n = len(acked_s)
+                client.publish_acknowledged(b'{"ts":%d,"values":{"n":%d}}' % (n, n))
+                acked_s.append(time.monotonic())
+            window_s = node.metric("tbfast_unsynced_window_seconds")
+            assert window_s < MARK_INTERVAL_S + SYNC_S
+        killed = time.monotonic()
+        node.kill_all()
+        assert shim.cut_power(node.data_dir) > 0
+        node.start()
+        kept = query(node, "d0", "n")
+        assert kept == {n: n for n in range(len(kept))}  # and nothing in between
+        assert len(kept) < len(acked_s), "a sync was in time for all: nothing was tried"
+        lost_s = killed - acked_s[len(kept)]
+        print(f"lost the last {lost_s:.2f} s")
+        assert lost_s < MARK_INTERVAL_S + SYNC_S
+
+
 @pytest.mark.fault_long
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize(("hurt", "at_once"), [(failing_syncs, 3), (power_cuts, 20)])
@@ -139,6 +168,7 @@ def test_full_disk(tmp_path: Path, disk: SmallDisk, durability: str) -> None:
             disk.fill()
             _refused(node, tokens[9], 5)
             _refused(node, tokens[9], 4)
+            _refused_post(node, tokens[9])
             idle.ping()
             assert node.ready()
             wait_until(lambda: node.page("/readyz")[0] == 503, 5)
@@ -178,6 +208,22 @@ def test_stop_and_start_on_a_full_disk(tmp_path: Path, disk: SmallDisk, durabili
             record = load.finish()
         audit(node, record)
         assert not [line for line in node.log_lines() if line["event"].startswith("process ")]
+
+
+def _refused_post(node: Node, token: str) -> None:
+    """The same over HTTP: 507, and when to try again."""
+    connection = HTTPConnection("127.0.0.1", node.http_port, timeout=10)
+
+    def refused() -> bool:
+        connection.request("POST", f"/api/v1/{token}/telemetry", PAYLOAD)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status == 507:
+            assert answer.headers["Retry-After"]
+        return answer.status == 507
+
+    with contextlib.closing(connection):
+        wait_until(refused, 10, "the disk is full")
 
 
 def _administer(node: Node) -> None:

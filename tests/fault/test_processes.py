@@ -7,16 +7,19 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tbfast.cli.devices import new_device
 from tbfast.model import mqtt as m
 from tests.support.audit import audit, audit_stopped, query
+from tests.support.certificates import Certificate
 from tests.support.faulty_disk import small_disk
 from tests.support.ledger import running_load
 from tests.support.mqtt_client import Client, connected
@@ -180,12 +183,33 @@ def test_nobody_reads_the_log(tmp_path: Path) -> None:
                 pid = node.kill_worker(0)
                 node.wait_replaced(0, pid, 3)
                 load.wait_acked(2000)
+                assert node.metric("tbfast_log_dropped_total") > 0
                 record = load.finish()
             audit(node, record)
             assert node.stop() == 0
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_the_disk_of_the_log_is_full(tmp_path: Path) -> None:
+    with (
+        open("/dev/full", "wb") as full,
+        running_node(tmp_path / "data", workers=1, stderr=full.fileno()) as node,
+    ):
+        (token,) = node.add_devices(1)
+        pids = [node.controller_pid(), node.worker_pid(0)]
+        dropped = node.metric("tbfast_log_dropped_total")
+        assert dropped > 0  # what a start says
+        with connected(node.mqtt_port, token) as client:
+            for n in range(20):
+                with contextlib.closing(Client(node.mqtt_port)) as stranger:
+                    stranger.sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                client.publish_acknowledged(b'{"ts":%d,"values":{"n":%d}}' % (n, n))
+        wait_until(lambda: node.metric("tbfast_log_dropped_total") > dropped, what="counted")
+        assert query(node, "d0", "n") == {n: n for n in range(20)}
+        assert pids == [node.controller_pid(), node.worker_pid(0)]
+        assert node.stop() == 0
 
 
 # --- refusing to start -----------------------------------------------------------------------
@@ -265,25 +289,29 @@ def test_more_strangers_than_descriptors(small_node: Node) -> None:
     audit(small_node, record)
 
 
+def crowded(node: Node, tokens: list[str], stack: contextlib.ExitStack) -> list[Client]:
+    """Sessions until no descriptor is left; the last one waits for its CONNACK."""
+    crowd = []
+    for token in tokens:
+        client = stack.enter_context(contextlib.closing(Client(node.mqtt_port)))
+        client.hello(token)
+        client.sock.settimeout(1)
+        crowd.append(client)
+        try:
+            assert client.expect(m.Connack).reason_code == 0
+        except TimeoutError:
+            break
+    assert 50 < len(crowd) < 190
+    wait_until(lambda: lines(node, "no file descriptor is left"), what="a warning")
+    return crowd
+
+
 def test_more_sessions_than_descriptors(small_node: Node) -> None:
     """Those that found no place wait, the rest is served; they get in when others leave."""
     tokens = small_node.add_devices(200)
     with running_load(small_node.mqtt_port, tokens[:8]) as load, contextlib.ExitStack() as stack:
         load.wait_acked(500)
-        crowd = []
-        for token in tokens[8:]:
-            client = Client(small_node.mqtt_port)
-            stack.enter_context(contextlib.closing(client))
-            client.hello(token)
-            client.sock.settimeout(1)
-            try:
-                assert client.expect(m.Connack).reason_code == 0
-            except TimeoutError:
-                waiting = client
-                break
-            crowd.append(client)
-        assert 50 < len(crowd) < 190
-        wait_until(lambda: lines(small_node, "no file descriptor is left"), what="a warning")
+        *crowd, waiting = crowded(small_node, tokens[8:], stack)
         pid = small_node.worker_pid(0)
         with small_node.api() as api:
             api.create(new_device("made meanwhile", "token"))
@@ -298,6 +326,73 @@ def test_more_sessions_than_descriptors(small_node: Node) -> None:
         assert small_node.worker_pid(0) == pid
         record = load.finish()
     audit(small_node, record)
+
+
+def test_reload_without_descriptors(tmp_path: Path) -> None:
+    """Certificates that SIGHUP loads come from the reserve; what is unusable changes nothing."""
+    env = tls_settings(tmp_path, Certificate("localhost"))
+    wrapper = ["prlimit", "--nofile=200"]
+    with (
+        running_node(tmp_path / "data", workers=1, wrapper=wrapper, env=env) as node,
+        contextlib.ExitStack() as stack,
+    ):
+        tokens = node.add_devices(200)
+        with running_load(node.mqtt_port, tokens[:8]) as load:
+            load.wait_acked(500)
+            *crowd, waiting = crowded(node, tokens[8:], stack)
+            tls_settings(tmp_path, second := Certificate("localhost"))
+            loaded = len(lines(node, "certificate loaded"))
+            os.kill(node.supervisor_pid, signal.SIGHUP)
+            wait_until(lambda: len(lines(node, "certificate loaded")) > loaded, what="loaded")
+            (tmp_path / "server.pem").write_text("no certificate")
+            os.kill(node.supervisor_pid, signal.SIGHUP)
+            wait_until(lambda: lines(node, "the certificate in use stays"), what="refused")
+            # Who may come in is the same as ever.
+            with node.api() as api:
+                api.create("made meanwhile", "fresh", None, None)
+            assert [posted(node, token) for token in (tokens[8], "fresh", "nobody")] == [
+                200, 200, 401,
+            ]  # fmt: skip
+            with pytest.raises(TimeoutError):
+                waiting.receive()
+            for client in crowd[:10]:
+                client.close()
+            waiting.sock.settimeout(3)
+            assert waiting.expect(m.Connack).reason_code == 0
+            assert certificate_of(node) == second.der
+            record = load.finish()
+        audit(node, record)
+        assert not lines(node, "process ")
+
+
+def tls_settings(directory: Path, certificate: Certificate) -> dict[str, str]:
+    """Writes its files; the environment of a node that uses them."""
+    certificate.save(directory, "server")
+    return {
+        "MQTT_SSL_ENABLED": "true",
+        "MQTT_SSL_BIND_PORT": "0",
+        "MQTT_SSL_PEM_CERT": str(directory / "server.pem"),
+        "MQTT_SSL_PEM_KEY": str(directory / "server_key.pem"),
+    }
+
+
+def certificate_of(node: Node) -> bytes | None:
+    """DER of the certificate that a new connection meets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    info = msgspec.json.decode((node.data_dir / "run" / "node.json").read_bytes())
+    sock = socket.create_connection(("127.0.0.1", info["mqtt_tls_port"]), 5)
+    with context.wrap_socket(sock) as wrapped:
+        return wrapped.getpeercert(True)
+
+
+def posted(node: Node, token: str) -> int:
+    """Status of telemetry over HTTP."""
+    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=5)
+    with contextlib.closing(connection):
+        connection.request("POST", f"/api/v1/{token}/telemetry", PAYLOAD)
+        return connection.getresponse().status
 
 
 # --- stores that are missing -----------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Damaged files: no read past them in silence, and what is not damaged can be had again."""
 
+import json
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ import pytest
 from tbfast.cli import offline
 from tbfast.errors import NotFound, TbfastError
 from tbfast.model.ranges import RangeQuery
+from tbfast.store.attributes import AttributeStore
 from tbfast.store.layout import Layout
 from tests.e2e.test_backup import acknowledged, attributes, fails, ok
 from tests.fault.test_ledger import SEED
@@ -23,6 +25,7 @@ from tests.support.node import Node, running_node
 FLIPS = int(os.environ.get("TBFAST_TEST_FLIPS", "0"))  # in each file; 0: in some of them
 SOME = 12
 DEVICES = ("d0", "d1", "d2")
+SEALED = ["d0", "d1"]
 
 
 class Template(NamedTuple):
@@ -127,10 +130,39 @@ def test_flipped_bits_of_every_file(template: Template, tmp_path: Path) -> None:
                 assert any(device in text for text in lost), (case, lost)
             for one in told:
                 assert Path(one.kept_at).is_dir(), case
-            if not name.name.startswith(("MANIFEST", "CURRENT")):
-                # The damage cost the block it is in, not the store.
-                assert after.messages <= largest, case
+            if name.name.startswith(("MANIFEST", "CURRENT")):
+                assert after == clean, case
+                assert not lost or "made anew" in lost[0], (case, lost)
+            # The damage cost the block it is in, not the store.
+            assert after.messages <= largest, case
             assert offline.recover(root, None) == [], case
+
+
+@pytest.mark.parametrize("shard", ["registry", "series", "attributes", "journal/0"])
+def test_a_list_of_tables_costs_nothing(template: Template, tmp_path: Path, shard: str) -> None:
+    """Devices, names of keys, attributes: what is in no table yet is in the logs."""
+    print(f"TBFAST_TEST_SEED={SEED}")
+    rng = random.Random(SEED)
+    for name in ("CURRENT", "CURRENT", *["MANIFEST"] * 4):
+        root = tmp_path / "case"
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(template.root, root)
+        (path,) = (root / shard).glob(f"{name}*")
+        case = f"{path.name} at {flip(path, rng)}"
+        told = offline.recover(root, None)
+        assert [one.shard for one in told] in ([shard], []), case
+        assert all("made anew" in text for one in told for text in one.notes), (case, told)
+        assert not [text for one in told for text in one.lost], (case, told)
+        assert read(root, template.record) == Missing([], 0), case
+        assert client_attributes(root) == SEALED, case
+
+
+def client_attributes(root: Path) -> list[str]:
+    """The "fw" of each device whose rows are sealed: then it is in the store."""
+    store = AttributeStore(Layout(root).attributes)
+    found = [store.read(number, "CLIENT_SCOPE", ["fw"]) for number in range(1, len(SEALED) + 1)]
+    store.close()
+    return [json.loads(one.text) for some in found for one in some]
 
 
 def read_copy(template: Template, to: Path) -> Missing:

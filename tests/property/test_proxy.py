@@ -17,6 +17,9 @@ def upstream(parts: list[bytes]) -> list[bytes]:
     sent: list[bytes] = []
     chunked = False
     for part in parts:
+        if reader.passes(part):
+            sent[-1] += part
+            continue
         reader.feed(part)
         try:
             while True:
@@ -153,6 +156,9 @@ def test_any_split_of_an_answer_gives_the_peer_the_same(answer, method, early, w
     written = b""
     head, chunked = None, False
     for piece in pieces(interim + data, where):
+        if head is not None and reader.passes(piece):
+            written += piece
+            continue
         reader.feed(piece)
         while head is None and (found := reader.next_head()) is not None:
             chunked = not found.interim and found.length is None

@@ -73,12 +73,12 @@ class SmallDisk:
         _mount("-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(path))
 
     def fill(self) -> None:
-        """Takes all the space that is left."""
+        """Takes the space that is left now; what a node gives up meanwhile stays free."""
+        found = os.statvfs(self.path)
+        left = found.f_bavail * found.f_frsize
         with open(self._filler, "ab", buffering=0) as file, contextlib.suppress(OSError):
-            for size in (1 << 20, 1 << 12):
-                with contextlib.suppress(OSError):
-                    while file.write(bytes(size)) == size:
-                        pass
+            while left and (written := file.write(bytes(min(left, 1 << 20)))):
+                left -= written
 
     def resize(self, size_mb: int) -> None:
         _mount("-o", f"remount,size={size_mb}m", str(self.path))

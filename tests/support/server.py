@@ -51,7 +51,7 @@ class Server:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TBFAST_")}
         self._env = inherited | (env or {}) | {"TBFAST_DATA_DIR": str(self.data_dir)}
         self._process: subprocess.Popen[bytes] | None = None
-        self.mqtt_port = self.http_port = self.mqtt_tls_port = 0
+        self.mqtt_port = self.http_port = self.mqtt_tls_port = self.https_port = 0
 
     def __enter__(self) -> Self:
         try:
@@ -92,6 +92,7 @@ class Server:
                 return False
             self.mqtt_port, self.http_port = run["mqtt_port"], run["http_port"]
             self.mqtt_tls_port = run.get("mqtt_tls_port", 0)
+            self.https_port = run.get("https_port", 0)
             return all(worker["state"] == "serving" for worker in self.node()["workers"])
         return False
 
