@@ -85,6 +85,52 @@ class TlsCredentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pem: Pem = Pem()
 
 
+class HttpPem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The same of HTTP over TLS (HTTP spec 1)."""
+
+    cert_file: Annotated[
+        str,
+        Meta(
+            description="PEM file with the server's certificate and its chain",
+            extra={"alias": "SSL_PEM_CERT"},
+        ),
+    ] = "server.pem"
+    key_file: Annotated[
+        str,
+        Meta(
+            description="PEM file with its key; if there is none, the key is looked for in "
+            "cert_file",
+            extra={"alias": "SSL_PEM_KEY"},
+        ),
+    ] = "server_key.pem"
+    key_password: Annotated[
+        str,
+        Meta(
+            description="password of an encrypted key",
+            extra={"alias": "SSL_PEM_KEY_PASSWORD", "secret": "yes"},
+        ),
+    ] = ""
+
+
+class HttpTlsCredentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where its certificate comes from."""
+
+    type: Annotated[
+        Literal["PEM", "KEYSTORE"],
+        Meta(
+            description="PEM; Java key stores are not read, convert them with `openssl pkcs12`",
+            extra={"alias": "SSL_CREDENTIALS_TYPE"},
+        ),
+    ] = "PEM"
+    pem: HttpPem = HttpPem()
+
+
+class HttpTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """HTTP over TLS."""
+
+    credentials: HttpTlsCredentials = HttpTlsCredentials()
+
+
 class MqttTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """MQTT over TLS beside the plain listener (MQTT spec 9)."""
 
@@ -232,7 +278,32 @@ class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """HTTP listener (HTTP spec 6)."""
+    """HTTP listeners (HTTP spec 1, 6)."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="serve devices over HTTP; the management API is served in any case",
+            extra={"alias": "HTTP_ENABLED"},
+        ),
+    ] = True
+    tls_bind_port: Annotated[
+        int,
+        Meta(
+            ge=-1,
+            le=65_535,
+            description="TCP port for HTTPS beside the plain one; -1 = none, 0 picks a free one",
+        ),
+    ] = -1
+    tls_bind_address: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="address HTTPS listens on; `host` if not set",
+            extra={"follows": "host"},
+        ),
+    ] = _ALL_ADDRESSES
+    ssl: HttpTls = HttpTls()
 
     bind_port: Annotated[
         Port,

@@ -20,6 +20,15 @@ class PeerError(TbfastError):
     """The other side broke the protocol or sent content we refuse; it alone is affected."""
 
 
+class HttpError(PeerError):
+    """An HTTP message that is refused; ``code`` is the status, ``reason`` the metric's word."""
+
+    def __init__(self, status: int, message: str, reason: str = "malformed") -> None:
+        super().__init__(message, code=status)
+        self.status = status
+        self.reason = reason
+
+
 class LocalError(TbfastError):
     """We, or our configuration, are wrong; the message says what to change."""
 

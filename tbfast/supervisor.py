@@ -78,6 +78,7 @@ class Supervisor:
         self._children: list[_Child] = []
         self._stopping = self._reloading = False
         self._tls: ServerTls | None = None
+        self._https: ServerTls | None = None
         self._metrics: NodeMetrics | None = None
 
     def run(self) -> int:
@@ -92,7 +93,7 @@ class Supervisor:
         space.settle()  # stores need room to open
         for stale in (self._layout.api, self._layout.front, self._layout.link):
             stale.unlink(missing_ok=True)
-        self._tls = _server_tls(config)
+        self._tls, self._https = _server_tls(config)
         sockets = self._bind()
         names = ["supervisor", "controller", *(f"worker-{n}" for n in range(self._workers))]
         metrics = self._metrics = NodeMetrics(names)
@@ -104,6 +105,8 @@ class Supervisor:
         )
         secure = sockets[0].mqtt_tls
         self._tls_port = None if secure is None else _port(secure)
+        secure = sockets[0].https
+        self._https_port = None if secure is None else _port(secure)
         rates = self._rates = Rates()
         self._children.append(
             _Child("controller", lambda: control.main(config, run, metrics, rates))
@@ -120,6 +123,7 @@ class Supervisor:
             mqtt=run.mqtt_port,
             mqtt_tls=self._tls_port,
             http=run.http_port,
+            https=self._https_port,
             workers=self._workers,
             durability=config.durability,
             data_dir=str(self._layout.root),
@@ -155,15 +159,21 @@ class Supervisor:
         _listener(http.bind_address, http_port, "--http-port", shared=False).close()
         if mqtt.ssl.enabled:
             _listener(mqtt.ssl.bind_address, tls_port, tls_setting, shared=False).close()
+        https_port, https_setting = http.tls_bind_port, "http.tls_bind_port"
+        if self._https is not None:
+            _listener(http.tls_bind_address, https_port, https_setting, shared=False).close()
         for _ in range(self._workers):
-            tls_sock = None
+            tls_sock = https_sock = None
+            if self._https is not None:
+                https_sock = _listener(http.tls_bind_address, https_port, https_setting)
+                https_port = _port(https_sock)
             if mqtt.ssl.enabled:
                 tls_sock = _listener(mqtt.ssl.bind_address, tls_port, tls_setting)
                 tls_port = _port(tls_sock)
             mqtt_sock = _listener(mqtt.bind_address, mqtt_port, "--mqtt-port")
             http_sock = _listener(http.bind_address, http_port, "--http-port")
             mqtt_port, http_port = _port(mqtt_sock), _port(http_sock)
-            bound.append(worker.WorkerSockets(mqtt_sock, http_sock, tls_sock))
+            bound.append(worker.WorkerSockets(mqtt_sock, http_sock, tls_sock, https_sock))
         return bound
 
     def _announce(self, run: control.NodeRun) -> None:
@@ -176,6 +186,8 @@ class Supervisor:
         }
         if self._tls_port is not None:
             info["mqtt_tls_port"] = self._tls_port
+        if self._https_port is not None:
+            info["https_port"] = self._https_port
         path = self._layout.run / "node.json"
         partial = path.with_suffix(".new")
         try:
@@ -189,7 +201,9 @@ class Supervisor:
     def _worker(self, number: int, socks: worker.WorkerSockets, metrics: NodeMetrics) -> _Child:
         return _Child(
             f"worker-{number}",
-            lambda: worker.main(number, self._config, socks, metrics, self._rates, self._tls),
+            lambda: worker.main(
+                number, self._config, socks, metrics, self._rates, self._tls, self._https
+            ),
             socks.all,
         )
 
@@ -343,18 +357,29 @@ class Supervisor:
         return 1 if left else 0
 
 
-def _server_tls(config: Config) -> ServerTls | None:
-    """What TLS connections are served with; TlsError if it cannot be used."""
-    tls = config.mqtt.ssl
-    if not tls.enabled:
-        return None
-    if tls.credentials.type != "PEM":
-        raise LocalError(
-            "mqtt.ssl.credentials.type = KEYSTORE is not served: convert the key store with "
-            "`openssl pkcs12 -in FILE -nodes -out mqttserver.pem` and use PEM"
-        )
-    pem = tls.credentials.pem
-    return ServerTls(pem.cert_file, pem.key_file, pem.key_password, ticket_secret())
+def _server_tls(config: Config) -> tuple[ServerTls | None, ServerTls | None]:
+    """What MQTT and HTTP over TLS are served with; TlsError if it cannot be used."""
+    mqtt, http, tickets = config.mqtt.ssl, config.http.ssl, ticket_secret()
+    for setting, credentials, on in (
+        ("mqtt.ssl", mqtt.credentials, mqtt.enabled),
+        ("http.ssl", http.credentials, config.http.tls_bind_port >= 0),
+    ):
+        if on and credentials.type != "PEM":
+            raise LocalError(
+                f"{setting}.credentials.type = KEYSTORE is not served: convert the key store with "
+                "`openssl pkcs12 -in FILE -nodes -out server.pem` and use PEM"
+            )
+    of_mqtt = of_http = None
+    if mqtt.enabled:
+        pem = mqtt.credentials.pem
+        of_mqtt = ServerTls(pem.cert_file, pem.key_file, pem.key_password, tickets)
+    if config.http.tls_bind_port >= 0:
+        own = http.credentials.pem
+        of_http = ServerTls(
+            own.cert_file, own.key_file, own.key_password, tickets,
+            setting="http.ssl", clients=False, alpn=("http/1.1",),
+        )  # fmt: skip
+    return of_mqtt, of_http
 
 
 def _listener(address: str, port: int, flag: str, *, shared: bool = True) -> socket.socket:

@@ -160,8 +160,30 @@ static uint8_t *put_number_head(uint8_t *p, const tbf_values *s) {
     return p;
 }
 
+/* A column of one whole or decimal number, as the general way would write it: with as many series
+ * as points it is most of what sealing does. */
+static bool put_single(uint8_t **p, const uint8_t *end, const tbf_column *column) {
+    const tbf_cell *cell = column->cells;
+    bool decimal = cell->type == TBF_DECIMAL;
+    if (column->n != 1 || end - *p < 3 + TBF_VARINT_MAX ||
+        !(cell->type == TBF_INT64 || (decimal && cell->scale <= TBF_CHUNK_SCALE_MAX))) {
+        return false;
+    }
+    uint8_t *start = *p + 1, *q = start + 1;
+    **p = decimal ? TBF_COLUMN_DECIMAL : TBF_COLUMN_INT64;
+    if (decimal) {
+        *q++ = cell->scale;
+    }
+    *p = tbf_put_varint(q, tbf_zigzag(cell->i64));
+    *start = (uint8_t)(*p - start - 1);
+    return true;
+}
+
 tbf_status tbf_values_put(uint8_t **p, uint8_t *end, const tbf_column *column,
                           tbf_chunk_scratch *scratch) {
+    if (put_single(p, end, column)) {
+        return TBF_OK;
+    }
     tbf_values s = {
         .classes = {.started = true}, .forms = {.started = true}, .indexes = {.started = true}};
     if (!tbf_values_plan(&s, column, scratch)) {

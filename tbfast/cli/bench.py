@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tbfast.cli import client, exits, output, target
+from tbfast.cli.devices import new_device
 from tbfast.cli.exits import Unreachable, UsageError
 from tbfast.errors import Conflict
 
@@ -145,7 +146,7 @@ def provision(server: client.Server, count: int, progress: "Progress") -> list[s
         progress("creating devices", i / len(missing), 0)
         # Somebody else may be creating the same devices.
         with contextlib.suppress(Conflict):
-            server.create(name, name, None, None)
+            server.create(new_device(name))
     return names
 
 

@@ -11,8 +11,18 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
+from tbfast.cli.devices import (
+    CredentialsBody,
+    DeviceBody,
+    DeviceChanges,
+    DevicePage,
+    DeviceView,
+    Reference,
+    changed_body,
+    secret_body,
+)
 from tbfast.cli.exits import Unreachable, UsageError
-from tbfast.cli.target import DeviceView, ProfileDraft, ProfileView
+from tbfast.cli.target import ProfileDraft, ProfileView
 from tbfast.errors import Conflict, NotFound, StoreError, TbfastError
 from tbfast.model.ranges import RangeQuery
 
@@ -25,20 +35,8 @@ _ALL: Final = (1 << 31) - 1
 T = TypeVar("T")
 
 
-class _Id(msgspec.Struct):
-    id: str
-
-
-class _Device(msgspec.Struct, rename="camel"):
-    id: _Id
-    name: str
-    type: str
-    label: str | None
-    created_time: int
-
-
 class _Profile(msgspec.Struct, rename="camel"):
-    id: _Id
+    id: Reference
     name: str
     transport_type: str
     provision_type: str
@@ -51,16 +49,6 @@ class _Profile(msgspec.Struct, rename="camel"):
 
 class _Profiles(msgspec.Struct, rename="camel"):
     data: list[_Profile]
-
-
-class _Credentials(msgspec.Struct, rename="camel"):
-    credentials_type: str
-    credentials_id: str
-
-
-class _Page(msgspec.Struct, rename="camel"):
-    data: list[_Device]
-    has_next: bool
 
 
 class NodeView(msgspec.Struct, frozen=True, rename="camel"):
@@ -176,36 +164,45 @@ class Server:
         """An API key goes with every request from now on."""
         self._headers["X-Authorization"] = f"ApiKey {api_key}"
 
-    def create(
-        self, name: str, token: str | None, label: str | None, type: str | None
-    ) -> DeviceView:
-        """POST /api/device."""
-        query = {"accessToken": token} if token else {}
-        body = {"name": name, "label": label, "type": type}
-        device = _view(self.call("POST", "/api/device", _Device, query, body))
-        return self.with_token(device)
+    def create(self, changes: DeviceChanges) -> DeviceView:
+        """POST /api/device, or /api/device-with-credentials."""
+        return self.with_credentials(self._saved({}, changes).view())
+
+    def change(self, device: DeviceView, changes: DeviceChanges) -> DeviceView:
+        """The same with the id in it; Conflict if somebody else saves it meanwhile."""
+        present = self.get(f"/api/device/{device.id}", dict[str, Any])
+        return self.with_credentials(self._saved(present, changes).view())
+
+    def _saved(self, present: dict[str, Any], changes: DeviceChanges) -> DeviceBody:
+        path, body = "/api/device", changed_body(present, changes)
+        if changes.secret is not None:
+            path = "/api/device-with-credentials"
+            body = {"device": body, "credentials": secret_body(changes.secret)}
+        return self.call("POST", path, DeviceBody, body=body)
 
     def find(self, text: str) -> DeviceView:
         """By name, then by id."""
         try:
-            found = self.call("GET", "/api/tenant/device", _Device, {"deviceName": text})
+            query = {"deviceName": text}
+            found = self.call("GET", "/api/tenant/device", DeviceBody, query)
         except NotFound:
             found = self._by_id(text)
-        return _view(found)
+        return found.view()
 
-    def with_token(self, device: DeviceView) -> DeviceView:
+    def with_credentials(self, device: DeviceView) -> DeviceView:
         """GET /api/device/{id}/credentials."""
-        found = self.call("GET", f"/api/device/{device.id}/credentials", _Credentials)
-        token = found.credentials_id if found.credentials_type == "ACCESS_TOKEN" else None
-        return msgspec.structs.replace(device, token=token)
+        found = self.get(f"/api/device/{device.id}/credentials", CredentialsBody)
+        return device.let_in_by(
+            found.credentials_type, found.credentials_id, found.credentials_value
+        )
 
     def devices(self, text_search: str) -> Iterator[DeviceView]:
         """GET /api/tenant/devices, page by page."""
         query: dict[str, Any] = {"pageSize": _PAGE_SIZE, "sortProperty": "name"}
         query |= {"page": 0, "textSearch": text_search}
         while True:
-            page = self.call("GET", "/api/tenant/devices", _Page, query)
-            yield from map(_view, page.data)
+            page = self.call("GET", "/api/tenant/devices", DevicePage, query)
+            yield from (device.view() for device in page.data)
             if not page.has_next:
                 return
             query["page"] += 1
@@ -317,9 +314,9 @@ class Server:
         """Close the connection."""
         self._connection.close()
 
-    def _by_id(self, text: str) -> _Device:
+    def _by_id(self, text: str) -> DeviceBody:
         try:
-            return self.call("GET", f"/api/device/{quote(text, safe='')}", _Device)
+            return self.get(f"/api/device/{quote(text, safe='')}", DeviceBody)
         except (NotFound, Refused):
             raise NotFound(f"there is no device with the name or id {text!r}") from None
 
@@ -387,10 +384,6 @@ def _message(response: http.client.HTTPResponse) -> str:
         return msgspec.json.decode(text, type=_Envelope).message
     except (msgspec.DecodeError, UnicodeDecodeError):
         return f"the server answered {response.status} {response.reason}"
-
-
-def _view(device: _Device) -> DeviceView:
-    return DeviceView(device.id.id, device.name, device.type, device.label, device.created_time)
 
 
 def _profile_view(profile: _Profile) -> ProfileView:

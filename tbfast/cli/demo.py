@@ -23,6 +23,7 @@ import msgspec
 
 from tbfast import config
 from tbfast.cli import client, exits
+from tbfast.cli.devices import new_device
 from tbfast.errors import NotFound, TbfastError
 from tbfast.loadgen.fleet import Report
 from tbfast.loadgen.things import kind_of
@@ -186,9 +187,9 @@ def _create_devices(data_dir: Path, count: int) -> list[str]:
 def _token(server: client.Server, name: str, token: str, label: str | None) -> str:
     """Token of the device: the wanted one if it is made now, else the one it has."""
     try:
-        device = server.with_token(server.find(name))
+        device = server.with_credentials(server.find(name))
     except NotFound:
-        device = server.create(name, token, label, None)
+        device = server.create(new_device(name, token, label))
     if device.token is None:
         raise TbfastError(f"device {name!r} has no access token; remove it and try again")
     return device.token

@@ -21,8 +21,9 @@ from typing import IO, Any, Final, Protocol
 import msgspec
 
 from tbfast.cli import exits, output, target
+from tbfast.cli.devices import DeviceView
 from tbfast.cli.exits import UsageError
-from tbfast.cli.target import DeviceView, Target
+from tbfast.cli.target import Target
 from tbfast.errors import LocalError
 from tbfast.model.ranges import RangeQuery
 

@@ -26,7 +26,7 @@ class Command(NamedTuple):
 COMMANDS: Final = (
     Command("serve", "run the server", "tbfast.cli.serve"),
     Command("demo", "run the server with a simulated fleet", "tbfast.cli.demo"),
-    Command("device", "add, list, show and remove devices", "tbfast.cli.device"),
+    Command("device", "add, list, show, change and remove devices", "tbfast.cli.device"),
     Command("attr", "get, set and delete attributes of a device", "tbfast.cli.attr"),
     Command("rpc", "call methods of a device", "tbfast.cli.rpc"),
     Command("profile", "list, show, create and delete device profiles", "tbfast.cli.profile"),

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from tbfast import __version__
+from tbfast.cli.devices import DeviceChanges, DeviceView
 from tbfast.cli.exits import Unreachable
-from tbfast.cli.target import DeviceView, ProfileDraft, ProfileView
+from tbfast.cli.target import ProfileDraft, ProfileView
 from tbfast.control import registry as control
-from tbfast.control.registry import DeviceQuery, Registry
+from tbfast.control.credentials import CredentialsDraft
+from tbfast.control.registry import DeviceDraft, DeviceQuery, Registry
 from tbfast.control.rules import InvalidEntity
 from tbfast.errors import NotFound, StoreBusy, StoreError
 from tbfast.model.device import Device, DeviceRecord
@@ -168,18 +170,28 @@ class Offline:
         self._registry = registry
         self._undo = undo
 
-    def create(
-        self, name: str, token: str | None, label: str | None, type: str | None
-    ) -> DeviceView:
+    def create(self, changes: DeviceChanges) -> DeviceView:
         """Straight into the registry; returns when it is on disk."""
-        return _view(self._run(self._registry.create_device(name, token, label=label, type=type)))
+        draft, secret = _draft(None, changes), _secret(changes)
+        return _view(self._run(self._registry.add_device(draft, secret)))
+
+    def change(self, device: DeviceView, changes: DeviceChanges) -> DeviceView:
+        """As `create`."""
+        present = self._run(self._registry.device(device.id))
+        return _view(
+            self._run(
+                self._registry.change_device(
+                    device.id, _draft(present, changes), secret=_secret(changes)
+                )
+            )
+        )
 
     def find(self, text: str) -> DeviceView:
         """By name, then by id."""
         return _bare(self._run(self._found(text)))
 
-    def with_token(self, device: DeviceView) -> DeviceView:
-        """The same with its token."""
+    def with_credentials(self, device: DeviceView) -> DeviceView:
+        """The same with what lets it in."""
         return _view(self._run(self._registry.record(device.id)))
 
     def devices(self, text_search: str) -> Iterator[DeviceView]:
@@ -248,13 +260,39 @@ class Offline:
 
 
 def _bare(device: Device) -> DeviceView:
-    return DeviceView(device.id, device.name, device.type, device.label, device.created_ms)
+    return DeviceView(
+        id=device.id,
+        name=device.name,
+        type=device.type,
+        label=device.label,
+        created_time=device.created_ms,
+        additional_info=device.additional_info,
+    )
 
 
 def _view(record: DeviceRecord) -> DeviceView:
     secret = record.credentials
-    token = secret.credentials_id if secret.type == "ACCESS_TOKEN" else None
-    return msgspec.structs.replace(_bare(record.device), token=token)
+    return _bare(record.device).let_in_by(secret.type, secret.credentials_id, secret.value)
+
+
+def _draft(present: Device | None, changes: DeviceChanges) -> DeviceDraft:
+    """What is to be saved; without a present device a new one."""
+    kept: dict[str, Any] = {}
+    if present is not None:
+        names = ("name", "label", "customer_id", "data", "firmware_id", "software_id")
+        kept = {name: getattr(present, name) for name in names}
+        kept["profile_id"] = None if changes.profile else present.profile_id
+    if changes.label is not None:
+        kept["label"] = changes.label or None
+    if changes.name is not None:
+        kept["name"] = changes.name
+    info = changes.merged_info(None if present is None else present.additional_info)
+    return DeviceDraft(**kept, type=changes.profile, additional_info=info)
+
+
+def _secret(changes: DeviceChanges) -> CredentialsDraft | None:
+    given = changes.secret
+    return None if given is None else CredentialsDraft(given.type, given.id, given.value)
 
 
 def _profile(profile: DeviceProfile) -> ProfileView:

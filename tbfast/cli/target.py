@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from tbfast import config
+from tbfast.cli.devices import DeviceChanges, DeviceView
 from tbfast.cli.exits import Unreachable, UsageError
 from tbfast.errors import NotFound
 from tbfast.model.ranges import RangeQuery
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
 
 LOCK_NAME = "lock"  # held by whoever uses the data directory
 START_S = 5.0  # a server that starts answers within this time
-
-
-class DeviceView(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A device as the command line shows it; ``token`` only where it was asked for."""
-
-    id: str
-    name: str
-    type: str
-    label: str | None
-    created_time: int
-    token: str | None = None
 
 
 class ProfileView(msgspec.Struct, frozen=True, rename="camel"):
@@ -63,16 +53,17 @@ class ProfileDraft(msgspec.Struct, frozen=True):
 class Target(Protocol):
     """Devices and stored telemetry. Raises NotFound, Conflict and the store's errors."""
 
-    def create(
-        self, name: str, token: str | None, label: str | None, type: str | None
-    ) -> DeviceView:
-        """Create a device; the answer has its token."""
+    def create(self, changes: DeviceChanges) -> DeviceView:
+        """Create a device, which has a name; the answer has its credentials."""
+
+    def change(self, device: DeviceView, changes: DeviceChanges) -> DeviceView:
+        """Change a device; the answer has its credentials."""
 
     def find(self, text: str) -> DeviceView:
         """The device with this name or id."""
 
-    def with_token(self, device: DeviceView) -> DeviceView:
-        """The same with its token (None if it has other credentials)."""
+    def with_credentials(self, device: DeviceView) -> DeviceView:
+        """The same with what lets it in."""
 
     def devices(self, text_search: str) -> Iterator[DeviceView]:
         """Devices whose name or label contains a text, by name."""

@@ -1,65 +1,22 @@
 """HTTP/1.x requests out of a byte stream; no I/O, no clock.
 
-`RequestReader` finds the end of a head itself and gives the parser one complete, bounded head:
-llhttp alone accepts a head of any size in quadratic time (hostile-input 12, H1 and H2).  Bodies
-are cut here as well, so a request ends at an exact byte and pipelined ones follow it.  After an
-error nothing more is read: a stream that was misread once cannot be resynchronised (H3).
+`RequestReader` finds the end of a head and gives the parser one complete, bounded head
+(hostile-input 12, H1 and H2).  Bodies are cut here as well, so a request ends at an exact byte and
+pipelined ones follow it.  After an error nothing more is read: a stream that was misread once
+cannot be resynchronised (H3).
 """
 
-import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-import httptools
-
 from tbfast import limits
+from tbfast._ext.http_head import Head as Head
 from tbfast.codec.http_body import BodyReader
-from tbfast.codec.http_body import HttpError as HttpError
+from tbfast.errors import HttpError as HttpError
 
 _LETTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _PHRASES: Final = {int(status): status.phrase for status in HTTPStatus}
-_ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)")
-
-
-class Head(NamedTuple):
-    """Request line and headers; names of headers in lower case, order kept."""
-
-    method: str
-    target: bytes
-    version: str
-    headers: tuple[tuple[bytes, bytes], ...]
-    keep_alive: bool
-
-    @property
-    def path(self) -> bytes:
-        """The target's path, still percent-encoded; a named host is ignored (H12)."""
-        target = self.target
-        if not target.startswith(b"/") and (absolute := _ABSOLUTE.match(target)):
-            target = target[absolute.end() :]
-            if not target.startswith(b"/"):
-                return b"/"
-        return target.partition(b"?")[0]
-
-    @property
-    def authority(self) -> bytes | None:
-        """The host an absolute target names, None for another form (RFC 9112 3.2.2)."""
-        absolute = None if self.target.startswith(b"/") else _ABSOLUTE.match(self.target)
-        return None if absolute is None else absolute[1]
-
-    @property
-    def query(self) -> bytes:
-        """What follows the first question mark, still encoded."""
-        return self.target.partition(b"?")[2]
-
-    @property
-    def expects_continue(self) -> bool:
-        """Whether the peer would like to hear 100 (Continue) before it sends the body."""
-        return self.version == "1.1" and (self.header(b"expect") or b"").lower() == b"100-continue"
-
-    def header(self, name: bytes) -> bytes | None:
-        """First value of a header, by its lower-case name."""
-        return next((value for key, value in self.headers if key == name), None)
 
 
 class Request(NamedTuple):
@@ -216,6 +173,21 @@ class RequestReader:
         self._body.clear()
         return part
 
+    def passes(self, data: bytes) -> bool:
+        """Whether the bytes are nothing but the next part of a streamed body; then they are taken.
+
+        Instead of `feed` and `next_part`, without a copy.
+        """
+        if not self._handed or self._buffer or self._body:
+            return False
+        assert self._reading is not None
+        if not self._reading.passes(len(data)):
+            return False
+        if self._reading.complete:
+            self._handed = False
+            self._end_body()
+        return True
+
     def rest(self) -> bytes:
         """Everything received and not parsed: what a peer sent after a request to upgrade."""
         rest = bytes(self._buffer)
@@ -253,7 +225,7 @@ class RequestReader:
         head = bytes(buffer[: end + 4])
         del buffer[: end + 4]
         self._searched = 0
-        self._head = _parse_head(head)
+        self._head = Head(head)
         self._expect_body(self._head)
         return True
 
@@ -271,75 +243,7 @@ class RequestReader:
         if self._admit is not None:
             self._admission = self._admit(head)
         max_body = self._admission.max_body
-        encoding = head.header(b"transfer-encoding")
-        length = head.header(b"content-length")
-        if encoding is not None:
-            if head.version != "1.1" or encoding.strip().lower() != b"chunked":
-                raise HttpError(400, "this transfer encoding is not supported")
+        if head.chunked:
             self._reading = BodyReader(None, max_body)
-        elif length is not None and (size := int(length)):
-            self._reading = BodyReader(size, max_body)
         else:
-            self._reading = None
-
-
-class _HeadParts:
-    """What llhttp reports of one head."""
-
-    def __init__(self) -> None:
-        self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.keep_alive = False
-        self.parser: httptools.HttpRequestParser | None = None
-
-    def on_url(self, part: bytes) -> None:
-        self.target += part
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        # Asked here: at the end of a message without a body the parser has forgotten it.
-        assert self.parser is not None
-        self.keep_alive = bool(self.parser.should_keep_alive())
-
-
-def _parse_head(data: bytes) -> Head:
-    first, _, rest = data.partition(b"\r\n")
-    if len(first) > limits.HTTP_TARGET_BYTES + 32:
-        raise HttpError(414, "request target is too long", "too_big")
-    if rest.count(b"\r\n") > limits.HTTP_HEADERS + 1:
-        raise HttpError(431, "too many headers", "too_big")
-    parts = _HeadParts()
-    parser = parts.parser = httptools.HttpRequestParser(parts)
-    try:
-        parser.feed_data(data)
-    except httptools.HttpParserUpgrade:
-        pass  # whether anybody offers it is decided later; until then an ordinary request
-    except httptools.HttpParserInvalidMethodError as error:
-        method = first.partition(b" ")[0]
-        if _LETTERS.issuperset(method) and first.endswith((b" HTTP/1.1", b" HTTP/1.0")):
-            raise HttpError(405, "this method is not known", "protocol") from error
-        raise HttpError(400, "request line is malformed") from error
-    except httptools.HttpParserError as error:
-        raise HttpError(400, f"request is malformed: {error}") from error
-    finally:
-        parts.parser = None
-    version = parser.get_http_version()
-    if version not in ("1.0", "1.1") or not first.endswith(b" HTTP/" + version.encode()):
-        raise HttpError(400, "only HTTP/1.x is spoken here", "protocol")
-    if len(parts.target) > limits.HTTP_TARGET_BYTES:
-        raise HttpError(414, "request target is too long", "too_big")
-    hosts = sum(name == b"host" for name, _ in parts.headers)
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise HttpError(400, "one Host header is required")
-    encodings = sum(name == b"transfer-encoding" for name, _ in parts.headers)
-    if encodings > 1:
-        raise HttpError(400, "two Transfer-Encoding headers")
-    return Head(
-        parser.get_method().decode("ascii"),
-        parts.target,
-        version,
-        tuple(parts.headers),
-        parts.keep_alive,
-    )
+            self._reading = BodyReader(head.length, max_body) if head.length else None

@@ -3,18 +3,9 @@
 from typing import Final
 
 from tbfast import limits
-from tbfast.errors import PeerError
+from tbfast.errors import HttpError
 
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
-
-
-class HttpError(PeerError):
-    """A message that is refused; ``code`` is the status, ``reason`` the metric's word."""
-
-    def __init__(self, status: int, message: str, reason: str = "malformed") -> None:
-        super().__init__(message, code=status)
-        self.status = status
-        self.reason = reason
 
 
 class BodyReader:
@@ -49,6 +40,18 @@ class BodyReader:
         body += piece
         self._left -= len(piece)
         return self._left == 0
+
+    def passes(self, size: int) -> bool:
+        """Whether that many bytes belong to a body with a length; then they are counted."""
+        if self._chunked or self._left is None or size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of a body with a length is missing."""
+        return not self._chunked and self._left == 0
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
@@ -90,16 +93,17 @@ class BodyReader:
 
     def _move_data(self, buffer: bytearray, body: bytearray, offset: int, left: int) -> int:
         """Moves what there is of a chunk's data and drops its CRLF; returns the new offset."""
-        data = buffer[offset : offset + left]
-        self._left = left - len(data)
+        here = min(left, len(buffer) - offset)
+        self._left = left - here
         # Of the last two bytes of a chunk, those present are the CRLF.
-        text = min(len(data), max(0, left - 2))
-        body += data[:text]
+        text = min(here, max(0, left - 2))
+        with memoryview(buffer) as view:
+            body += view[offset : offset + text]
         self._size += text
-        ending = data[text:]
+        ending = buffer[offset + text : offset + here]
         if ending and ending != b"\r\n"[2 - min(left, 2) :][: len(ending)]:
             raise HttpError(400, "chunk data has another length than its size says")
-        return offset + len(data)
+        return offset + here
 
     def _line(self, buffer: bytearray, offset: int, limit: int) -> bytes | None:
         """The line at offset without CRLF, None if it is not complete."""

@@ -70,12 +70,12 @@ def _client_id(client: _Client, certificate_id: Callable[[str], str]) -> str:
             _check_psk("LwM2M client", client.key)
             return identity
         case "RPK":
-            _check_der("LwM2M client RPK key", client.key)
+            check_der("LwM2M client RPK key", client.key)
             return endpoint
         case "X509":
             if not (client.cert or "").strip():
                 return endpoint
-            _check_der("LwM2M client X509 certificate", client.cert)
+            check_der("LwM2M client X509 certificate", client.cert)
             return certificate_id(client.cert or "")
 
 
@@ -88,8 +88,8 @@ def _check_server(name: str, server: _Server) -> None:
             checked(f"{name} client PSK identity", server.client_public_key_or_id or "")
             _check_psk(f"{name} client", server.client_secret_key)
         case "RPK" | "X509":
-            _check_der(f"{name} client public key or id", server.client_public_key_or_id)
-            _check_der(f"{name} client secret key", server.client_secret_key)
+            check_der(f"{name} client public key or id", server.client_public_key_or_id)
+            check_der(f"{name} client secret key", server.client_secret_key)
 
 
 def _check_psk(name: str, key: str | None) -> None:
@@ -97,7 +97,7 @@ def _check_psk(name: str, key: str | None) -> None:
         raise InvalidEntity(f"{name} PSK: Key must be HexDec format: 32, 64, 128 characters!")
 
 
-def _check_der(name: str, text: str | None) -> None:
+def check_der(name: str, text: str | None) -> None:
     """Base64 of one whole DER structure (its parts are looked at when they are used)."""
     lines = [line for line in (text or "").split() if "-----" not in line]
     try:

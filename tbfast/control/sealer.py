@@ -28,7 +28,7 @@ log = get_logger("tbfast.sealer")
 CHECK_S = 0.25
 HURRY_BYTES = 1 << 20  # of rows; not worth a run below it
 FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
-LATEST_SERIES_PER_STEP = 2_000  # packed in one turn of the loop
+LATEST_SERIES_PER_STEP = 5_000  # packed in one turn of the loop
 
 T = TypeVar("T")
 Tally = Callable[[Sequence[tuple[bytes, bytes]]], None]  # (key, chunk) of a batch

@@ -52,6 +52,7 @@ class HttpPort:
         max_connections: int | None = None,
     ) -> None:
         self._handlers: tuple[Handler, ...] = (Pages(node), *handlers, Nobody())
+        self.reserved = tuple(prefix for one in self._handlers for prefix in one.prefixes)
         self.fast = fast
         self.slot = Slot() if slot is None else slot
         self.stopping = False
@@ -63,6 +64,10 @@ class HttpPort:
     async def listen(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         """Serves connections of a bound socket."""
         self._server = await loop.create_server(lambda: _Connection(self, loop), sock=sock)
+
+    def connection(self, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
+        """The protocol of a connection that was accepted elsewhere."""
+        return _Connection(self, loop)
 
     def stop(self) -> None:
         """Takes no more connections; each that is open gets the answer it is owed, then ends."""
@@ -166,22 +171,30 @@ class _Connection(asyncio.Protocol):
         self._port.slot.add(words.RECEIVED_BYTES_HTTP, len(data))
         if self._closing:
             return  # lingering: the peer may not have seen the answer yet
-        fast = self._port.fast
-        if (
-            fast is not None
-            and self._exchange is None
-            and not self._write_paused
-            and self._reader.idle
-            and fast.take(self._plain, data)
-        ):
-            self._exchange = self._plain
-            self._plain.owe(self)
-            self._phase = "idle"
-            self._deadline = _NEVER
-            return
-        if self._stream is not None and self._stream.spliced:
-            self._stream.on_part(data, False)
-            return
+        if self._exchange is None and not self._write_paused and self._reader.idle:
+            fast = self._port.fast
+            if fast is not None and fast.take(self._plain, data):
+                self._exchange = self._plain
+                self._plain.owe(self)
+                self._phase = "idle"
+                self._deadline = _NEVER
+                return
+            if self.link is not None:
+                taken = self.link.take(self, data, self._port.reserved)
+                if taken is not None:
+                    self._exchange = self._stream = taken
+                    self._phase = "idle"
+                    self._deadline = _NEVER
+                    return
+        stream = self._stream
+        if stream is not None:
+            if stream.spliced:
+                stream.on_part(data, False)
+                return
+            if stream.wants() and self._reader.passes(data):
+                stream.pass_part(data, not self._reader.in_body)
+                self.body_wanted()
+                return
         self._reader.feed(data)
         self._advance()
 
@@ -192,6 +205,8 @@ class _Connection(asyncio.Protocol):
             if self._stream.spliced:
                 return False
             self.body_wanted()
+        if self._transport is not None and not self._transport.can_write_eof():
+            return False  # TLS ends both sides at once
         return self._exchange is not None or self._scheduled or self._write_paused
 
     def pause_writing(self) -> None:
@@ -274,12 +289,7 @@ class _Connection(asyncio.Protocol):
         if request is None and response is OK and not self._port.stopping:
             self._write(_OK_BYTES)
             self._exchange = None
-            if self._timer is None or self._write_paused or self._eof or not self._reader.idle:
-                self._advance()
-            else:
-                # As _wait; the timer was set before this request, so it is not later than this.
-                self._phase = "waiting"
-                self._deadline = self._loop.time() + limits.HTTP_IDLE_TIMEOUT_MS / 1000
+            self._next()
             return
         # After a 400 the peer and we may not agree where the next request begins (HTTP spec 1.2).
         # Nor is it known after an answer that came before the whole request.
@@ -297,7 +307,28 @@ class _Connection(asyncio.Protocol):
         if not keep_alive or self._port.stopping:
             self._linger()
         elif not self._beginning:
+            self._next()
+
+    def passed(self, answer: bytes) -> None:
+        """The whole answer of a stream, framed; the connection goes on."""
+        self._stream = None  # whose sender must not be held up by what it sent last
+        self._write(answer)
+        self.finished(keep_alive=True)
+
+    def _next(self) -> None:
+        """The connection is free for another request."""
+        if (
+            self._timer is None
+            or self._write_paused
+            or self._read_paused
+            or self._eof
+            or not self._reader.idle
+        ):
             self._advance()
+            return
+        # As _wait; the timer was set before this request, so it is not later than this.
+        self._phase = "waiting"
+        self._deadline = self._loop.time() + limits.HTTP_IDLE_TIMEOUT_MS / 1000
 
     def send(self, data: bytes) -> None:
         """Part of an answer."""
@@ -469,6 +500,9 @@ class _Connection(asyncio.Protocol):
         self._read(on=True)
         if self._eof:
             self._transport.close()
+            return
+        if not self._transport.can_write_eof():
+            self._transport.close()  # TLS waits for the peer's end of it, bounded by its own timer
             return
         self._transport.write_eof()
         self._arm(limits.WRITE_TIMEOUT_MS if self._write_paused else limits.HTTP_LINGER_MS)

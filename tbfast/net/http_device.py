@@ -105,6 +105,7 @@ class DeviceApi:
     """Everything below /api/v1/ on one worker; all calls on the loop's thread."""
 
     streamed = False
+    prefixes: tuple[bytes, ...] = (ROOT,)
 
     def __init__(
         self,
@@ -172,7 +173,7 @@ class DeviceApi:
             if not take_post(self._ingest, self._directory.token, exchange, data):
                 return False
         except RateLimited as error:
-            self._loop.call_soon(self._limited, exchange, error)  # once the answer is owed
+            self._loop.call_soon(self.limited, exchange, error)  # once the answer is owed
             return True
         if not self._turn_scheduled or self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES:
             self._rows_came()
@@ -207,7 +208,7 @@ class DeviceApi:
         except HttpError as error:
             self.refuse(exchange, error)
         except RateLimited as error:
-            self._limited(exchange, error)
+            self.limited(exchange, error)
         except PeerError as error:
             self._refuse_payload(exchange, error)
 
@@ -217,7 +218,7 @@ class DeviceApi:
         retry = RETRY if error.status == 429 else ()
         exchange.answer(error_response(error.status, str(error), retry))
 
-    def _limited(self, exchange: Exchange, error: RateLimited) -> None:
+    def limited(self, exchange: Exchange, error: RateLimited) -> None:
         """429 with the limit in the message; no time to retry for what never fits."""
         self._count("rate")
         self._slot.add(words.RATE_LIMITED + error.limit)
@@ -268,7 +269,7 @@ class DeviceApi:
             self._refuse_payload(exchange, error)
             return
         except RateLimited as error:
-            self._limited(exchange, error)
+            self.limited(exchange, error)
             return
         ingest.wait(exchange)
         self._rows_came()
@@ -411,8 +412,7 @@ class DeviceApi:
         It counts as a message of the device; RateLimited when it is over a limit.
         """
         if who is not None:
-            self._ingest.at(time.time_ns() // 1_000_000, time.monotonic_ns())
-            self._ingest.spend(who.device, who.scope)
+            self.spend(who)
         device = _NOBODY if who is None else who.device
         waiting = _Waiting(device, exchange, polls=polls)
         exchange.on_gone = lambda: self._give_up(waiting)
@@ -424,6 +424,11 @@ class DeviceApi:
             lambda result: self._answered(waiting, result),
             timeout_s=timeout_s + _ANSWER_S,
         )
+
+    def spend(self, who: StoredCredentials) -> None:
+        """One message of the device; RateLimited when it is over a limit."""
+        self._ingest.at(time.time_ns() // 1_000_000, time.monotonic_ns())
+        self._ingest.spend(who.device, who.scope)
 
     def _forget(self, waiting: _Waiting) -> None:
         if waiting.timer is not None:

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from tbfast.codec.http import Head, Request, Response
 
+if TYPE_CHECKING:
+    from tbfast.net.http_stream import Stream
+
 _ERROR_CODES: Final = {
-    400: 31, 401: 10, 403: 20, 404: 32, 405: 31, 413: 31, 415: 31, 429: 33,
+    400: 31, 401: 10, 403: 20, 404: 32, 405: 31, 413: 31, 415: 31, 416: 31, 429: 33,
 }  # fmt: skip  # REST spec 1.3; others are general
 _GENERAL: Final = 2
 RETRY: Final = (("Retry-After", "1"),)
@@ -45,6 +48,12 @@ def _ignored() -> None:
 class Link(Protocol):
     """What a handler keeps for the connection's next request."""
 
+    def take(self, carrier: "Carrier", data: bytes, reserved: tuple[bytes, ...]) -> "Stream | None":
+        """The exchange if the bytes are exactly one request for it, with nothing unusual.
+
+        reserved: what paths of other handlers begin with.
+        """
+
     def abandon(self) -> None:
         """The connection has ended."""
 
@@ -58,6 +67,7 @@ class Carrier(Protocol):
     def answered(self, exchange: "Exchange", response: Response) -> None: ...
     def send(self, data: bytes) -> None: ...
     def finished(self, *, keep_alive: bool) -> None: ...
+    def passed(self, answer: bytes) -> None: ...
     def broke_off(self) -> None: ...
     def body_wanted(self) -> None: ...
     def splice(self) -> None: ...
@@ -106,9 +116,11 @@ class Handler(Protocol):
     """Serves some of the paths.
 
     streamed: its exchanges are tbfast.net.http_stream.Stream, begun when the head is complete.
+    prefixes: what its paths begin with; () = whatever the others do not take.
     """
 
     streamed: bool
+    prefixes: tuple[bytes, ...]
 
     def admit(self, head: Head) -> int | None:
         """Bytes the body may have; None = the path is another handler's."""

@@ -4,6 +4,8 @@ from typing import Final
 
 from tbfast import limits
 from tbfast.codec.http import Head, HttpError, Response
+from tbfast.codec.http_range import byte_range
+from tbfast.errors import RateLimited
 from tbfast.model.auth import StoredCredentials
 from tbfast.model.operations import Chunk, FindPackage, PackageFound, ReadChunk, Refusal, Result
 from tbfast.model.package import PackageType, disposition, media_type
@@ -22,6 +24,7 @@ class PackageApi:
     """GET .../firmware and .../software; put it before the DeviceApi, which has the rest."""
 
     streamed = True
+    prefixes: tuple[bytes, ...] = (ROOT,)
 
     def __init__(self, devices: DeviceApi, operations: Operations) -> None:
         self._devices = devices
@@ -46,7 +49,9 @@ class PackageApi:
         found = target(head.path)
         assert found is not None  # else it would not have been admitted
         try:
-            download = _Download(self._operations, exchange, head, _TYPES[found.name])
+            download = _Download(
+                self._devices, self._operations, exchange, head, _TYPES[found.name]
+            )
         except HttpError as error:
             self._devices.refuse(exchange, error)
             return
@@ -57,7 +62,12 @@ class _Download:
     """One answer: which package, then its bytes a piece at a time while the peer takes them."""
 
     def __init__(
-        self, operations: Operations, stream: Stream, head: Head, type_: PackageType
+        self,
+        devices: DeviceApi,
+        operations: Operations,
+        stream: Stream,
+        head: Head,
+        type_: PackageType,
     ) -> None:
         """HttpError (400) for parameters that are missing or no numbers."""
         query = parameters(head)
@@ -68,9 +78,11 @@ class _Download:
         self._chunk = integer(query.get("chunk", "0"), "chunk") if self._size else 0
         if self._chunk < 0 or self._chunk * self._size > _INT32_MAX:
             raise HttpError(400, "The chunk is out of range")
+        self._devices = devices
         self._operations = operations
         self._stream = stream
         self._head = head
+        self._partial: tuple[str, str] | None = None  # Content-Range, if not all was wanted
         self._package = PackageFound("", 0)
         self._offset = 0
         self._left = 0
@@ -82,9 +94,15 @@ class _Download:
 
     def begin(self, who: StoredCredentials) -> None:
         """The device is known."""
-        if self._stream.open:
-            self._device = who.device
-            self._request = self._operations.ask(who.device, self._wanted, self._found)
+        if not self._stream.open:
+            return
+        try:
+            self._devices.spend(who)
+        except RateLimited as error:
+            self._devices.limited(self._stream, error)
+            return
+        self._device = who.device
+        self._request = self._operations.ask(who.device, self._wanted, self._found)
 
     def _found(self, result: Result) -> None:
         self._request = 0
@@ -95,10 +113,33 @@ class _Download:
         self._offset = min(self._chunk * self._size, result.size)
         rest = result.size - self._offset
         self._left = min(self._size, rest) if self._size else rest
+        if not self._narrow():
+            return
         if self._left == 0 or self._head.method == "HEAD":
             self._finish(self._response_head())
         else:
             self._read()
+
+    def _narrow(self) -> bool:
+        """To the range that is wanted of these bytes; False: there is none, and 416 was answered.
+
+        Nothing here can match an If-Range: without validators the whole is sent.
+        """
+        head, whole = self._head, self._left
+        header = head.header(b"range")
+        if header is None or head.method != "GET" or head.header(b"if-range") is not None:
+            return True
+        part = byte_range(header.decode("latin-1"), whole)
+        if part is None or not whole:
+            return True
+        if not part:
+            refusal = [("Content-Range", f"bytes */{whole}")]
+            self._stream.answer(error_response(416, "The range cannot be had", refusal))
+            return False
+        self._offset += part.start
+        self._left = len(part)
+        self._partial = ("Content-Range", f"bytes {part.start}-{part.stop - 1}/{whole}")
+        return True
 
     def _read(self) -> None:
         length = min(self._left, limits.OUTBOUND_PAUSE_BYTES)
@@ -136,11 +177,14 @@ class _Download:
 
     def _response_head(self) -> bytes:
         package = self._package
+        headers = [*disposition(package.file_name), ("Accept-Ranges", "bytes")]
+        if self._partial is not None:
+            headers.append(self._partial)
         response = Response(
-            200,
+            206 if self._partial else 200,
             b"",
             media_type(package.content_type),
-            (*disposition(package.file_name), *self._stream.headers),
+            (*headers, *self._stream.headers),
         )
         return response.head(self._head, self._left, keep_alive=self._head.keep_alive)
 

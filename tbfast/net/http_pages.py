@@ -1,6 +1,7 @@
 """What a worker answers itself: the pages of the node, and paths that are nobody's."""
 
 import time
+from typing import Final
 
 from tbfast import limits
 from tbfast.codec.http import Head, Response
@@ -8,17 +9,20 @@ from tbfast.net.http_exchange import Exchange, error_response
 from tbfast.obs.http import HealthPages
 from tbfast.obs.metrics import NodeMetrics
 
+_PATHS: Final = (b"/healthz", b"/readyz", b"/metrics")
+
 
 class Pages:
     """The pages of the node itself."""
 
     streamed = False
+    prefixes: tuple[bytes, ...] = _PATHS
 
     def __init__(self, node: NodeMetrics) -> None:
         self._pages = HealthPages(node)
 
     def admit(self, head: Head) -> int | None:
-        known = head.path in (b"/healthz", b"/readyz", b"/metrics")
+        known = head.path in _PATHS
         return limits.HTTP_BODY_BYTES if known else None
 
     def begin(self, exchange: Exchange) -> None:
@@ -37,6 +41,7 @@ class Nobody:
     """Every other path."""
 
     streamed = False
+    prefixes: tuple[bytes, ...] = ()
 
     def admit(self, head: Head) -> int | None:
         return limits.HTTP_BODY_BYTES

@@ -36,6 +36,14 @@ class Stream(Exchange):
         self._began_s = 0.0
         self._moved_bytes = 0
 
+    def renew(self, carrier: Carrier, request: Request) -> None:
+        """The next request of the same connection, for the same handler; the one before is over."""
+        self._carrier = carrier
+        self.request = request
+        self.headers = ()
+        self.begun = self.spliced = self._wanting = False
+        self._began_s = 0.0
+
     # --- for the handler ----------------------------------------------------------------------
 
     @property
@@ -76,6 +84,12 @@ class Stream(Exchange):
         if carrier is not None:
             carrier.finished(keep_alive=keep_alive)
 
+    def pass_answer(self, answer: bytes) -> None:
+        """The whole answer, framed; the connection goes on."""
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            carrier.passed(answer)
+
     def break_off(self) -> None:
         """The answer cannot be completed: the connection must end so that the peer notices."""
         carrier, self._carrier = self._carrier, None
@@ -108,9 +122,13 @@ class Stream(Exchange):
                 if self._began_s == 0.0:
                     self._began_s, self._moved_bytes = now_s, 0
                 return True
-            self._moved_bytes += len(part)
-            self.on_part(part, not reader.in_body)
+            self.pass_part(part, not reader.in_body)
         return False
+
+    def pass_part(self, part: bytes, last: bool) -> None:
+        """Hands on a part of the body, which is wanted."""
+        self._moved_bytes += len(part)
+        self.on_part(part, last)
 
     def patience_ms(self, now_s: float) -> int:
         """How long the body may still take: what has come buys time, at a least rate."""

@@ -12,7 +12,6 @@ from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import Head, HttpError
-from tbfast.codec.http_upstream import Forwarded, forward
 from tbfast.net.http_exchange import RETRY, Exchange, cors, error_response
 from tbfast.net.http_stream import Stream
 from tbfast.net.proxy_upstream import Upstream
@@ -27,6 +26,7 @@ class Proxy:
     """
 
     streamed = True
+    prefixes: tuple[bytes, ...] = ()
 
     def __init__(
         self,
@@ -57,13 +57,13 @@ class Proxy:
         asked = exchange.request.head
         exchange.headers = cors(asked)  # of answers that are not the controller's
         try:
-            request = forward(asked, exchange.peer)
+            request = asked.forward(exchange.peer.encode())
         except HttpError as error:
             self._count(error.reason)
             exchange.answer(error_response(error.status, str(error)))
             return
         link = exchange.link
-        if isinstance(link, Upstream) and self._idle.pop(link, None) is not None:
+        if isinstance(link, Upstream) and self.resumed(link):
             link.begin(exchange, asked, request)
         elif len(self._open) >= limits.PROXY_CONNECTIONS and not self._evict():
             self._count("limit")
@@ -93,22 +93,28 @@ class Proxy:
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(limits.PROXY_IDLE_MS / 1000, self._sweep)
 
+    def resumed(self, upstream: Upstream) -> bool:
+        """A connection that rests is used again; False: it does not rest."""
+        return self._idle.pop(upstream, None) is not None
+
     def ended(self, upstream: Upstream) -> None:
         """A connection is no more."""
         self._open.discard(upstream)
         self._idle.pop(upstream, None)
 
-    def again(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
+    def again(self, exchange: Stream, asked: Head, request: bytes) -> None:
         """A kept connection ended before it said anything: one more try on a new one."""
         self._connect(exchange, asked, request)
 
     def unavailable(self, exchange: Exchange) -> None:
         """Nobody has seen the request."""
+        assert exchange.request is not None
+        exchange.headers = cors(exchange.request.head)
         exchange.answer(error_response(503, "The controller is away; try again", RETRY))
 
     # --- connections --------------------------------------------------------------------------
 
-    def _connect(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
+    def _connect(self, exchange: Stream, asked: Head, request: bytes) -> None:
         upstream = Upstream(self)
         self._open.add(upstream)
         exchange.link = upstream
@@ -118,7 +124,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _dial(
-        self, upstream: Upstream, exchange: Stream, asked: Head, request: Forwarded
+        self, upstream: Upstream, exchange: Stream, asked: Head, request: bytes
     ) -> None:
         try:
             await self._loop.create_unix_connection(lambda: upstream, self._path)

@@ -4,15 +4,15 @@ import asyncio
 from typing import Final, Protocol, cast
 
 from tbfast import limits
-from tbfast.codec.http import Head, HttpError
+from tbfast._ext.http_head import whole_answer, whole_request
+from tbfast.codec.http import Head, HttpError, Request
 from tbfast.codec.http_upstream import (
     LAST_CHUNK,
     AnswerHead,
     AnswerReader,
-    Forwarded,
     chunk,
 )
-from tbfast.net.http_exchange import error_response
+from tbfast.net.http_exchange import Carrier, cors, error_response
 from tbfast.net.http_stream import Stream
 from tbfast.obs.log import get_logger
 
@@ -25,8 +25,9 @@ class Owner(Protocol):
     """Who keeps upstreams: tbfast.net.proxy.Proxy."""
 
     def rested(self, upstream: "Upstream") -> None: ...
+    def resumed(self, upstream: "Upstream") -> bool: ...
     def ended(self, upstream: "Upstream") -> None: ...
-    def again(self, exchange: Stream, asked: Head, request: Forwarded) -> None: ...
+    def again(self, exchange: Stream, asked: Head, request: bytes) -> None: ...
     def unavailable(self, exchange: Stream) -> None: ...
 
 
@@ -38,32 +39,55 @@ class Upstream(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = AnswerReader()
         self._exchange: Stream | None = None
+        self._lane: Stream | None = None  # of all requests that `take` took
         self._asked: Head | None = None
-        self._request: Forwarded | None = None
+        self._request: bytes | None = None
         self._used = False  # for an exchange before this one
         self._body_sent = True
         self._chunked_up = False
         self._answer: AnswerHead | None = None
         self._chunked_down = False
         self._keep_alive = False  # of the client's connection
+        self._held = False  # is not read: the client does not take what there is
         self.spliced = False
 
     # --- one exchange -------------------------------------------------------------------------
 
-    def begin(self, exchange: Stream, asked: Head, request: Forwarded) -> None:
+    def begin(self, exchange: Stream, asked: Head, request: bytes) -> None:
         """Sends a request, whose body follows in parts; the connection is open and idle."""
         assert self._transport is not None
         self._exchange, self._asked, self._request = exchange, asked, request
         self._answer = None
         self._reader.expect(asked.method)
-        self._chunked_up = request.chunked
-        self._body_sent = not request.has_body
+        self._chunked_up = asked.chunked
+        self._body_sent = not asked.has_body
         exchange.on_part = self._send_part
         exchange.on_flow = self._flow
         exchange.on_gone = self.end
-        self._transport.write(request.head)
+        self._transport.write(request)
         if not self._body_sent:
             exchange.want(True)
+
+    def take(self, carrier: Carrier, data: bytes, reserved: tuple[bytes, ...]) -> Stream | None:
+        """As Link.take."""
+        transport = self._transport
+        found = whole_request(data, carrier.peer.encode(), reserved)
+        if found is None or transport is None or not self._owner.resumed(self):
+            return None
+        asked, request = found
+        lane = self._lane
+        if lane is None:
+            lane = self._lane = Stream(carrier, Request(asked, b""), 0)
+            lane.on_flow = self._flow
+            lane.on_gone = self.end
+        else:
+            lane.renew(carrier, Request(asked, b""))
+        self._exchange, self._asked, self._request = lane, asked, request
+        self._answer = None
+        self._reader.expect(asked.method)
+        self._body_sent = True
+        transport.write(request)
+        return lane
 
     def _send_part(self, part: bytes, last: bool) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -77,10 +101,26 @@ class Upstream(asyncio.Protocol):
     def _flow(self, on: bool) -> None:
         if self._transport is None or self._transport.is_closing():
             return
+        self._held = not on
         if on:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+    def _pass_whole(self, exchange: Stream, data: bytes) -> bool:
+        """Passes on an answer that came in one read, if both connections go on after it."""
+        asked = self._asked
+        fresh = self._answer is None and self._reader.fresh
+        if asked is None or not (fresh and self._body_sent):
+            return False
+        answer = whole_answer(data, asked)
+        if answer is None:
+            return False
+        self._exchange = self._asked = None
+        self._used = True
+        self._owner.rested(self)
+        exchange.pass_answer(answer)
+        return True
 
     def _relay(self, exchange: Stream) -> None:
         """Passes on what has come of the answer, in one write if it came in one read."""
@@ -108,7 +148,7 @@ class Upstream(asyncio.Protocol):
         assert asked is not None
         assert request is not None
         if answer.status == 101:
-            if not request.websocket:
+            if not asked.websocket:
                 raise HttpError(502, "the controller upgrades what nobody asked for")
             self._answer = answer
             exchange.send(
@@ -136,6 +176,8 @@ class Upstream(asyncio.Protocol):
         reusable = answer.keep_alive and self._body_sent and not self._reader.rest()
         self._exchange = self._asked = None
         self._used = True
+        if self._held:
+            self._flow(True)  # what the client has not taken yet holds up its own requests only
         if reusable:
             self._owner.rested(self)
         else:
@@ -154,7 +196,11 @@ class Upstream(asyncio.Protocol):
             self.end()  # an answer that nobody asked for
         elif self.spliced:
             exchange.send(data)
-        else:
+        elif self._answer is not None and not self._chunked_down and self._reader.passes(data):
+            exchange.send(data)
+            if self._reader.complete:
+                self._finish(exchange)
+        elif not self._pass_whole(exchange, data):
             self._reader.feed(data)
             try:
                 self._relay(exchange)
@@ -205,6 +251,8 @@ class Upstream(asyncio.Protocol):
         if exchange.begun:
             exchange.break_off()
         else:
+            assert exchange.request is not None
+            exchange.headers = cors(exchange.request.head)
             exchange.answer(error_response(status, message))
 
     # --- its end ------------------------------------------------------------------------------

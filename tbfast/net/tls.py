@@ -12,6 +12,7 @@ import os
 import secrets
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tbfast import limits
@@ -33,10 +34,24 @@ class ServerTls:
     """Contexts for new connections out of PEM files that may change.
 
     `tickets` is the secret that ticket keys are derived from: processes with the same one resume
-    each other's sessions.
+    each other's sessions.  setting: where errors tell to look; clients: whether these are asked for
+    a certificate; alpn: protocols offered.
     """
 
-    def __init__(self, certificate: str, key: str, password: str, tickets: bytes) -> None:
+    def __init__(
+        self,
+        certificate: str,
+        key: str,
+        password: str,
+        tickets: bytes,
+        *,
+        setting: str = "mqtt.ssl",
+        clients: bool = True,
+        alpn: Sequence[str] = (),
+    ) -> None:
+        self._setting = setting
+        self._clients = clients
+        self._alpn = alpn
         self._certificate = Path(certificate)
         self._key = Path(key) if key and Path(key).exists() else self._certificate
         self._password = password
@@ -44,6 +59,11 @@ class ServerTls:
         self._period = -1
         self._seen = self._signature()
         self._context = self._load()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The newest good certificate."""
+        return self._context
 
     def wrap_bio(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *, server_side: bool
@@ -80,7 +100,9 @@ class ServerTls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_mode = ssl.CERT_OPTIONAL if self._clients else ssl.CERT_NONE
+        if self._alpn:
+            context.set_alpn_protocols(self._alpn)
         context.num_tickets = 1
         encrypted = False
 
@@ -92,11 +114,22 @@ class ServerTls:
         try:
             context.load_cert_chain(self._certificate, self._key, password)
         except (OSError, ValueError) as error:
-            why = _explain(error, self._certificate, self._key, encrypted=encrypted)
-            raise TlsError(why) from error
+            raise TlsError(self._explain(error, encrypted=encrypted)) from error
         _prepare(context)
         _set_ticket_keys(context, self._ticket_keys(_period()))
         return context
+
+    def _explain(self, error: OSError | ValueError, *, encrypted: bool) -> str:
+        certificate, key = self._certificate, self._key
+        for path in (certificate, key):
+            if not os.access(path, os.R_OK):
+                pem = f"{self._setting}.credentials.pem"
+                return f"cannot read {path}: set {pem}.cert_file and key_file"
+        if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+            return f"the key in {key} is not that of the certificate in {certificate}"
+        if encrypted:
+            return f"the key in {key} is encrypted, and its password is wrong or missing"
+        return f"no usable certificate and key in {certificate} and {key}: {error}"
 
     def _ticket_keys(self, period: int) -> bytes:
         seed = self._tickets + period.to_bytes(8, "big")
@@ -115,17 +148,6 @@ def ticket_secret() -> bytes:
 
 def _period() -> int:
     return int(time.time()) // TICKET_KEYS_S
-
-
-def _explain(error: OSError | ValueError, certificate: Path, key: Path, *, encrypted: bool) -> str:
-    for path in (certificate, key):
-        if not os.access(path, os.R_OK):
-            return f"cannot read {path}: set mqtt.ssl.credentials.pem.cert_file and key_file"
-    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-        return f"the key in {key} is not that of the certificate in {certificate}"
-    if encrypted:
-        return f"the key in {key} is encrypted, and its password is wrong or missing"
-    return f"no usable certificate and key in {certificate} and {key}: {error}"
 
 
 # --- what Python's ssl does not offer ------------------------------------------------------------

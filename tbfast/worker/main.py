@@ -26,6 +26,7 @@ from tbfast.net.http import HttpPort
 from tbfast.net.http_device import DeviceApi
 from tbfast.net.http_device import Settings as DeviceSettings
 from tbfast.net.http_packages import PackageApi
+from tbfast.net.https import HttpsDoor
 from tbfast.net.mqtt import MqttPort
 from tbfast.net.proxy import Proxy
 from tbfast.net.tls import ServerTls, TlsError
@@ -56,16 +57,22 @@ class WorkerSockets:
     """Listening sockets of one worker, bound by the supervisor and kept open over restarts."""
 
     def __init__(
-        self, mqtt: socket.socket, http: socket.socket, mqtt_tls: socket.socket | None = None
+        self,
+        mqtt: socket.socket,
+        http: socket.socket,
+        mqtt_tls: socket.socket | None = None,
+        https: socket.socket | None = None,
     ) -> None:
         self.mqtt = mqtt
         self.http = http
         self.mqtt_tls = mqtt_tls
+        self.https = https
 
     @property
     def all(self) -> tuple[socket.socket, ...]:
         """Every one of them."""
-        return tuple(s for s in (self.mqtt, self.http, self.mqtt_tls) if s is not None)
+        possible = (self.mqtt, self.http, self.mqtt_tls, self.https)
+        return tuple(s for s in possible if s is not None)
 
 
 class _CommitMetrics:
@@ -114,10 +121,12 @@ class Worker:
         metrics: NodeMetrics,
         rates: Rates,
         tls: ServerTls | None = None,
+        https: ServerTls | None = None,
     ) -> None:
         self._number = number
         self._rates = rates
         self._tls = tls
+        self._https = https
         self._config = config
         self._sockets = sockets
         self._node = metrics
@@ -195,24 +204,27 @@ class Worker:
             self._slot,
             max_upload=config.ota.max_upload_bytes,
         )
+        shaking = 0 if self._https is None else min(limits.TLS_HANDSHAKES, http_connections // 4)
+        of_devices = (PackageApi(devices, operations), devices) if config.http.enabled else ()
         http = HttpPort(
             self._node,
             self._slot,
-            [PackageApi(devices, operations), devices, proxy],
-            fast=devices,
-            max_connections=http_connections,
+            [*of_devices, proxy],
+            fast=devices if config.http.enabled else None,
+            max_connections=max(http_connections - shaking, 1),
         )
+        self._load_certificates()  # they may have changed since the node started
         await http.listen(loop, self._sockets.http)
+        door = self._open_https(loop, http, shaking)
         link_task = loop.create_task(
             link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
         )
         port.reactor.listen(self._sockets.mqtt.fileno())
         if self._tls is not None:
             assert self._sockets.mqtt_tls is not None
-            self._load_certificates(self._tls)  # they may have changed since the node started
             port.reactor.listen(self._sockets.mqtt_tls.fileno(), self._tls.wrap_bio)
-            reload = partial(self._load_certificates, self._tls, force=True)
-            loop.add_signal_handler(signal.SIGHUP, reload)
+        if self._tls is not None or self._https is not None:
+            loop.add_signal_handler(signal.SIGHUP, partial(self._load_certificates, force=True))
         self._slot.put(words.HEALTH_JOURNAL_OPEN, 1)
         self._slot.put(words.HEALTH_LISTENING, 1)
         memory = MemoryWatch(Budget(), self._slot, [port], committer.narrow)
@@ -223,10 +235,14 @@ class Worker:
         self._slot.put(words.HEALTH_LISTENING, 0)
         if self._exit_code == 0:
             devices.stop()
+            if door is not None:
+                door.close()
             http.stop()
             proxy.stop()
             await self._drain(port, http, committer)
         port.close()
+        if door is not None:
+            door.close()
         http.close()
         proxy.close()
         beat.cancel()
@@ -281,13 +297,9 @@ class Worker:
         report_s = asyncio.get_running_loop().time() + ACTIVITY_REPORT_S
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
-            if (
-                self._tls is not None
-                and settings.certificate_reload_enabled
-                and _monotonic_ms() - looked_ms >= interval_ms
-            ):
+            if settings.certificate_reload_enabled and _monotonic_ms() - looked_ms >= interval_ms:
                 looked_ms = _monotonic_ms()
-                self._load_certificates(self._tls)
+                self._load_certificates()
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._look_at_disk()
             self._look_at_clock(ingest)
@@ -315,13 +327,24 @@ class Worker:
                 step_s=ingest.clock_step_ms / 1000,
             )
 
-    def _load_certificates(self, tls: ServerTls, *, force: bool = False) -> None:
+    def _open_https(
+        self, loop: asyncio.AbstractEventLoop, http: HttpPort, most: int
+    ) -> HttpsDoor | None:
+        if self._https is None:
+            return None
+        assert self._sockets.https is not None
+        door = HttpsDoor(http, self._https, max(most, 1))
+        door.listen(loop, self._sockets.https)
+        return door
+
+    def _load_certificates(self, *, force: bool = False) -> None:
         """For new connections, if the files have changed; broken ones change nothing."""
-        try:
-            if tls.refresh(force=force):
-                log.info("certificate loaded")
-        except TlsError as error:
-            log.error("the certificate in use stays: the new one is unusable", error=str(error))
+        for tls in (self._tls, self._https):
+            try:
+                if tls is not None and tls.refresh(force=force):
+                    log.info("certificate loaded")
+            except TlsError as error:
+                log.error("the certificate in use stays: the new one is unusable", error=str(error))
 
     def _look_at_disk(self) -> None:
         try:
@@ -399,7 +422,8 @@ def main(
     metrics: NodeMetrics,
     rates: Rates,
     tls: ServerTls | None = None,
+    https: ServerTls | None = None,
 ) -> int:
     """Body of a forked worker process."""
     metrics.slot(f"worker-{number}").begin(os.getpid())
-    return uvloop.run(Worker(number, config, sockets, metrics, rates, tls).run())
+    return uvloop.run(Worker(number, config, sockets, metrics, rates, tls, https).run())

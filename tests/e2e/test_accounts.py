@@ -413,6 +413,9 @@ def test_who_may_do_what(world: World) -> None:
     for who, method, path, body in refused:
         assert who.refusal(method, path, body) == (403, 20), (method, path)
     assert system.ok("GET", f"/api/user/{tenants}")["email"] == TENANT[0]
+    for path in ("/api/tenant", "/api/tenant/info"):
+        tenant_id = made["tenantId"]["id"]
+        assert system.ok("GET", f"{path}/{tenant_id}") == tenant.ok("GET", f"{path}/{tenant_id}")
     assert system.ok("POST", "/api/tenantProfile", {"name": "Ours"})["name"] == "Ours"
     assert user.ok("GET", f"/api/user/{own}") == made
     assert user.ok("POST", "/api/user", {**made, "firstName": "Me"})["firstName"] == "Me"
@@ -549,12 +552,14 @@ def test_web_pages_of_other_sites_may_ask(world: World) -> None:
         "OPTIONS", "/api/tenant/devices", Origin="http://ui.example",
         **{
             "Access-Control-Request-Method": "GET",
-            "Access-Control-Request-Headers": "x-authorization, content-type",
+            "Access-Control-Request-Headers": "x-authorization, content-type, x-own",
         },
     )  # fmt: skip
     assert response.status == 200
     assert response.headers["access-control-allow-origin"] == "*"
-    assert "X-Authorization" in response.headers["access-control-allow-headers"]
+    allowed = response.headers["access-control-allow-headers"].split(", ")
+    assert {"x-authorization", "content-type", "x-own"} <= set(allowed)
+    assert response.headers["access-control-max-age"] == "1800"
     assert {"GET", "POST", "PUT", "DELETE"} <= set(
         response.headers["access-control-allow-methods"].split(", ")
     )

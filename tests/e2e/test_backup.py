@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from tbfast.cli import client
+from tbfast.cli.devices import new_device
 from tbfast.store.layout import Layout
 from tests.support.audit import audit, audit_stopped
 from tests.support.ledger import Record, running_load
@@ -50,7 +51,7 @@ def acknowledged(node: Node, names: list[str], more: int = 500) -> Record:
     """New devices of these names send, with the same tokens; what they saw."""
     with node.api() as api:
         for name in names:
-            api.create(name, name, None, None)
+            api.create(new_device(name))
     with running_load(node.mqtt_port, names) as load:
         load.wait_acked(more)
         return load.finish()
@@ -62,7 +63,7 @@ def test_a_node_goes_on_from_a_backup_under_load(tmp_path: Path, durability: str
         before = acknowledged(node, ["d0", "d1"])
         attributes(node, "d0", {"fw": 1})
         with node.api() as api:
-            api.create("busy", "busy", None, None)
+            api.create(new_device("busy"))
         with running_load(node.mqtt_port, ["busy"]) as load:
             load.wait_acked(200)
             made = json.loads(ok(node, "backup", str(tmp_path / "backup"), "--json"))

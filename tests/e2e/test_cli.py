@@ -14,6 +14,7 @@ import pytest
 from tbfast._ext.ingest import Ingest
 from tbfast.store.journal import Journal
 from tbfast.store.layout import Layout
+from tests.support.certificates import Certificate
 from tests.support.rest_server import RunningApp, running_app
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +68,9 @@ def test_life_of_a_device(cli: Cli) -> None:
     token = cli.ok("device", "add", "pump 2", "--label", "Halle ä", "--type", "meter").strip()
     assert len(token) == 20
     made = json.loads(cli.ok("device", "add", "third", "--json"))
-    assert made.keys() == {"id", "name", "type", "label", "createdTime", "token"}
+    assert made.keys() == {
+        "id", "name", "type", "label", "createdTime", "credentialsType", "token",
+    }  # fmt: skip
     rows = [line.split("\t") for line in cli.ok("device", "list").splitlines()]
     assert [row[0] for row in rows] == ["pump 1", "pump 2", "third"]
     assert rows[1][2:4] == ["meter", "Halle ä"]
@@ -81,6 +84,78 @@ def test_life_of_a_device(cli: Cli) -> None:
     assert json.loads(cli.ok("device", "remove", "third", "--json"))["id"] == made["id"]
     cli.fails(3, "device", "show", "pump 1")
     assert len(cli.ok("device", "list").splitlines()) == 1
+
+
+def test_everything_a_device_has(cli: Cli) -> None:
+    words = ("--label", "Halle 1", "--profile", "meter", "--gateway", "--info", '{"floor":2}')
+    made = json.loads(cli.ok("device", "add", "g", "--token", "T", *words, "--json"))
+    assert (made["label"], made["type"], made["token"]) == ("Halle 1", "meter", "T")
+    assert made["additionalInfo"] == {"floor": 2, "gateway": True}
+    assert json.loads(cli.ok("device", "get", "g", "--json")) == made
+
+    changed = json.loads(cli.ok("device", "update", "g", "--label", "Halle 2", "--json"))
+    assert changed == made | {"label": "Halle 2"}
+    words = ("--name", "h", "--no-gateway", "--label", "", "--info", '{"floor":null,"room":"x"}')
+    changed = json.loads(cli.ok("device", "update", "g", *words, "--json"))
+    assert changed == made | {
+        "name": "h", "label": None, "additionalInfo": {"gateway": False, "room": "x"},
+    }  # fmt: skip
+    cli.fails(3, "device", "show", "g")
+    words = ("--profile", "pump", "--token", "U")
+    assert "token\tU\n" in cli.ok("device", "update", made["id"], *words)
+    assert json.loads(cli.ok("device", "show", "h", "--json")) == changed | {
+        "type": "pump", "token": "U",
+    }  # fmt: skip
+    assert cli.ok("device", "delete", "h") == "removed h\n"
+
+
+def test_credentials_of_every_type(cli: Cli, tmp_path: Path) -> None:
+    basic = '{"clientId":"c","userName":"u","password":"p"}'
+    words = ("--credentials", "MQTT_BASIC", "--value", basic)
+    made = json.loads(cli.ok("device", "add", "a", *words, "--json"))
+    assert (made["credentialsType"], made["credentialsValue"]) == ("MQTT_BASIC", basic)
+    assert len(made["credentialsId"]) == 64
+    assert "token" not in made
+    assert json.loads(cli.ok("device", "show", "a", "--json")) == made
+
+    certificate = Certificate("device").pem
+    file = tmp_path / "device.pem"
+    file.write_text(certificate)
+    words = ("--credentials", "X509_CERTIFICATE", "--value", f"@{file}")
+    changed = json.loads(cli.ok("device", "update", "a", *words, "--json"))
+    assert changed["credentialsType"] == "X509_CERTIFICATE"
+    assert "".join(certificate.splitlines()[1:-1]) == changed["credentialsValue"]
+
+    file.write_text(
+        '{"client":{"securityConfigClientMode":"NO_SEC","endpoint":"ep"},"bootstrap":'
+        '{"bootstrapServer":{"securityMode":"NO_SEC"},"lwm2mServer":{"securityMode":"NO_SEC"}}}'
+    )
+    words = ("--credentials", "LWM2M_CREDENTIALS", "--value", f"@{file}")
+    assert cli.ok("device", "add", "b", *words) == "ep\n"
+    cli.ok("device", "update", "b", "--credentials", "ACCESS_TOKEN", "--token", "T")
+    assert json.loads(cli.ok("device", "show", "b", "--json"))["token"] == "T"
+
+
+def test_changes_that_cannot_be(cli: Cli) -> None:
+    cli.ok("device", "add", "a", "--token", "T")
+    cli.ok("device", "add", "b", "--token", "U")
+    assert "already exists" in cli.fails(1, "device", "update", "a", "--name", "b")
+    assert "already assigned" in cli.fails(1, "device", "update", "a", "--token", "U")
+    assert "user name" in cli.fails(
+        1, "device", "update", "a", "--credentials", "MQTT_BASIC", "--value", "{}"
+    )
+    assert "nothing to change" in cli.fails(2, "device", "update", "a")
+    cli.fails(3, "device", "update", "x", "--label", "l")
+    for words in (
+        ("--value", "x"),
+        ("--credentials", "ACCESS_TOKEN"),
+        ("--credentials", "MQTT_BASIC"),
+        ("--credentials", "MQTT_BASIC", "--value", "{}", "--token", "x"),
+    ):
+        assert "--credentials" in cli.fails(2, "device", "add", "c", *words)
+    assert "no JSON object" in cli.run("device", "add", "c", "--info", "[1]").stderr
+    assert "cannot read" in cli.run("device", "add", "c", "--info", "@/nowhere").stderr
+    assert len(cli.ok("device", "list").splitlines()) == 2
 
 
 def test_exit_codes(cli: Cli) -> None:

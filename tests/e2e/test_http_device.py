@@ -113,6 +113,15 @@ def test_attributes_are_read_back_at_once(server: Server, token: str) -> None:
     assert post(server, path, "[1]")[0] == 400
 
 
+def test_text_that_people_write_stays_text(server: Server, token: str) -> None:
+    """Versions and phone numbers are none of the numbers that devices send as text."""
+    given = {"version": "1.10", "phone": "007", "x": 1.5, "on": True, "list": ["1"]}
+    server.save_attributes(token, "SHARED_SCOPE", given)
+    assert server.attributes(token, "SHARED_SCOPE") == given
+    status, text = curl(server, f"/api/v1/{token}/attributes")
+    assert (status, json.loads(text)) == (200, {"shared": given})
+
+
 def test_what_needs_a_device_or_a_body(server: Server, token: str) -> None:
     assert post(server, "/api/v1/no-such-token/telemetry", "[") == (401, "")
     assert curl(server, f"/api/v1/{token}/telemetry", "--request", "POST")[0] == 400

@@ -215,10 +215,17 @@ def test_a_package_that_is_deleted_meanwhile(node: Server) -> None:
 
 
 def get(
-    node: Server, device: str, *, method: str = "GET", kind: str = "firmware", **query: object
+    node: Server,
+    device: str,
+    *,
+    method: str = "GET",
+    kind: str = "firmware",
+    headers: dict[str, str] | None = None,
+    **query: object,
 ) -> tuple[http.client.HTTPResponse, bytes]:
     with closing(http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=20)) as peer:
-        peer.request(method, f"/api/v1/{device}/{kind}?{urlencode(query)}")
+        target = f"/api/v1/{device}/{kind}?{urlencode(query)}"
+        peer.request(method, target, headers=headers or {})
         answer = peer.getresponse()
         return answer, answer.read()
 
@@ -251,6 +258,58 @@ def test_http_head(node: Server) -> None:
     answer, data = get(node, "big", method="HEAD", title="big", version="1")
     assert (answer.status, data) == (200, b"")
     assert answer.headers["content-length"] == str(len(BIG))
+
+
+@pytest.mark.parametrize(
+    ("header", "part"),
+    [
+        ("bytes=0-9", slice(0, 10)),
+        ("bytes=500000-", slice(500_000, None)),
+        ("Bytes=-70000", slice(-70_000, None)),
+        ("bytes=100000-99999999", slice(100_000, None)),
+        ("bytes=-99999999", slice(0, None)),
+    ],
+)
+def test_http_range(node: Server, header: str, part: slice) -> None:
+    headers = {"Range": header}
+    answer, data = get(node, "big", headers=headers, title="big", version="1")
+    assert (answer.status, data) == (206, BIG[part])
+    first = range(len(BIG))[part].start
+    shown = f"bytes {first}-{first + len(data) - 1}/{len(BIG)}"
+    assert answer.headers["content-range"] == shown
+    assert answer.headers["accept-ranges"] == "bytes"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=0-1,3-4"},
+        {"Range": "bytes=9-2"},
+        {"Range": "bytes=-"},
+        {"Range": "lines=0-1"},
+        {"Range": "bytes=0-9", "If-Range": '"tag"'},
+    ],
+)
+def test_http_ranges_that_do_not_count(node: Server, headers: dict[str, str]) -> None:
+    answer, data = get(node, "big", headers=headers, title="big", version="1")
+    assert (answer.status, data) == (200, BIG)
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["content-range"] is None
+
+
+@pytest.mark.parametrize("header", ["bytes=999999999-", "bytes=-0"])
+def test_http_ranges_that_cannot_be_had(node: Server, header: str) -> None:
+    answer, data = get(node, "big", headers={"Range": header}, title="big", version="1")
+    assert (answer.status, json.loads(data)["errorCode"]) == (416, 31)
+    assert answer.headers["content-range"] == f"bytes */{len(BIG)}"
+
+
+def test_http_range_of_a_chunk(node: Server) -> None:
+    asked = {"title": "fw", "version": "0", "size": 4096, "chunk": 2}
+    answer, data = get(node, "fw", headers={"Range": "bytes=1-3"}, **asked)
+    assert (answer.status, data) == (206, DATA[8193:8196])
+    answer, data = get(node, "fw", headers={"Range": "bytes=1-3"}, **asked | {"chunk": 3})
+    assert (answer.status, data) == (200, b"")
 
 
 def test_http_software(node: Server) -> None:

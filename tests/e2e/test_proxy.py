@@ -388,6 +388,36 @@ def test_a_client_that_does_not_read_stops_the_controller_and_is_closed(tmp_path
         assert sent < 100_000_000
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ok(b"x" * 100_000),
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"186a0\r\n" + b"x" * 100_000 + b"\r\n0\r\n\r\n",
+    ],
+    ids=["length", "chunked"],
+)
+def test_a_client_that_reads_late_gets_every_answer(tmp_path, answer):
+    requests = 100  # whose answers are more than the kernel holds
+    served = threading.Semaphore(0)
+
+    def script(peer: Peer) -> None:
+        while True:
+            peer.read_until(b"\r\n\r\n")
+            peer.send(answer)
+            served.release()
+
+    with scripted_front(tmp_path / "s", script), serve(front=tmp_path / "s") as port:
+        with port.connect() as sock:
+            sock.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n" * requests)
+            count = 0
+            while served.acquire(timeout=0.5):
+                count += 1
+            assert count < requests
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock).count(b"x") == 100_000 * requests
+
+
 def test_a_slow_body_is_bounded_by_a_rate_not_by_its_length(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "HTTP_BODY_TIMEOUT_MS", 300)
     monkeypatch.setattr(limits, "HTTP_BODY_RATE", 10_000)

@@ -55,9 +55,16 @@ def post(
     node: Server, token: str, path: str = "telemetry", body: str = '{"n":1}'
 ) -> tuple[int, str | None, str]:
     """Status, Retry-After and message of a POST on a connection of its own."""
+    return request(node, "POST", token, path, body)
+
+
+def request(
+    node: Server, method: str, token: str, path: str, body: str | None = None
+) -> tuple[int, str | None, str]:
+    """As `post`."""
     connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=20)
     with contextlib.closing(connection):
-        connection.request("POST", f"/api/v1/{token}/{path}", body)
+        connection.request(method, f"/api/v1/{token}/{path}", body)
         answer = connection.getresponse()
         text = answer.read()
         message = json.loads(text)["message"] if answer.status == 429 else text.decode()
@@ -153,6 +160,20 @@ def test_http_answers_429(node: Server, device: str, content_type: str | None) -
         answer = connection.getresponse()
         answer.read()
         assert answer.status == 200, "requests have another limit"
+
+
+@pytest.mark.parametrize("kind", ["firmware", "software"])
+def test_downloads_count_as_messages(node: Server, device: str, kind: str) -> None:
+    """Also those of a package that the device does not have."""
+    set_limits(node, **{MESSAGES: "2:600"})
+    path = f"{kind}?title=t&version=1"
+    answers = [request(node, "GET", device, path) for _ in range(3)]
+    assert [status for status, _, _ in answers] == [404, 404, 429]
+    _, retry, message = answers[-1]
+    assert retry is not None and 0 < int(retry) <= 600
+    assert MESSAGES in message and "2:600" in message
+    set_limits(node)
+    assert request(node, "GET", device, path)[0] == 404
 
 
 def test_other_devices_are_not_disturbed(node: Server, device: str) -> None:

@@ -108,6 +108,13 @@ def test_devices_of_a_customer(api: Api) -> None:
         assert api.error(*refused)[:2] == (404, 32)
 
 
+def test_a_customer_by_title(api: Api) -> None:
+    made = customer(api, "Höfe & Co")
+    path = "/api/tenant/customers"
+    assert api.done("GET", path, customerTitle="Höfe & Co") == made
+    assert api.error("GET", path, customerTitle="höfe & co")[:2] == (404, 32)
+
+
 def test_a_public_device(api: Api) -> None:
     device = api.device("d")
     made = api.done("POST", f"/api/customer/public/device/{device}")

@@ -1,12 +1,15 @@
 """Profiles, devices of profiles and their credentials over REST (REST spec 3, 4, 5)."""
 
+import base64
 import json
+import re
 import uuid
 from pathlib import Path
 
 import pytest
 
 from tests.support.api import Api
+from tests.support.certificates import Certificate
 from tests.support.rest_server import running_app
 
 NULL_UUID = "13814000-1dd2-11b2-8080-808080808080"
@@ -208,3 +211,98 @@ def test_lwm2m_credentials(api: Api) -> None:
     other = api.done("GET", f"/api/device/{api.device('e')}/credentials")
     same = {**given, "deviceId": other["deviceId"], "id": other["id"]}
     assert api.error("POST", "/api/device/credentials", same)[:2] == (400, 31)
+
+
+def chain_profile(certificate: str) -> dict[str, object]:
+    return {
+        "provisionType": "X509_CERTIFICATE_CHAIN",
+        "profileData": {
+            "provisionConfiguration": {
+                "type": "X509_CERTIFICATE_CHAIN",
+                "provisionDeviceSecret": certificate,
+                "certificateRegExPattern": "(.*)",
+            }
+        },
+    }
+
+
+def test_an_authority_that_everybody_trusts_registers_no_devices(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, own = Certificate("known", authority=True), Certificate("own", authority=True)
+    below = Certificate("below", issuer=known, authority=True)
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(f"# Known\n{Certificate('other').pem}\n# and\n{known.pem}")
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    body = {"name": "p", **chain_profile(known.pem)}
+    refused = (400, 31, "Device profile certificate cannot be well known root CA!")
+    assert api.error("POST", "/api/deviceProfile", body) == refused
+    made = profile(api, "p", **chain_profile(own.pem))
+    assert api.error("POST", "/api/deviceProfile", made | chain_profile(known.pem)) == refused
+    profile(api, "q", **chain_profile(below.pem + known.pem))
+
+
+SERVER = {
+    "shortServerId": 123, "bootstrapServerIs": False, "host": "0.0.0.0", "port": 5685,
+    "clientHoldOffTime": 1, "serverPublicKey": "", "serverCertificate": "",
+    "bootstrapServerAccountTimeout": 0, "lifetime": 300, "defaultMinPeriod": 1,
+    "notifIfDisabled": True, "binding": "U", "securityHost": "0.0.0.0", "securityPort": 5686,
+}  # fmt: skip
+BOOTSTRAP = SERVER | {
+    "shortServerId": None, "bootstrapServerIs": True, "port": 5687, "securityPort": 5688,
+}  # fmt: skip
+
+
+def lwm2m(*servers: object, update: bool = True) -> dict[str, object]:
+    transport = {
+        "type": "LWM2M", "bootstrapServerUpdateEnable": update, "bootstrap": list(servers),
+        "observeAttr": {"keyName": {}, "observe": []},
+    }  # fmt: skip
+    return {"transportType": "LWM2M", "profileData": {"transportConfiguration": transport}}
+
+
+def test_lwm2m_servers_for_a_profile(api: Api) -> None:
+    """The node describes itself, and a profile with that description is taken."""
+    path = "/api/lwm2m/deviceProfile/bootstrap"
+    assert api("GET", f"{path}/false") == (200, SERVER)
+    assert api("GET", f"{path}/true") == (200, BOOTSTRAP)
+    assert api.error("GET", f"{path}/maybe")[:2] == (400, 31)
+    made = profile(api, "l", **lwm2m(SERVER, BOOTSTRAP | {"shortServerId": 0}))
+    transport = made["profileData"]["transportConfiguration"]
+    assert transport["bootstrap"] == [SERVER, BOOTSTRAP]
+    assert transport["observeAttr"] == {"keyName": {}, "observe": []}
+    profile(api, "none", transportType="LWM2M")
+    key = base64.b64encode(Certificate("server").der).decode()
+    secure = {"securityMode": "X509", "serverPublicKey": key, "port": 5686}
+    profile(api, "secure", **lwm2m(SERVER | secure))
+
+
+@pytest.mark.parametrize(
+    ("servers", "message"),
+    [
+        ([SERVER | {"shortServerId": None}], "ShortServerId"),
+        ([SERVER | {"shortServerId": 0}], "ShortServerId"),
+        ([SERVER | {"shortServerId": 65535}], "ShortServerId"),
+        ([BOOTSTRAP | {"shortServerId": 65536}], "ShortServerId must be null"),
+        ([BOOTSTRAP | {"shortServerId": -1}], "ShortServerId must be null"),
+        ([SERVER, SERVER | {"host": "h"}], '"Short server Id" 123'),
+        ([SERVER, SERVER | {"shortServerId": 7}], '"Host [+] port" 0.0.0.0:5685'),
+        ([SERVER | {"port": 5686}], "must be 5685"),
+        ([SERVER | {"securityMode": "PSK"}], "must be 5686"),
+        ([BOOTSTRAP | {"securityMode": "PSK"}], "must be 5688"),
+        ([SERVER | {"securityMode": "RPK", "port": 5686}], "RPK public key"),
+        ([SERVER | {"securityMode": "X509", "port": 5686, "serverPublicKey": "?"}], "base64"),
+        ([SERVER | {"securityMode": "NONE"}], "securityMode"),
+        ([{"port": 5685}], "host"),
+        (["server"], "bootstrap"),
+    ],
+)
+def test_lwm2m_servers_no_client_could_use(api: Api, servers: list[object], message: str) -> None:
+    status, code, text = api.error("POST", "/api/deviceProfile", {"name": "l", **lwm2m(*servers)})
+    assert (status, code) == (400, 31)
+    assert re.search(message, text), text
+
+
+def test_a_bootstrap_server_needs_leave(api: Api) -> None:
+    body = {"name": "l", **lwm2m(SERVER, BOOTSTRAP, update=False)}
+    assert "must not include" in api.error("POST", "/api/deviceProfile", body)[2]

@@ -38,6 +38,12 @@ def test_nothing_to_save(server: Server, token: str, body: object) -> None:
     assert server.query(token) == {}
 
 
+def test_the_time_to_live_is_a_number(server: Server, token: str) -> None:
+    assert server.rest("POST", path(server, token) + "/3600", {"a": 1}) == (200, None)
+    assert server.rest("POST", path(server, token) + "/soon", {"a": 2})[0] == 400
+    assert server.values(token, "a") == [1]
+
+
 def test_no_such_device(server: Server) -> None:
     unknown = "/api/plugins/telemetry/DEVICE/784f394c-42b6-11ec-81d3-0242ac130003/timeseries/ANY"
     assert server.rest("POST", unknown, {"a": 1})[0] == 404

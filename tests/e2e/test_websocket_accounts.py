@@ -198,6 +198,75 @@ def test_a_customers_user_sees_its_devices_only(world: World) -> None:
         assert socket.watch(other, cmd_id=2)["subscriptionId"] == 2
 
 
+def page_of(*devices: str) -> dict[str, Any]:
+    return {
+        "entityFilter": {
+            "type": "entityList", "entityType": "DEVICE", "entityList": list(devices),
+        },
+        "latestValues": [{"type": "TIME_SERIES", "key": "t"}],
+        "pageLink": {"pageSize": 10, "page": 0},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_device_that_is_taken_away_leaves_the_page(world: World, deleted: bool) -> None:
+    customer, user = world.customer_user()
+    kept, taken = world.device(customer), world.device(customer)
+    with by_token(world, user) as socket:
+        latest = {"keys": [{"type": "TIME_SERIES", "key": "t"}]}
+        command = {"cmdId": 3, "query": page_of(kept, taken), "latestCmd": latest}
+        socket.send(entityDataCmds=[command])
+        assert socket.receive()["data"]["totalElements"] == 2
+        world.save(taken, t=1)
+        assert socket.receive()["update"][0]["entityId"]["id"] == taken
+        world.save(kept, t=5)
+        assert socket.receive()["update"][0]["entityId"]["id"] == kept
+
+        path = f"/api/device/{taken}" if deleted else f"/api/customer/device/{taken}"
+        world.tenant.ok("DELETE", path)
+        told = socket.receive()
+        if told["update"]:  # a deleted device lost its values first
+            assert deleted
+            assert told["update"][0]["latest"]["TIME_SERIES"]["t"]["value"] == ""
+            told = socket.receive()
+        assert (told["cmdId"], told["errorCode"], told["update"]) == (3, 0, None)
+        (left,) = told["data"]["data"]
+        assert (left["entityId"]["id"], told["data"]["totalElements"]) == (kept, 1)
+        assert left["latest"]["TIME_SERIES"]["t"]["value"] == "5"
+        if not deleted:
+            world.save(taken, t=2)
+        world.save(kept, t=6)
+        assert socket.receive()["update"][0]["entityId"]["id"] == kept  # and nothing before it
+
+
+def test_a_deleted_device_is_told(world: World) -> None:
+    customer, user = world.customer_user()
+    own = world.device(customer)
+    with by_token(world, user) as socket, by_token(world, world.tenant) as tenant:
+        for one in (socket, tenant):
+            assert one.watch(own)["errorCode"] == 0
+        world.tenant.ok("DELETE", f"/api/device/{own}")
+        for one in (socket, tenant):
+            gone = one.receive()
+            assert (gone["subscriptionId"], gone["errorCode"]) == (1, UNAUTHORIZED)
+
+
+def test_a_count_follows_what_a_customer_has(world: World) -> None:
+    customer, user = world.customer_user()
+    devices = [world.device(customer) for _ in range(3)]
+    query = {"entityFilter": {"type": "entityType", "entityType": "DEVICE"}}
+    with by_token(world, user) as socket:
+        socket.send(entityCountCmds=[{"cmdId": 4, "query": query}])
+        assert socket.receive()["count"] == 3
+        for device in devices[:2]:
+            world.tenant.ok("DELETE", f"/api/customer/device/{device}")
+        count = 3
+        while count != 1:  # both changes may be one message, or two
+            count = socket.receive()["count"]
+        world.device(customer)
+        assert socket.receive()["count"] == 2
+
+
 def ends_with_logout(world: World, _id: str, user: Person) -> None:
     user.ok("POST", "/api/auth/logout")
 

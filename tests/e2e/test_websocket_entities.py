@@ -143,6 +143,7 @@ def test_attributes_of_every_scope(ws: Callable[..., Ws], server: Server, pair: 
 
 
 def test_a_count_follows(ws: Callable[..., Ws], server: Server, pair: list[str]) -> None:
+    """Told of each change of the registry; nothing is polled for it."""
     name = pair[0][:-1]
     wanted = {
         "entityFilter": {"type": "entityName", "entityType": "DEVICE", "entityNameFilter": name}
@@ -151,8 +152,27 @@ def test_a_count_follows(ws: Callable[..., Ws], server: Server, pair: list[str])
     client.send(entityCountCmds=[{"cmdId": 1, "query": wanted}])
     assert client.receive()["count"] == 2
     server.add_device(name + "c")
-    assert client.receive(30)["count"] == 3
+    assert client.receive()["count"] == 3
+    server.remove_device(name + "c")
+    assert client.receive()["count"] == 2
     client.send(entityCountUnsubscribeCmds=[{"cmdId": 1}])
+    server.add_device(name + "d")
+    client.quiet()
+
+
+def test_a_count_by_values_follows(ws: Callable[..., Ws], server: Server, pair: list[str]) -> None:
+    """Looked at every ten seconds, for values change without the registry."""
+    condition = {
+        "key": {"type": "SERVER_ATTRIBUTE", "key": "on"},
+        "valueType": "BOOLEAN",
+        "predicate": {"type": "BOOLEAN", "operation": "EQUAL", "value": {"defaultValue": True}},
+    }
+    client = ws()
+    wanted = {**query(server, pair), "keyFilters": [condition]}
+    client.send(entityCountCmds=[{"cmdId": 1, "query": wanted}])
+    assert client.receive()["count"] == 0
+    server.save_attributes(pair[0], "SERVER_SCOPE", {"on": True})
+    assert client.receive(30)["count"] == 1
 
 
 @pytest.mark.parametrize(

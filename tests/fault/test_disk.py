@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tbfast.cli.devices import new_device
 from tbfast.model import mqtt as m
 from tbfast.worker.commit import MARK_INTERVAL_S
 from tests.support.audit import audit, query
@@ -229,7 +230,7 @@ def _administer(node: Node) -> None:
     """Creating, reading and deleting go on, in the space of the reserve."""
     with node.api() as api:
         for number in range(20):
-            api.create(f"extra-{number}", f"extra-token-{number}", None, None)
+            api.create(new_device(f"extra-{number}", f"extra-token-{number}"))
         for number in range(20):
             api.remove(api.find(f"extra-{number}"))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tbfast.cli.devices import new_device
 from tbfast.model import mqtt as m
 from tests.support.audit import audit, audit_stopped, query
 from tests.support.certificates import Certificate
@@ -313,7 +314,7 @@ def test_more_sessions_than_descriptors(small_node: Node) -> None:
         *crowd, waiting = crowded(small_node, tokens[8:], stack)
         pid = small_node.worker_pid(0)
         with small_node.api() as api:
-            api.create("made meanwhile", "token", None, None)
+            api.create(new_device("made meanwhile", "token"))
         assert health(small_node, "/healthz") == (200, b"ok\n")
         load.wait_acked(500)
         crowd[-1].publish_acknowledged(PAYLOAD)

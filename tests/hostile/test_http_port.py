@@ -268,6 +268,7 @@ class Echo:
     """Takes the paths below /echo; answers a turn of the loop later, in order."""
 
     streamed = False
+    prefixes = (b"/slow", b"/fails")
 
     def __init__(self) -> None:
         self.order: list[bytes] = []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbfast.codec.http import Admission, HttpError, RequestReader
-from tbfast.codec.http_upstream import LAST_CHUNK, AnswerReader, chunk, forward
+from tbfast.codec.http_upstream import LAST_CHUNK, AnswerReader, chunk
 from tests.support.http_strategies import pieces, requests
 
 cuts = st.lists(st.integers(0), max_size=8)
@@ -17,6 +17,9 @@ def upstream(parts: list[bytes]) -> list[bytes]:
     sent: list[bytes] = []
     chunked = False
     for part in parts:
+        if reader.passes(part):
+            sent[-1] += part
+            continue
         reader.feed(part)
         try:
             while True:
@@ -30,7 +33,7 @@ def upstream(parts: list[bytes]) -> list[bytes]:
                 if request is None:
                     break
                 chunked = request.head.header(b"transfer-encoding") is not None
-                sent.append(forward(request.head, "192.0.2.1").head)
+                sent.append(request.head.forward(b"192.0.2.1"))
         except HttpError:
             break
     return sent
@@ -153,6 +156,9 @@ def test_any_split_of_an_answer_gives_the_peer_the_same(answer, method, early, w
     written = b""
     head, chunked = None, False
     for piece in pieces(interim + data, where):
+        if head is not None and reader.passes(piece):
+            written += piece
+            continue
         reader.feed(piece)
         while head is None and (found := reader.next_head()) is not None:
             chunked = not found.interim and found.length is None

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from tbfast.cli import client
+from tbfast.cli.devices import new_device
 from tbfast.cli.exits import Unreachable
 from tests.support.waiting import wait_until
 
@@ -275,7 +276,7 @@ class Node:
         """Creates devices d0.. with tokens t0..; returns the tokens."""
         with self.api() as api:
             for number in range(count):
-                api.create(f"d{number}", f"token-{number}", None, None)
+                api.create(new_device(f"d{number}", f"token-{number}"))
         return [f"token-{number}" for number in range(count)]
 
     def cli(self, *words: str) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tbfast.cli import client as api
+from tbfast.cli.devices import new_device
 from tbfast.errors import TbfastError
 from tbfast.model.ranges import RangeQuery
 from tests.support.waiting import wait_until
@@ -50,7 +51,7 @@ class Server:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TBFAST_")}
         self._env = inherited | (env or {}) | {"TBFAST_DATA_DIR": str(self.data_dir)}
         self._process: subprocess.Popen[bytes] | None = None
-        self.mqtt_port = self.http_port = self.mqtt_tls_port = 0
+        self.mqtt_port = self.http_port = self.mqtt_tls_port = self.https_port = 0
 
     def __enter__(self) -> Self:
         try:
@@ -91,6 +92,7 @@ class Server:
                 return False
             self.mqtt_port, self.http_port = run["mqtt_port"], run["http_port"]
             self.mqtt_tls_port = run.get("mqtt_tls_port", 0)
+            self.https_port = run.get("https_port", 0)
             return all(worker["state"] == "serving" for worker in self.node()["workers"])
         return False
 
@@ -222,7 +224,7 @@ class Server:
     def add_device(self, name: str, token: str | None = None) -> str:
         """A new device; its token, which is its name unless given."""
         with self._target() as target:
-            return str(target.create(name, token or name, None, None).token)
+            return str(target.create(new_device(name, token)).token)
 
     def remove_device(self, name: str) -> None:
         """Deletes a device."""

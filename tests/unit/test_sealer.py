@@ -1,6 +1,7 @@
 """Chunks of one head: order, duplicates, common and own chunks, large series, strings."""
 
 import json
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -99,6 +100,22 @@ def test_chunks_come_in_key_order_however_small_the_steps_are() -> None:
     steps = Written(rows).chunks(1)
     assert steps == sorted(steps)
     assert places(steps) == [(device, 0) for device in sorted(devices)]
+
+
+@pytest.mark.parametrize("largest", [1 << 8, 1 << 12, 1 << 23, 1 << 40, (1 << 62) - 1])
+def test_a_device_has_one_chunk_however_its_messages_came(largest: int) -> None:
+    rng = random.Random(largest)
+    devices = [rng.randint(1, largest) for _ in range(200)]
+    sent = [(rng.choice(devices), rng.randint(1, 3), ts) for ts in range(2_000)]
+    written = Written([number(device, ts, key, ts) for device, key, ts in sent])
+    chunks = written.chunks(1_000)
+    assert places(chunks) == [(device, 0) for device in sorted({device for device, _, _ in sent})]
+    for device in devices[:20]:
+        expected: dict[str, list[tuple[int, Any]]] = {}
+        for owner, key, ts in sent:
+            if owner == device:
+                expected.setdefault("abc"[key - 1], []).append((ts, ts))
+        assert written.read(chunks, device) == expected
 
 
 def test_small_series_share_one_chunk() -> None:

@@ -80,6 +80,8 @@ cdef class ChunkWriter:
     cdef size_t cap
     cdef size_t len
     cdef int write(self, const tbf_column *columns, size_t count) except -1
+    cdef int append(self, const tbf_column *columns, size_t count) except -1 nogil
+    cdef int _grow(self, size_t cap) except -1 nogil
 
 cdef class Columns:
     cdef tbf_column *columns

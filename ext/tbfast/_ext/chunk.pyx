@@ -39,22 +39,34 @@ cdef class ChunkWriter:
 
     cdef int write(self, const tbf_column *columns, size_t count) except -1:
         """LocalError if the columns are not as tbf_column wants them; the caller's mistake."""
-        cdef tbf_status status
-        cdef uint8_t *more
+        self.len = 0
         with nogil:
-            status = tbf_chunk_write(self.buf, self.cap, columns, count, &self.scratch, &self.len)
+            self.append(columns, count)
+        return 0
+
+    cdef int append(self, const tbf_column *columns, size_t count) except -1 nogil:
+        """The same, after what is there."""
+        cdef size_t more = 0
+        cdef tbf_status status = tbf_chunk_write(
+            self.buf + self.len, self.cap - self.len, columns, count, &self.scratch, &more)
         if status == TBF_ENOSPACE:
-            self.cap = max(2 * self.cap, tbf_chunk_bound(columns, count))
-            more = <uint8_t *>realloc(self.buf, self.cap)
-            if more == NULL:
-                raise MemoryError("no memory for a chunk")
-            self.buf = more
-            with nogil:
-                status = tbf_chunk_write(self.buf, self.cap, columns, count, &self.scratch,
-                                         &self.len)
+            self._grow(max(2 * self.cap, self.len + tbf_chunk_bound(columns, count)))
+            status = tbf_chunk_write(
+                self.buf + self.len, self.cap - self.len, columns, count, &self.scratch, &more)
         if status != TBF_OK:
-            raise LocalError("columns of a chunk must be neither empty nor too long, with times "
-                             "that ascend and values of known types")
+            with gil:
+                raise LocalError("columns of a chunk must be neither empty nor too long, with "
+                                 "times that ascend and values of known types")
+        self.len += more
+        return 0
+
+    cdef int _grow(self, size_t cap) except -1 nogil:
+        cdef uint8_t *more = <uint8_t *>realloc(self.buf, cap)
+        if more == NULL:
+            with gil:
+                raise MemoryError("no memory for a chunk")
+        self.buf = more
+        self.cap = cap
         return 0
 
 

@@ -13,6 +13,9 @@ cdef struct head_row:
     uint16_t order_high  # place of its commit among those of all journals, 48 bits: `order_of`
     uint32_t order_low
 
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void *p) noexcept nogil
+
 cdef inline uint64_t order_of(const head_row *row) noexcept nogil:
     return <uint64_t>row.order_high << 32 | row.order_low
 
@@ -37,3 +40,12 @@ cdef class Head:
     cdef head_series *_series_of(self, uint32_t index, uint64_t device, uint32_t key) except NULL
     cdef head_series *find(self, uint32_t index) noexcept nogil
     cdef void remove(self, uint32_t index, int64_t first, int64_t last) noexcept nogil
+
+cdef inline void warm_place(Head head, uint32_t index) noexcept nogil:
+    """Fetches what `warm_series`, some time later, needs to fetch the series itself."""
+    if index < head.place_cap:
+        prefetch(&head.place[index])
+
+cdef inline void warm_series(Head head, uint32_t index) noexcept nogil:
+    if index < head.place_cap and head.place[index]:
+        prefetch(&head.series[head.place[index] - 1])

@@ -122,7 +122,8 @@ cdef class Joiner:
             self.totals.nbytes += self.nbytes
         elif self.chunks:
             self._join()
-            self.packer.pack(self.device, self.run, self.totals, out)
+            self.packer.pack(self.device)
+            self.packer.give(self.run, [self.totals], [out], None)
             out.sort()
         self.chunks.clear()
         self.count = self.points = self.nbytes = 0

@@ -14,6 +14,13 @@ cdef class Totals:
     cdef readonly uint64_t points, nbytes
     cdef readonly int64_t min_ts, max_ts
 
+cdef struct chunk_made:           # a chunk in the writer's buffer
+    uint64_t device
+    uint32_t key
+    uint32_t points
+    size_t n                  # bytes
+    int64_t min_ts, max_ts
+
 cdef class Packer:
     cdef int64_t *ts
     cdef tbf_cell *cells
@@ -24,10 +31,13 @@ cdef class Packer:
     cdef tbf_column *common
     cdef size_t column_cap, count
     cdef ChunkWriter writer
-    cdef int reserve(self, size_t rows, size_t columns) except -1
-    cdef int reserve_order(self, size_t rows) except -1
+    cdef chunk_made *chunks
+    cdef size_t chunk_cap, chunk_count
+    cdef int reserve(self, size_t rows, size_t columns) except -1 nogil
+    cdef int reserve_order(self, size_t rows) except -1 nogil
     cdef void add(self, uint32_t key, size_t n) noexcept nogil
-    cdef size_t pack(self, uint64_t device, uint32_t run, Totals totals, list out) except? 0
-    cdef size_t _write(self, uint64_t device, uint32_t key, uint32_t run, tbf_column *columns,
-                       size_t count, Totals totals, list out) except 0
+    cdef int pack(self, uint64_t device) except -1 nogil
+    cdef int give(self, uint32_t run, list totals, list out, class_of) except -1
+    cdef int _write(self, uint64_t device, uint32_t key, tbf_column *columns,
+                    size_t count) except -1 nogil
     cdef bint _earns_own(self, size_t c) noexcept nogil

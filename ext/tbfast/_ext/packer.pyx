@@ -7,10 +7,8 @@ reading one key does not fetch the others.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp
-
-import struct
 
 from tbfast._ext.chunk cimport (
     TBF_CHUNK_BATCH,
@@ -20,11 +18,20 @@ from tbfast._ext.chunk cimport (
     tbf_column,
 )
 
+cdef extern from "<endian.h>" nogil:
+    uint64_t to_big_endian "htobe64"(uint64_t v)
+
 cdef enum:
     OWN_POINTS = 64         # a series with so many points may have a chunk of its own ...
     ALWAYS_OWN_POINTS = 2048  # ... and with so many it always has
 
-CHUNK_KEY = struct.Struct(">QII")  # device, key number or 0, run
+
+cdef bytes chunk_key(uint64_t device, uint32_t key, uint32_t run):
+    """Device, key number or 0, run: big-endian, so that they sort."""
+    cdef uint64_t parts[2]
+    parts[0] = to_big_endian(device)
+    parts[1] = to_big_endian(<uint64_t>key << 32 | run)
+    return PyBytes_FromStringAndSize(<char *>parts, sizeof(parts))
 
 
 cdef int by_time(const void *a, const void *b) noexcept nogil:
@@ -49,8 +56,9 @@ cdef class Totals:
 cdef class Packer:
     """Memory for the columns of one device, used again for the next.
 
-    Whoever fills it writes the next series at ts[rows:] and cells[rows:], then calls `add`; in the
-    end `pack` writes all of them.  TBF_CHUNK_BATCH rows more than reserved may be written to.
+    Whoever fills it writes the next series at ts[rows:] and cells[rows:], then calls `add`; `pack`
+    makes chunks of all series of a device, `give` hands out those of all devices since the last
+    time.  TBF_CHUNK_BATCH rows more than reserved may be written to.
     """
 
     def __cinit__(self):
@@ -62,8 +70,9 @@ cdef class Packer:
         free(self.order)
         free(self.columns)
         free(self.common)
+        free(self.chunks)
 
-    cdef int reserve(self, size_t rows, size_t columns) except -1:
+    cdef int reserve(self, size_t rows, size_t columns) except -1 nogil:
         """Room for the next device; what was added is forgotten."""
         self.rows = self.count = 0
         if rows > self.row_cap or self.ts == NULL:
@@ -73,7 +82,8 @@ cdef class Packer:
             self.ts = <int64_t *>malloc((rows + TBF_CHUNK_BATCH) * sizeof(int64_t))
             self.cells = <tbf_cell *>malloc((rows + TBF_CHUNK_BATCH) * sizeof(tbf_cell))
             if self.ts == NULL or self.cells == NULL:
-                raise MemoryError("no memory for columns")
+                with gil:
+                    raise MemoryError("no memory for columns")
             self.row_cap = rows
         # A series above the codec's bound becomes several columns.
         columns += rows // TBF_CHUNK_POINTS_MAX
@@ -84,18 +94,20 @@ cdef class Packer:
             self.columns = <tbf_column *>malloc(columns * sizeof(tbf_column))
             self.common = <tbf_column *>malloc(columns * sizeof(tbf_column))
             if self.columns == NULL or self.common == NULL:
-                raise MemoryError("no memory for columns")
+                with gil:
+                    raise MemoryError("no memory for columns")
             self.column_cap = columns
         return 0
 
-    cdef int reserve_order(self, size_t rows) except -1:
+    cdef int reserve_order(self, size_t rows) except -1 nogil:
         """Room to sort that many rows."""
         if rows > self.order_cap:
             free(self.order)
             self.order_cap = 0
             self.order = <timed *>malloc(rows * sizeof(timed))
             if self.order == NULL:
-                raise MemoryError("no memory for sorting")
+                with gil:
+                    raise MemoryError("no memory for sorting")
             self.order_cap = rows
         return 0
 
@@ -112,30 +124,47 @@ cdef class Packer:
             self.rows += part
             n -= part
 
-    cdef size_t pack(self, uint64_t device, uint32_t run, Totals totals, list out) except? 0:
-        """Appends (key, chunk) for what was added; returns the bytes of the chunks."""
-        cdef size_t total = 0, c = 0, part, common = 0
-        cdef tbf_column *column
-        for c in range(self.count):
-            column = &self.columns[c]
-            totals.points += column.n
-            totals.min_ts = min(totals.min_ts, column.ts[0])
-            totals.max_ts = max(totals.max_ts, column.ts[column.n - 1])
-        c = 0
+    cdef int pack(self, uint64_t device) except -1 nogil:
+        """Makes chunks of what was added."""
+        cdef size_t c = 0, part, common = 0
         while c < self.count:
             part = 1  # parts of one series stay together
             while c + part < self.count and self.columns[c + part].key == self.columns[c].key:
                 part += 1
             if part > 1 or self._earns_own(c):
-                total += self._write(device, self.columns[c].key, run, &self.columns[c], part,
-                                     totals, out)
+                self._write(device, self.columns[c].key, &self.columns[c], part)
             else:
                 self.common[common] = self.columns[c]
                 common += 1
             c += part
         if common:
-            total += self._write(device, 0, run, self.common, common, totals, out)
-        return total
+            self._write(device, 0, self.common, common)
+        return 0
+
+    cdef int give(self, uint32_t run, list totals, list out, class_of) except -1:
+        """Appends (key, chunk) of what was packed to out[class], and counts it in totals[class].
+
+        class_of(device number): None = all belong to the first.
+        """
+        cdef size_t i, at = 0
+        cdef chunk_made *chunk
+        cdef Totals mine = totals[0]
+        cdef list chunks = out[0]
+        for i in range(self.chunk_count):
+            chunk = &self.chunks[i]
+            if class_of is not None and (i == 0 or chunk.device != self.chunks[i - 1].device):
+                which = class_of(chunk.device)
+                mine = totals[which]
+                chunks = out[which]
+            mine.points += chunk.points
+            mine.nbytes += chunk.n
+            mine.min_ts = min(mine.min_ts, chunk.min_ts)
+            mine.max_ts = max(mine.max_ts, chunk.max_ts)
+            chunks.append((chunk_key(chunk.device, chunk.key, run), PyBytes_FromStringAndSize(
+                <char *>self.writer.buf + at, <Py_ssize_t>chunk.n)))
+            at += chunk.n
+        self.chunk_count = self.writer.len = 0
+        return 0
 
     cdef bint _earns_own(self, size_t c) noexcept nogil:
         cdef size_t other
@@ -151,11 +180,28 @@ cdef class Packer:
                 return False
         return True
 
-    cdef size_t _write(self, uint64_t device, uint32_t key, uint32_t run, tbf_column *columns,
-                       size_t count, Totals totals, list out) except 0:
-        cdef ChunkWriter writer = self.writer
-        writer.write(columns, count)
-        totals.nbytes += writer.len
-        out.append((CHUNK_KEY.pack(device, key, run),
-                    PyBytes_FromStringAndSize(<char *>writer.buf, <Py_ssize_t>writer.len)))
-        return writer.len
+    cdef int _write(self, uint64_t device, uint32_t key, tbf_column *columns,
+                    size_t count) except -1 nogil:
+        cdef size_t c, cap = 2 * self.chunk_cap + 16, before = self.writer.len
+        cdef chunk_made *chunk
+        if self.chunk_count == self.chunk_cap:
+            chunk = <chunk_made *>realloc(self.chunks, cap * sizeof(chunk_made))
+            if chunk == NULL:
+                with gil:
+                    raise MemoryError("no memory for chunks")
+            self.chunks = chunk
+            self.chunk_cap = cap
+        self.writer.append(columns, count)
+        chunk = &self.chunks[self.chunk_count]
+        self.chunk_count += 1
+        chunk.device = device
+        chunk.key = key
+        chunk.points = 0
+        chunk.n = self.writer.len - before
+        chunk.min_ts = INT64_MAX
+        chunk.max_ts = INT64_MIN
+        for c in range(count):
+            chunk.points += columns[c].n
+            chunk.min_ts = min(chunk.min_ts, columns[c].ts[0])
+            chunk.max_ts = max(chunk.max_ts, columns[c].ts[columns[c].n - 1])
+        return 0

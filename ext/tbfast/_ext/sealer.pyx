@@ -37,16 +37,19 @@ from tbfast._ext.head cimport Head, head_row, head_series, order_of
 from tbfast._ext.packer cimport Packer, Totals, by_time
 from tbfast._ext.series cimport RangeScan, tbf_point
 
+cdef extern from "tbf_sort.h" nogil:
+    ctypedef struct tbf_group:
+        uint64_t device
+        uint32_t at, n
+    void tbf_sort_groups(tbf_group *groups, tbf_group *spare, size_t n)
+
 cdef struct place:
-    uint64_t device
     uint32_t key
     uint32_t at  # index into head.series
 
-cdef int by_place(const void *a, const void *b) noexcept nogil:
+cdef int by_key(const void *a, const void *b) noexcept nogil:
     cdef const place *x = <const place *>a
     cdef const place *y = <const place *>b
-    if x.device != y.device:
-        return -1 if x.device < y.device else 1
     return -1 if x.key < y.key else (1 if x.key > y.key else 0)
 
 
@@ -62,62 +65,102 @@ cdef class Sealer:
     cdef readonly uint32_t run
     cdef readonly list totals
     cdef object class_of
-    cdef place *places
-    cdef uint32_t count, next_place
+    cdef tbf_group *groups    # by device
+    cdef size_t count, next_group
+    cdef place *places        # series of the device in hand
+    cdef size_t place_cap
     cdef Packer packer
 
     def __cinit__(self, Head head not None, uint32_t run, size_t classes=1, class_of=None):
-        cdef uint32_t i
+        cdef tbf_group *spare
         self.head = head
         self.run = run
         self.class_of = class_of
         self.totals = [Totals() for _ in range(classes)]
         self.packer = Packer()
-        self.count = head.series_count
-        self.places = <place *>malloc((self.count + 1) * sizeof(place))
-        if self.places == NULL:
+        self._group()
+        spare = <tbf_group *>malloc((self.count + 1) * sizeof(tbf_group))
+        if spare == NULL:
             raise MemoryError("no memory for sealing")
-        for i in range(self.count):
-            self.places[i].device = head.series[i].device
-            self.places[i].key = head.series[i].key
-            self.places[i].at = i
         with nogil:
-            qsort(self.places, self.count, sizeof(place), by_place)
+            tbf_sort_groups(self.groups, spare, self.count)
+        free(spare)
 
     def __dealloc__(self):
+        free(self.groups)
         free(self.places)
+
+    cdef int _group(self) except -1:
+        """Series that came one after the other from one device are a group."""
+        cdef uint32_t i
+        cdef head_series *s
+        for i in range(self.head.series_count):
+            self.count += i == 0 or self.head.series[i].device != self.head.series[i - 1].device
+        self.groups = <tbf_group *>malloc((self.count + 1) * sizeof(tbf_group))
+        if self.groups == NULL:
+            raise MemoryError("no memory for sealing")
+        self.count = 0
+        for i in range(self.head.series_count):
+            s = &self.head.series[i]
+            if i == 0 or s.device != self.head.series[i - 1].device:
+                self.groups[self.count].device = s.device
+                self.groups[self.count].at = i
+                self.groups[self.count].n = 0
+                self.count += 1
+            self.groups[self.count - 1].n += 1
+        return 0
 
     @property
     def done(self):
         """Whether all devices have been given out."""
-        return self.next_place == self.count
+        return self.next_group == self.count
 
     def next(self, size_t max_bytes):
         """[[(key, chunk), ...] of each class] of the next devices, about max_bytes together."""
-        cdef uint32_t end, i
-        cdef size_t rows, most, total = 0, which = 0
+        cdef uint64_t device
         out = [[] for _ in self.totals]
-        while self.next_place < self.count and total < max_bytes:
-            end = self.next_place
-            rows = most = 0
-            while end < self.count and (
-                self.places[end].device == self.places[self.next_place].device
-            ):
-                rows += self.head.series[self.places[end].at].count
-                most = max(most, <size_t>self.head.series[self.places[end].at].count)
-                end += 1
-            device = self.places[self.next_place].device
-            if self.class_of is not None:
-                which = self.class_of(device)
-            self.packer.reserve(rows, end - self.next_place)
-            self.packer.reserve_order(most)
-            with nogil:
-                for i in range(self.next_place, end):
-                    self.packer.add(self.places[i].key,
-                                    self._gather(&self.head.series[self.places[i].at]))
-            total += self.packer.pack(device, self.run, self.totals[which], out[which])
-            self.next_place = end
+        with nogil:
+            while self.next_group < self.count and self.packer.writer.len < max_bytes:
+                device = self.groups[self.next_group].device
+                self._columns(device)
+                self.packer.pack(device)
+        self.packer.give(self.run, self.totals, out, self.class_of)
         return out
+
+    cdef int _columns(self, uint64_t device) except -1 nogil:
+        """All series of the next device into the packer, by key."""
+        cdef size_t end = self.next_group, series = 0, rows = 0, most = 0, i, n = 0
+        cdef uint32_t at
+        cdef bint ascending = True
+        while end < self.count and self.groups[end].device == device:
+            series += self.groups[end].n
+            end += 1
+        if series > self.place_cap:
+            free(self.places)
+            self.place_cap = 0
+            self.places = <place *>malloc(series * sizeof(place))
+            if self.places == NULL:
+                with gil:
+                    raise MemoryError("no memory for sealing")
+            self.place_cap = series
+        while self.next_group < end:
+            for at in range(self.groups[self.next_group].at,
+                            self.groups[self.next_group].at + self.groups[self.next_group].n):
+                self.places[n].key = self.head.series[at].key
+                self.places[n].at = at
+                ascending = ascending and (n == 0 or self.places[n].key > self.places[n - 1].key)
+                rows += self.head.series[at].count
+                most = max(most, <size_t>self.head.series[at].count)
+                n += 1
+            self.next_group += 1
+        self.packer.reserve(rows, series)
+        self.packer.reserve_order(most)
+        if not ascending:
+            qsort(self.places, n, sizeof(place), by_key)
+        for i in range(n):
+            self.packer.add(self.places[i].key,
+                            self._gather(&self.head.series[self.places[i].at]))
+        return 0
 
     cdef size_t _gather(self, head_series *s) noexcept nogil:
         """Points of a series into the packer; returns how many."""

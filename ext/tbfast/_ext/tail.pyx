@@ -8,7 +8,7 @@ reads them from the journals.
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 import os
 
@@ -36,7 +36,7 @@ from tbfast._ext.batch cimport (
     tbf_type,
 )
 from tbfast._ext.deleted cimport Deleted, Ranges
-from tbfast._ext.head cimport Head, head_row, head_series, order_of
+from tbfast._ext.head cimport Head, head_row, head_series, order_of, warm_place, warm_series
 from tbfast._ext.series cimport (
     RangeScan,
     Text,
@@ -55,6 +55,10 @@ cdef enum:
     ELSEWHERE = 255          # scale of a packed value that has to be read from the chunks
     ABSENT = 254             # scale of a packed series whose latest value was deleted
     DEVICES_PER_SERIES = 32  # looked at in the time that it takes to pack a series
+    AHEAD = 16               # records whose memory is on its way while an earlier one is applied
+
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void *p) noexcept nogil
 
 cdef struct series:
     uint64_t device
@@ -62,7 +66,7 @@ cdef struct series:
     int64_t value        # int64, mantissa, bits of a double, or pointer to bytes
     uint32_t key         # the tail's own key number
     uint32_t n           # length of bytes
-    uint32_t next        # index + 1 of the device's next series
+    uint32_t next        # index + 1 of the device's next series, in order of their first points
     uint8_t type
     uint8_t scale
     uint8_t elsewhere    # the value is too large to be kept here
@@ -72,11 +76,12 @@ cdef struct series:
 cdef struct device:
     uint64_t number
     int64_t activity_ms  # commit time of its last record
-    uint32_t first       # index + 1 of its newest series
+    uint32_t first, last  # index + 1 of its oldest and its newest series
+    uint32_t likely      # index + 1 of the series that its next point is most likely for
     uint32_t count
     uint32_t changed     # number of the head that was filled when its last record came
-    bint gone            # not registered any more: its rows are dropped
-    bint stale           # the series store has changes to it that are not in its record
+    uint8_t gone         # not registered any more: its rows are dropped
+    uint8_t stale        # the series store has changes to it that are not in its record
 
 cdef struct key_name:
     uint32_t off
@@ -87,6 +92,11 @@ cdef uint64_t mix(uint64_t a, uint64_t b) noexcept nogil:
     h = (h ^ (h >> 31) ^ b) * 0x94D049BB133111EBULL
     return h ^ (h >> 29)
 
+
+cdef struct warmer:
+    tbf_span records     # not looked at yet
+    size_t turn
+    uint64_t slots[AHEAD]  # of the device index, by turn
 
 cdef class KeyMap:
     """Key numbers of one journal epoch -> the tail's own."""
@@ -239,7 +249,10 @@ cdef class Tail:
         cdef Deleted mine = None
         cdef Py_ssize_t reach = 0
         cdef Ranges ranges
+        cdef warmer warm
+        self._begin_warming(&warm, block.rows)
         while (status := tbf_next_record(&block.rows, block.base_ms, &record)) == TBF_OK:
+            self._warm(&warm)
             d = self._find_device(record.device)
             if d == NULL:
                 d = self._device(record.device)
@@ -279,6 +292,37 @@ cdef class Tail:
             if status != TBF_MORE:
                 return status
         return status
+
+    cdef void _begin_warming(self, warmer *w, tbf_span records) noexcept nogil:
+        cdef int _turn
+        memset(w, 0, sizeof(warmer))
+        w.records = records
+        for _turn in range(AHEAD - 1):
+            self._warm(w)
+
+    cdef void _warm(self, warmer *w) noexcept nogil:
+        """Fetches what the records to come will touch, each pointer some turns after the last.
+
+        With a million series none of it is in a cache; waiting for one miss at a time would cost
+        more than all the rest.
+        """
+        cdef tbf_record record
+        cdef uint32_t at
+        if tbf_next_record(&w.records, 0, &record) == TBF_OK:
+            w.slots[w.turn % AHEAD] = mix(record.device, self.seed[0]) & self.device_mask
+            prefetch(&self.device_index[w.slots[w.turn % AHEAD]])
+        at = self.device_index[w.slots[(w.turn + AHEAD - 4) % AHEAD]]
+        if at:
+            prefetch(&self.devices[at - 1])
+        at = self.device_index[w.slots[(w.turn + AHEAD - 8) % AHEAD]]
+        if at and self.devices[at - 1].likely:
+            at = self.devices[at - 1].likely - 1
+            prefetch(&self.all[at])
+            warm_place(self.head, at)
+        at = self.device_index[w.slots[(w.turn + AHEAD - 12) % AHEAD]]
+        if at and self.devices[at - 1].likely:
+            warm_series(self.head, self.devices[at - 1].likely - 1)
+        w.turn += 1
 
     cdef int _reserve(self, size_t points, size_t records) except -1:
         """Room for as many new series and devices as a block can bring."""
@@ -358,54 +402,67 @@ cdef class Tail:
         self.device_index[h] = self.device_count
         d.number = number
         d.activity_ms = 0
-        d.first = d.count = 0
+        d.first = d.last = d.likely = d.count = 0
         d.changed = 0
         d.gone = d.stale = False
         return d
 
     cdef int _put(self, device *d, int64_t ts, uint32_t key, const tbf_point *point,
                   uint64_t order, bint to_head, bint to_latest) except -1:
+        cdef uint32_t at = d.likely
+        cdef series *s
+        # Devices repeat their keys in the order in which they first sent them.
+        if at == 0 or self.all[at - 1].key != key:
+            at = self._place(d.number, key)
+            if at == 0:
+                at = self._begin(d, key)
+        s = &self.all[at - 1]
+        d.likely = s.next or d.first
+        if to_head:
+            self.head.append(at - 1, d.number, key, ts, order, point)
+        if to_latest and (s.absent or ts > s.ts or (ts == s.ts and order >= s.order)):
+            self._drop_bytes(s)
+            self._store(s, ts, order, point)
+        return 0
+
+    cdef uint32_t _begin(self, device *d, uint32_t key) except 0:
+        """A new series, absent until it gets a value; returns its index + 1."""
         cdef uint64_t h = mix(d.number ^ self.seed[0], key) & self.index_mask
         cdef series *s
-        while self.index[h]:
-            s = &self.all[self.index[h] - 1]
-            if s.device == d.number and s.key == key:
-                if to_head:
-                    self.head.append(self.index[h] - 1, d.number, key, ts, order, point)
-                if to_latest and (
-                    s.absent or ts > s.ts or (ts == s.ts and order >= s.order)
-                ):
-                    self._drop_bytes(s)
-                    self._store(s, ts, order, point)
-                return 0
-            h = (h + 1) & self.index_mask
         if self.count == self.cap:
             raise StoreError("journal block holds more points than it announced")
+        while self.index[h]:
+            h = (h + 1) & self.index_mask
         s = &self.all[self.count]
         self.count += 1
         self.index[h] = self.count
         s.device = d.number
         s.key = key
-        s.next = d.first
-        d.first = self.count
+        s.next = 0
+        if d.last:
+            self.all[d.last - 1].next = self.count
+        else:
+            d.first = self.count
+        d.last = self.count
         d.count += 1
-        if to_head:
-            self.head.append(self.count - 1, d.number, key, ts, order, point)
         s.type = TBF_TRUE
         self._make_absent(s)
-        if to_latest:
-            self._store(s, ts, order, point)
-        return 0
+        return self.count
 
-    cdef series *_lookup(self, uint64_t number, uint32_t key) noexcept nogil:
+    cdef uint32_t _place(self, uint64_t number, uint32_t key) noexcept nogil:
+        """Index + 1 of a series, 0 = there is none."""
         cdef uint64_t h = mix(number ^ self.seed[0], key) & self.index_mask
         cdef series *s
         while self.index[h]:
             s = &self.all[self.index[h] - 1]
             if s.device == number and s.key == key:
-                return s
+                return self.index[h]
             h = (h + 1) & self.index_mask
-        return NULL
+        return 0
+
+    cdef series *_lookup(self, uint64_t number, uint32_t key) noexcept nogil:
+        cdef uint32_t at = self._place(number, key)
+        return &self.all[at - 1] if at else NULL
 
     cdef series *_find_series(self, device *d, uint32_t key) noexcept nogil:
         cdef uint32_t at = d.first
@@ -512,10 +569,11 @@ cdef class Tail:
 
         Looks at devices that had records since the freeze before last, from the one in place
         `start` on until their series are `count`; returns (place to go on from, 0 = the end,
-        repeated varint(device) entry): see `_pack` and `_pack_activity`.  Keys from `keys_end` on
+        changes): see `_pack_activity` and `_pack_change`.  Keys from `keys_end` on
         are left out: their names are not stored yet, and their rows are in a later head.
         """
         cdef uint32_t i = start, packed = 0, at
+        cdef int64_t base
         cdef uint32_t end = min(start + DEVICES_PER_SERIES * count, self.device_count)
         cdef device *d
         cdef Text text = Text()
@@ -527,10 +585,11 @@ cdef class Tail:
             d.stale = True
             packed += d.count + 1
             self._pack_activity(text, d.number, d)
+            base = d.activity_ms
             at = d.first
             while at:
                 if self.all[at - 1].key < keys_end and head.find(at - 1) != NULL:
-                    self._pack(text, d.number, &self.all[at - 1])
+                    base = self._pack_change(text, base, &self.all[at - 1])
                 at = self.all[at - 1].next
         return (i if i < self.device_count else 0), text.to_bytes()
 
@@ -551,6 +610,7 @@ cdef class Tail:
         cdef device *d = self._find_device(number)
         cdef Text text = Text()
         cdef uint32_t at
+        cdef int64_t base
         cdef uint8_t *p
         if d == NULL:
             return b""
@@ -562,9 +622,10 @@ cdef class Tail:
         else:
             self._pack_activity(text, number, d)
         at = 0 if d.gone else d.first
+        base = d.activity_ms
         while at:
             if self.all[at - 1].key < keys_end:
-                self._pack(text, number, &self.all[at - 1])
+                base = self._pack_change(text, base, &self.all[at - 1])
             at = self.all[at - 1].next
         return text.to_bytes()
 
@@ -595,8 +656,19 @@ cdef class Tail:
             out.append((d.number, text.to_bytes()))
         return out
 
-    cdef int _pack(self, Text text, uint64_t number, series *s) except -1:
-        """Appends [varint(device)] varint(key << 3 | type) scale varint(zigzag ts) value.
+    cdef int64_t _pack_change(self, Text text, int64_t base, series *s) except? -1:
+        """Appends 0, for the same device as before, and an entry with its time less `base`.
+
+        Returns the base of the next: the time of this one.
+        """
+        text.room(1)
+        text.buf[text.len] = 0
+        text.len += 1
+        self._pack(text, base, s)
+        return s.ts
+
+    cdef int _pack(self, Text text, int64_t base, series *s) except -1:
+        """Appends varint(key << 3 | type) scale varint(zigzag(ts - base)) value.
 
         Values as in tbf_batch.h.  One that is kept elsewhere has scale ELSEWHERE and no bytes, a
         deleted one scale ABSENT.
@@ -604,8 +676,6 @@ cdef class Tail:
         cdef uint8_t *p
         text.room(50 + (0 if s.elsewhere else s.n))
         p = text.buf + text.len
-        if number:
-            p = tbf_put_varint(p, number)
         p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
         if s.elsewhere:
             p[0] = ELSEWHERE
@@ -613,7 +683,7 @@ cdef class Tail:
             p[0] = ABSENT
         else:
             p[0] = s.scale if s.type == TBF_DECIMAL else 0
-        p = tbf_put_varint(p + 1, tbf_zigzag(s.ts))
+        p = tbf_put_varint(p + 1, tbf_zigzag(<int64_t>(<uint64_t>s.ts - <uint64_t>base)))
         if s.type == TBF_DOUBLE:
             memcpy(p, &s.value, 8)
             p += 8
@@ -632,10 +702,12 @@ cdef class Tail:
         cdef const uint8_t *p = &packed[0] if packed.shape[0] else NULL
         cdef const uint8_t *end = p + packed.shape[0]
         cdef device *d
+        cdef int64_t base
         self._reserve(<size_t>packed.shape[0] // 3 + 1, 1)
         d = self._device(number)
         while p != end:
-            p = self._restore(d, p, end)
+            base = 0
+            p = self._restore(d, p, end, &base)
 
     def restore_changes(self, const uint8_t[::1] packed not None):
         """Takes back what `pack_changes` or `pack_device_changes` gave; in order, after
@@ -643,23 +715,32 @@ cdef class Tail:
         cdef const uint8_t *p = &packed[0] if packed.shape[0] else NULL
         cdef const uint8_t *end = p + packed.shape[0]
         cdef uint64_t number
-        cdef device *d
+        cdef int64_t base = 0
+        cdef device *d = NULL
         self._reserve(<size_t>packed.shape[0] // 4 + 1, <size_t>packed.shape[0] // 2 + 1)
         while p != end:
             p = tbf_get_varint(p, end, &number)
             if p == NULL or p == end:
                 raise StoreError("stored latest values are damaged")
-            d = self._device(number)
-            d.stale = True
-            if p[0] == 0:
+            if number:
+                d = self._device(number)
+                d.stale = True
+                base = 0
+            elif d == NULL:
+                raise StoreError("stored latest values are damaged")
+            if number and p[0] == 0:  # gone
                 self.delete_device(number)
+                d = NULL  # may have moved
                 p += 1
             else:
-                p = self._restore(d, p, end)
+                p = self._restore(d, p, end, &base)
 
-    cdef const uint8_t *_restore(self, device *d, const uint8_t *p,
-                                 const uint8_t *end) except NULL:
-        """Takes one entry, instead of what the series had; returns where it ends."""
+    cdef const uint8_t *_restore(self, device *d, const uint8_t *p, const uint8_t *end,
+                                 int64_t *base) except NULL:
+        """Takes one entry, instead of what the series had; returns where it ends.
+
+        base: what its time is relative to; becomes its time.
+        """
         cdef uint64_t tag, ts, wide
         cdef uint32_t key
         cdef tbf_point point
@@ -690,14 +771,15 @@ cdef class Tail:
                 p += wide
         if p == NULL:
             raise StoreError("stored latest values are damaged")
+        base[0] = <int64_t>(<uint64_t>base[0] + <uint64_t>tbf_unzigzag(ts))
         if key == 0:
-            d.activity_ms = max(d.activity_ms, tbf_unzigzag(ts))
+            d.activity_ms = max(d.activity_ms, base[0])
             return p
         point.i64 = tbf_unzigzag(wide)
         s = self._lookup(d.number, key)
         if s != NULL:
             self._make_absent(s)
-        self._put(d, tbf_unzigzag(ts), key, &point, 0, False, True)
+        self._put(d, base[0], key, &point, 0, False, True)
         if point.scale == ELSEWHERE or point.scale == ABSENT:
             s = self._lookup(d.number, key)
             if point.scale == ABSENT:

@@ -9,6 +9,7 @@ from tbfast import limits
 from tbfast.codec.proto_model import SchemaError
 from tbfast.codec.proto_table import COMPILERS
 from tbfast.control.credentials import bare_chain, sha3
+from tbfast.control.lwm2m_servers import checked_servers
 from tbfast.control.rules import InvalidEntity, checked, checked_json
 from tbfast.errors import LocalError
 from tbfast.model.profile import DeviceProfile, ProvisionType, provision_of
@@ -43,6 +44,9 @@ def drawn(draft: ProfileDraft, present: DeviceProfile) -> DeviceProfile:
     fields = msgspec.structs.asdict(draft)
     fields["name"] = checked("device profile name", draft.name)
     fields["data"] = _filled(draft)
+    if draft.transport_type == "LWM2M":
+        transport = fields["data"]["transportConfiguration"]
+        fields["data"]["transportConfiguration"] = checked_servers(transport)
     fields["provision_type"] = fields["data"]["provisionConfiguration"]["type"]
     fields["provision_key"] = draft.provision_key or None
     profile = msgspec.structs.replace(present, **fields, version=present.version + 1)
@@ -60,6 +64,14 @@ def drawn(draft: ProfileDraft, present: DeviceProfile) -> DeviceProfile:
         raise
     except LocalError as error:
         raise InvalidEntity(str(error)) from error
+
+
+def authority_of(profile: DeviceProfile) -> str | None:
+    """The certificate whose chains register devices, as `bare_chain` has it; None if none."""
+    settings = provision_of(profile)
+    if settings.type != "X509_CERTIFICATE_CHAIN":
+        return None
+    return bare_chain(settings.secret)[0]
 
 
 def _check_schemas(payload: Payload) -> None:

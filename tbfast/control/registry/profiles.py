@@ -5,13 +5,15 @@ nobody has chosen another, the one called "default". Devices name profiles by id
 new name or new settings are one write.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
 
 from tbfast import limits
-from tbfast.control.registry.profile_rules import ProfileDraft, drawn
+from tbfast.control.authorities import is_well_known
+from tbfast.control.registry.profile_rules import ProfileDraft, authority_of, drawn
 from tbfast.control.registry.references import References
 from tbfast.control.rules import (
     InvalidEntity,
@@ -191,13 +193,13 @@ class Profiles:
 
     async def _create(self, draft: ProfileDraft) -> DeviceProfile:
         blank = DeviceProfile(id=new_id(), name="", created_ms=self._now_ms(), version=0)
-        return await self._commit(drawn(draft, blank), expected=0)
+        return await self._commit(await _checked(draft, blank), expected=0)
 
     async def _update(
         self, draft: ProfileDraft, entity: Entity, present: DeviceProfile, version: int | None
     ) -> DeviceProfile:
         check_version(version, present.version)
-        made = drawn(draft, present)
+        made = await _checked(draft, present)
         if present.default and made.name != present.name:
             await self._point(present.id)  # its old name may be all that makes it the default
         return await self._commit(made, expected=entity.version)
@@ -284,3 +286,12 @@ class Profiles:
         if entity.id != self._default_id():
             return profile
         return msgspec.structs.replace(profile, default=True)
+
+
+async def _checked(draft: ProfileDraft, present: DeviceProfile) -> DeviceProfile:
+    """As `drawn`; an authority that is no secret of the tenant's is refused (MQTT spec 1.5)."""
+    made = drawn(draft, present)
+    authority = authority_of(made)
+    if authority is not None and await asyncio.to_thread(is_well_known, authority):
+        raise InvalidEntity("Device profile certificate cannot be well known root CA!")
+    return made

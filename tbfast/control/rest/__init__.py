@@ -18,6 +18,8 @@ from tbfast.control.rest.device_lists import DeviceLists
 from tbfast.control.rest.devices import DeviceRoutes
 from tbfast.control.rest.endpoints import Endpoint, routes
 from tbfast.control.rest.errors import HANDLERS
+from tbfast.control.rest.left_out import left_out
+from tbfast.control.rest.lwm2m import Lwm2mRoutes
 from tbfast.control.rest.node import NodeRoutes
 from tbfast.control.rest.openapi import OpenApiRoutes
 from tbfast.control.rest.package_devices import PackageDeviceRoutes
@@ -47,7 +49,7 @@ def build_app(services: Services, gate: Gate | None = None) -> Router:
     gate = gate or OwnersGate()
     endpoints = _endpoints(services)
     return Router(
-        routes([*endpoints, *OpenApiRoutes(endpoints).endpoints()], gate),
+        routes([*left_out(), *endpoints, *OpenApiRoutes(endpoints).endpoints()], gate),
         WebSocketRoutes(services, services.watches, gate).handlers(),
         HANDLERS,
     )
@@ -69,6 +71,7 @@ def _endpoints(services: Services) -> list[Endpoint]:
         *CustomerRoutes(services.registry).endpoints(),
         *RelationRoutes(services.registry).endpoints(),
         *ResourceRoutes(services.registry).endpoints(),
+        *Lwm2mRoutes().endpoints(),
         *PackageDeviceRoutes(services.registry, services.series).endpoints(),
         *PackageRoutes(services.registry, services.packages).endpoints(),
         *SystemRoutes(services.registry).endpoints(),

@@ -13,7 +13,7 @@ from tbfast.control.rest.callers import visible_device
 from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import bad_request
 from tbfast.errors import PeerError
-from tbfast.ops.payload import typed_members
+from tbfast.ops.payload import members, typed_members
 from tbfast.store.attributes import SCOPES, Attribute, Scope
 
 _PREFIX: Final = "/api/plugins/telemetry"
@@ -24,12 +24,9 @@ _WRITABLE: Final = ("SHARED_SCOPE", "SERVER_SCOPE")
 class AttributeRoutes:
     """Endpoints on top of the attribute service."""
 
-    def __init__(
-        self, registry: Registry, attributes: AttributeService, *, type_cast: bool = True
-    ) -> None:
+    def __init__(self, registry: Registry, attributes: AttributeService) -> None:
         self._registry = registry
         self._attributes = attributes
-        self._type_cast = type_cast
 
     def endpoints(self) -> list[Endpoint]:
         """Paths in the order they must be tried."""
@@ -67,7 +64,7 @@ class AttributeRoutes:
         if scope not in _WRITABLE:
             raise bad_request(f"Invalid scope: {scope}; devices write CLIENT_SCOPE themselves")
         try:
-            values = typed_members(await params.raw_body(request), type_cast=self._type_cast)
+            values = _values(await params.raw_body(request))
         except PeerError as error:
             raise bad_request(f"Request is not a JSON object: {error}") from error
         if not values:
@@ -92,6 +89,18 @@ class AttributeRoutes:
     async def _number(self, request: Request) -> int:
         device = await visible_device(request, self._registry)
         return device.number
+
+
+def _values(body: bytes) -> dict[str, bytes]:
+    """Typed as those of devices, but for strings: what people write as text stays text.
+
+    So does ThingsBoard: a version "1.10" is not the number 1.1.
+    """
+    given = members(body)
+    return {
+        name: given[name] if given[name][:1] == b'"' else value
+        for name, value in typed_members(body, type_cast=True).items()
+    }
 
 
 def _scope(request: Request) -> Scope:

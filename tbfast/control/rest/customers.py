@@ -10,8 +10,8 @@ from tbfast.control.registry import CustomerDraft, Registry
 from tbfast.control.rest import params, shapes
 from tbfast.control.rest.answers import json_answer
 from tbfast.control.rest.callers import caller_of, refused
-from tbfast.control.rest.endpoints import PAGING, Endpoint
-from tbfast.control.rest.errors import bad_request
+from tbfast.control.rest.endpoints import PAGING, Endpoint, Query
+from tbfast.control.rest.errors import ITEM_NOT_FOUND, RestError, bad_request
 from tbfast.control.rest.paging import page_of
 from tbfast.model.customer import Customer
 
@@ -76,6 +76,10 @@ class CustomerRoutes:
                 answer=shapes.Page[CustomerBody], query=PAGING,
             ),
             Endpoint(
+                "GET", "/api/tenant/customers", self.by_title, "tenant",
+                answer=CustomerBody, query=(Query(name="customerTitle", required=True),),
+            ),
+            Endpoint(
                 "POST", customer + "/public/device/{device}", self.publish, "tenant", answer=device
             ),
             Endpoint(
@@ -110,6 +114,14 @@ class CustomerRoutes:
         """GET /api/customers: a page."""
         found = await self._customers.all()
         return page_of(request, found, self._body, text=lambda c: c.title, sort=_SORT_KEYS)
+
+    async def by_title(self, request: Request) -> Response:
+        """GET /api/tenant/customers?customerTitle=X: one customer."""
+        title = request.query_params.get("customerTitle", "")
+        customer = await self._customers.by_title(title)
+        if customer is None:
+            raise RestError(404, ITEM_NOT_FOUND, f"Customer with title [{title}] is not found")
+        return json_answer(self._body(customer))
 
     async def delete(self, request: Request) -> Response:
         """DELETE /api/customer/{id}: its devices are nobody's from then on."""

@@ -81,7 +81,8 @@ async def _unrouted(_request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
         return envelope(404, ITEM_NOT_FOUND, "Requested item wasn't found!")
     message = error.detail or http.HTTPStatus(error.status_code).phrase
-    return envelope(error.status_code, GENERAL, message, error.headers)
+    code = BAD_REQUEST if error.status_code == 405 else GENERAL
+    return envelope(error.status_code, code, message, error.headers)
 
 
 async def _unexpected(_request: Request, _error: Exception) -> Response:

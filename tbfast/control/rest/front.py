@@ -14,9 +14,9 @@ from tbfast.control.rest.gate import AccountsGate
 from tbfast.control.rest.peer import Border, Network
 from tbfast.control.services import Services
 
-_PREFLIGHT_S: Final = 600  # browsers ask again after so long
+_PREFLIGHT_S: Final = 1_800  # browsers ask again after so long (HTTP spec 1.1)
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE")
-_HEADERS: Final = ("Authorization", "X-Authorization", "Content-Type")
+_HEADERS: Final = ("*",)  # those that the page asks for
 _EXPOSED: Final = ("Content-Disposition", "Retry-After", "x-filename")
 
 

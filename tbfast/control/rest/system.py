@@ -37,8 +37,8 @@ class SystemRoutes:
         """Paths in the order they must be tried."""
         chain = "/api/ruleChain"
         return [
-            Endpoint("GET", "/api/tenant/info/{id}", self.tenant_info, "tenant", answer=JsonObject),
-            Endpoint("GET", "/api/tenant/{id}", self.tenant, "tenant", answer=JsonObject),
+            Endpoint("GET", "/api/tenant/info/{id}", self.tenant_info, "admin", answer=JsonObject),
+            Endpoint("GET", "/api/tenant/{id}", self.tenant, "admin", answer=JsonObject),
             Endpoint("GET", "/api/system/info", self.info, "user", answer=JsonObject),
             Endpoint("GET", "/api/system/params", self.params, "user", answer=JsonObject),
             Endpoint(

@@ -49,7 +49,7 @@ class TelemetryRoutes:
             Endpoint("GET", _PREFIX + "/values/timeseries", self.values, "user"),
             Endpoint("GET", _PREFIX + "/values/timeseries/history", self.history, "user"),
             Endpoint("POST", _PREFIX + "/timeseries/{scope}", self.save, "tenant"),
-            Endpoint("POST", _PREFIX + "/timeseries/{scope}/{ttl:int}", self.save, "tenant"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}/{ttl}", self.save, "tenant"),
         ]
 
     async def keys(self, request: Request) -> Response:
@@ -88,6 +88,8 @@ class TelemetryRoutes:
         Retention is a matter of the node, so that rows cannot live shorter or longer than others.
         """
         number = await self._number(request)
+        if not request.path_params.get("ttl", "0").isdecimal():
+            raise bad_request("The TTL should be a number of seconds")
         try:
             points = await self._writer.save(number, await params.raw_body(request))
         except PeerError as error:

@@ -1,7 +1,8 @@
 """Devices that match a query, with values and their changes (REST spec 14.5).
 
-The page is found once; who enters or leaves it later is not followed, as in ThingsBoard without
-`dynamic`.  Values of its devices are.
+The page is found once; who enters it later is not followed, as in ThingsBoard without `dynamic`.
+Values of its devices are.  A device that is deleted, or that the caller does not see any more,
+leaves it: the page is sent again without it.
 """
 
 import asyncio
@@ -18,15 +19,13 @@ from tbfast.control.rest.callers import Caller
 from tbfast.control.rest.queries import EntityData, entity_data
 from tbfast.control.services import Services
 from tbfast.control.ws.history import History, read_history
-from tbfast.control.ws.messages import CountEntities, WatchEntities
+from tbfast.control.ws.messages import WatchEntities, part
 from tbfast.control.ws.updates import BAD_REQUEST, Point, json_string
 from tbfast.control.ws.watches import Watch, Watches
-from tbfast.errors import PeerError
+from tbfast.errors import NotFound, PeerError
 from tbfast.model.device import Device
-from tbfast.model.entity_query import CountQuery, DataQuery, Key, KeyType
+from tbfast.model.entity_query import DataQuery, Key, KeyType, PageLink
 from tbfast.store.attributes import Scope
-
-COUNT_S: Final = 10.0  # a count is looked at again so often
 
 _SCOPES: Final[dict[KeyType, Scope | None]] = {
     "ATTRIBUTE": None,
@@ -63,38 +62,82 @@ class EntitySubscription:
         self._watches = watches
         self._send = send
         self._queries = EntityQueries(services.registry, services.series, services.attributes)
-        self._devices: list[Device] = []
-        self._stops: list[Callable[[], None]] = []
+        self._devices: dict[str, Device] = {}  # of the page, by id
+        self._stops: dict[str, list[Callable[[], None]]] = {}  # by id of the device
+        self._ended = False
+        self._keys: list[Key] = []  # what the page shows
+        self._link = PageLink(page_size=1, page=0)
+        self._total = 0
+        self._busy = asyncio.Lock()
 
     def stop(self) -> None:
-        """Ends what is watched."""
-        for stop in self._stops:
+        """Ends it."""
+        self._ended = True
+        self._watch_nothing()
+
+    def _watch_nothing(self) -> None:
+        for device_id in list(self._stops):
+            self._drop(device_id)
+
+    def concerns(self, device_id: str) -> bool:
+        """Whether a change of this device is one of the page, or may be: it is being found."""
+        return device_id in self._devices or self._busy.locked()
+
+    async def drop_hidden(self, device_ids: Iterable[str] | None) -> None:
+        """Of these (None: of all) devices those that are not there, or not to be seen, leave.
+
+        Tells if one did.
+        """
+        async with self._busy:
+            looked_at = self._devices if device_ids is None else device_ids
+            gone = [
+                device_id
+                for device_id in looked_at
+                if device_id in self._devices and not await self._sees(device_id)
+            ]
+            for device_id in gone:
+                self._drop(device_id)
+                del self._devices[device_id]
+            if gone:
+                self._total -= len(gone)
+                data = await self._data(self._keys, None)
+                if not self._ended:
+                    self._reply_page(data)
+
+    async def _sees(self, device_id: str) -> bool:
+        try:
+            return self._caller.sees(await self._services.registry.device(device_id))
+        except NotFound:
+            return False
+
+    def _drop(self, device_id: str) -> None:
+        for stop in self._stops.pop(device_id, ()):
             stop()
-        self._stops.clear()
 
     async def carry_out(self, command: WatchEntities) -> None:
         """A new query, or more of the devices of the former one."""
-        latest = _part(command.latest_cmd, _Latest)
-        live, past = _part(command.ts_cmd, History), _part(command.history_cmd, History)
+        async with self._busy:
+            await self._carry_out(command)
+
+    async def _carry_out(self, command: WatchEntities) -> None:
+        latest = part(command.latest_cmd, _Latest)
+        live, past = part(command.ts_cmd, History), part(command.history_cmd, History)
         wanted = list(latest.keys) if latest is not None else []
-        query = _part(command.query, DataQuery)
+        query = part(command.query, DataQuery)
         if query is not None:
-            self.stop()
-            self._devices = []
+            self._watch_nothing()
+            self._devices, self._keys = {}, []
         elif not self._devices and (latest or live or past):
             raise PeerError("there is no query with this cmdId", code=BAD_REQUEST)
         if query is not None:
-            found = await self._found(query)
-            self._devices = found[0]
-        started = [one for d in self._devices for one in self._watch(d, wanted, live)]
+            await self._find(query)
+        started = [one for d in self._devices.values() for one in self._watch(d, wanted, live)]
         keys = [*(query.entity_fields or ()), *(query.latest_values or ())] if query else []
         keys = list(dict.fromkeys([*keys, *wanted]))
+        self._keys = list(dict.fromkeys([*self._keys, *keys]))
         data = await self._data(keys, live or past)
         if query is not None:
-            link = query.page_link
-            tail = shapes.page_tail(link.page, link.page_size, found[1])
-            page = {"data": data, **msgspec.to_builtins(tail)}
-            self._reply(page, None)
+            self._reply_page(data)
         elif data:
             self._reply(None, data)
         sent = {one.entity_id.id: one for one in data}
@@ -102,7 +145,8 @@ class EntitySubscription:
             if device_id in sent:
                 watch.begin(_seen(sent[device_id], type_))
 
-    async def _found(self, query: DataQuery) -> tuple[list[Device], int]:
+    async def _find(self, query: DataQuery) -> None:
+        """The devices of the page."""
         if query.page_link.page_size > limits.WS_ENTITIES:
             raise PeerError(
                 f"pageSize should be at most {limits.WS_ENTITIES} in a subscription",
@@ -110,12 +154,12 @@ class EntitySubscription:
             )
         found = await self._queries.find(query, self._caller.sees)
         values = await self._queries.values(found.ids, ())
-        return [device for device, _ in values], found.total
+        self._devices = {device.id: device for device, _ in values}
+        self._link, self._total = query.page_link, found.total
 
     async def _data(self, keys: Sequence[Key], history: History | None) -> list[EntityData]:
-        ids = [device.id for device in self._devices]
         data: list[EntityData] = []
-        for device, values in await self._queries.values(ids, keys):
+        for device, values in await self._queries.values(list(self._devices), keys):
             one = entity_data(device, values, list(keys))
             if history is not None:
                 points = await read_history(self._services.series, device.number, history)
@@ -123,10 +167,11 @@ class EntitySubscription:
                 filled = {key: series.get(key, []) for key in history.keys or ()}
                 one = msgspec.structs.replace(one, timeseries=filled)
             data.append(one)
-        # One that was deleted meanwhile has nothing to show and nothing to watch.
-        shown = {one.entity_id.id for one in data}
-        self._devices = [device for device in self._devices if device.id in shown]
         return data
+
+    def _reply_page(self, data: list[EntityData]) -> None:
+        tail = shapes.page_tail(self._link.page, self._link.page_size, self._total)
+        self._reply({"data": data, **msgspec.to_builtins(tail)}, None)
 
     # --- changes -----------------------------------------------------------------------------
 
@@ -143,14 +188,16 @@ class EntitySubscription:
             watch = Watch(names, partial(self._changed, device.id, type_))
             started.append((device.id, type_, watch))
             if type_ == "TIME_SERIES":
-                self._stops.append(self._watches.watch_series(device.number, watch))
+                stop = self._watches.watch_series(device.number, watch)
             else:
                 scope = _SCOPES[type_]
-                self._stops.append(self._watches.watch_attributes(device.number, scope, watch))
+                stop = self._watches.watch_attributes(device.number, scope, watch)
+            self._stops.setdefault(device.id, []).append(stop)
         if live is not None and live.keys:
             watch = Watch(live.keys, partial(self._flowed, device.id))
             started.append((device.id, "TIME_SERIES", watch))
-            self._stops.append(self._watches.watch_series(device.number, watch))
+            stop = self._watches.watch_series(device.number, watch)
+            self._stops.setdefault(device.id, []).append(stop)
         return started
 
     def _changed(self, device_id: str, type_: str, values: dict[str, list[Point]]) -> None:
@@ -182,61 +229,6 @@ class EntitySubscription:
         self._send(msgspec.json.encode(answer))
 
 
-class CountSubscription:
-    """One cmdId: a number, and again whenever it has become another."""
-
-    def __init__(
-        self,
-        cmd_id: int,
-        caller: Caller,
-        services: Services,
-        send: Send,
-        failed: Callable[[PeerError], None],
-    ) -> None:
-        self._cmd_id = cmd_id
-        self._caller = caller
-        self._queries = EntityQueries(services.registry, services.series, services.attributes)
-        self._send = send
-        self._failed = failed
-        self._count = -1
-        self._task: asyncio.Task[None] | None = None
-
-    def stop(self) -> None:
-        """Ends it."""
-        if self._task is not None:
-            self._task.cancel()
-
-    async def carry_out(self, command: CountEntities) -> None:
-        """The number now, and its changes from now on."""
-        query = _part(command.query, CountQuery)
-        if query is None:
-            raise PeerError("query is missing", code=BAD_REQUEST)
-        await self._look(query)
-        self._task = asyncio.create_task(self._follow(query))
-
-    async def _follow(self, query: CountQuery) -> None:
-        while True:
-            await asyncio.sleep(COUNT_S)
-            try:
-                await self._look(query)
-            except PeerError as error:  # the devices have become too many for it
-                self._failed(error)
-                return
-
-    async def _look(self, query: CountQuery) -> None:
-        count = await self._queries.count(query, self._caller.sees)
-        if count != self._count:
-            self._count = count
-            answer = {
-                "cmdId": self._cmd_id,
-                "count": count,
-                "cmdUpdateType": "COUNT_DATA",
-                "errorCode": 0,
-                "errorMsg": None,
-            }
-            self._send(msgspec.json.encode(answer))
-
-
 def failure(cmd_id: int, code: int, message: str, kind: str) -> bytes:
     """The command is not served; the connection stays."""
     return msgspec.json.encode(
@@ -249,16 +241,6 @@ def failure(cmd_id: int, code: int, message: str, kind: str) -> bytes:
             "cmdUpdateType": kind,
         }
     )
-
-
-def _part(raw: msgspec.Raw, type_: Any) -> Any:
-    """A part of a command, None where it is missing; PeerError if it cannot be understood."""
-    if bytes(raw) in (b"", b"null"):
-        return None
-    try:
-        return msgspec.json.decode(raw, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PeerError(f"the command cannot be understood: {error}", code=BAD_REQUEST) from error
 
 
 def _value(point: Point) -> dict[str, Any]:

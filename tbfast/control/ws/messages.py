@@ -3,7 +3,7 @@
 Members that are unknown are ignored, as ThingsBoard does.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -155,3 +155,13 @@ def parse(text: str) -> Incoming:
 def _command(raw: msgspec.Raw) -> Command:
     kind = _TYPES.get(_kinds.decode(raw).type, Unsupported)
     return msgspec.json.decode(raw, type=kind)
+
+
+def part(raw: msgspec.Raw, type_: Any) -> Any:
+    """A part of a command, None where it is missing; PeerError if it cannot be understood."""
+    if bytes(raw) in (b"", b"null"):
+        return None
+    try:
+        return msgspec.json.decode(raw, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerError(f"the command cannot be understood: {error}", code=2) from error

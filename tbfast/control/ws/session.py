@@ -13,12 +13,14 @@ from typing import Final
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tbfast import limits
+from tbfast.control.queries import EntityQueries
 from tbfast.control.rest.callers import Caller, Gate, Scheme
 from tbfast.control.rest.errors import TOKEN_EXPIRED, RestError
 from tbfast.control.services import Services
 from tbfast.control.ws import entities, updates
 from tbfast.control.ws import messages as msg
-from tbfast.control.ws.entities import CountSubscription, EntitySubscription
+from tbfast.control.ws.counts import CountSubscription
+from tbfast.control.ws.entities import EntitySubscription
 from tbfast.control.ws.history import History, read_history
 from tbfast.control.ws.watches import Watch, Watches
 from tbfast.errors import NotFound, PeerError, TbfastError
@@ -64,7 +66,9 @@ class Session:
         self._stops: dict[int, Callable[[], None]] = {}  # by cmdId
         self._watched: dict[int, str] = {}  # cmdId to id of the device
         self._doubtful = asyncio.Event()
-        self._entities: dict[int, EntitySubscription] = {}  # likewise; each is in _stops too
+        self._dubious: set[str] | None = set()  # ids of devices that may be hidden; None: any
+        self._entities: dict[int, EntitySubscription] = {}  # by cmdId; each is in _stops too
+        self._counts: dict[int, CountSubscription] = {}  # likewise
         self._out: deque[bytes] = deque()
         self._out_bytes = 0
         self._wake = asyncio.Event()
@@ -188,9 +192,21 @@ class Session:
 
     def changed(self, change: Change) -> None:
         """Something in the registry is different now."""
-        of_device = change.kind in ("device", "credentials")
-        if change.kind in _ACCOUNT_KINDS or (of_device and change.id in self._watched.values()):
+        if change.kind in ("device", "credentials") and self._concerned(change.id):
+            if self._dubious is not None:
+                self._dubious.add(change.id)
+                if len(self._dubious) > limits.WS_ENTITIES:
+                    self._dubious = None
             self._doubtful.set()
+        elif change.kind in _ACCOUNT_KINDS:
+            self._doubtful.set()
+        for count in self._counts.values():
+            count.changed(change)
+
+    def _concerned(self, device_id: str) -> bool:
+        return device_id in self._watched.values() or any(
+            held.concerns(device_id) for held in self._entities.values()
+        )
 
     async def _until_revoked(self) -> None:
         while True:
@@ -200,15 +216,30 @@ class Session:
                 raise _Refused(NO_POLICY, "Session is over")
             if self._caller is not None:
                 await self._drop_hidden(self._caller)
+            await asyncio.sleep(limits.WS_CHECK_MS / 1000)  # many changes at once are one look
 
     async def _drop_hidden(self, caller: Caller) -> None:
-        """Ends subscriptions to devices that the caller does not see any more."""
+        """Ends what is told of devices that are gone, or that the caller does not see any more."""
+        dubious, self._dubious = self._dubious, set()
         for cmd_id, device_id in list(self._watched.items()):
-            with contextlib.suppress(NotFound):
-                if caller.sees(await self._services.registry.device(device_id)):
-                    continue
+            if dubious is not None and device_id not in dubious:
+                continue
+            if await self._sees(caller, device_id):
+                continue
+            if self._watched.get(cmd_id) == device_id:
                 self._unsubscribe(cmd_id)
                 self.send(updates.failure(cmd_id, updates.UNAUTHORIZED, NOT_THERE))
+        for cmd_id, held in list(self._entities.items()):
+            try:
+                await held.drop_hidden(dubious)
+            except TbfastError as error:
+                self._failed(msg.WatchEntities(cmd_id=cmd_id), error)
+
+    async def _sees(self, caller: Caller, device_id: str) -> bool:
+        try:
+            return caller.sees(await self._services.registry.device(device_id))
+        except NotFound:
+            return False
 
     # --- commands ------------------------------------------------------------------------
 
@@ -235,13 +266,14 @@ class Session:
                     await self._count_entities(caller, command)
                 case _:
                     raise PeerError("commands of this type are not served", code=2)
-        except PeerError as error:
-            self._failed(command, error.code or updates.BAD_REQUEST, str(error))
         except TbfastError as error:
-            log.limited("command", logging.ERROR, "a command failed", error=str(error))
-            self._failed(command, updates.INTERNAL, str(error))
+            self._failed(command, error)
 
-    def _failed(self, command: msg.Command, code: int, message: str) -> None:
+    def _failed(self, command: msg.Command, error: TbfastError) -> None:
+        code, message = error.code or updates.BAD_REQUEST, str(error)
+        if not isinstance(error, PeerError):
+            log.limited("command", logging.ERROR, "a command failed", error=message)
+            code = updates.INTERNAL
         match command:
             case msg.WatchEntities():
                 self.send(entities.failure(command.cmd_id, code, message, "ENTITY_DATA"))
@@ -283,6 +315,7 @@ class Session:
         for known in list(self._stops) if everything else [cmd_id]:
             self._watched.pop(known, None)
             self._entities.pop(known, None)
+            self._counts.pop(known, None)
             if (stop := self._stops.pop(known, None)) is not None:
                 stop()
 
@@ -316,10 +349,13 @@ class Session:
         counted = CountSubscription(
             command.cmd_id,
             caller,
-            self._services,
+            EntityQueries(
+                self._services.registry, self._services.series, self._services.attributes
+            ),
             self.send,
-            lambda error: self._failed(command, error.code or updates.BAD_REQUEST, str(error)),
+            lambda error: self._failed(command, error),
         )
+        self._counts[command.cmd_id] = counted
         self._stops[command.cmd_id] = counted.stop
         await counted.carry_out(command)
 
