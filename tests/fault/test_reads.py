@@ -13,7 +13,7 @@ import pytest
 from tests.support.audit import audit
 from tests.support.ledger import running_load
 from tests.support.long_series import KEY, START_MS, points_of, store_series
-from tests.support.node import Node, running_node
+from tests.support.node import Node, new_device, running_node
 from tests.support.rest_client import Person
 
 HOURS = 29 * 24  # an aggregation has at most 700 intervals
@@ -65,7 +65,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
     with running_node(data_dir, workers=1) as node:
         tokens = node.add_devices(DEVICES)
         with node.api() as api:
-            device = api.create("month", "month", None, None).id
+            device = api.create(new_device("month", "month")).id
         assert node.stop() == 0
         store_series(data_dir, device, POINTS, points_per_run=14_400)
         node.start()
