@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from tbfast.cli.devices import new_device
 from tests.support.audit import audit
 from tests.support.ledger import running_load
 from tests.support.long_series import KEY, START_MS, points_of, store_series
-from tests.support.node import Node, new_device, running_node
+from tests.support.node import Node, running_node
 from tests.support.rest_client import Person
 
 HOURS = 29 * 24  # an aggregation has at most 700 intervals
