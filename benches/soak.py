@@ -9,6 +9,7 @@ slice and a summary in JSON.
 
 import argparse
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -37,12 +38,13 @@ class Sample(msgspec.Struct):
     p99_ms: float
     p999_ms: float
     rss: int
+    resident: dict[str, int]  # by process
     received: int
     written: int
 
 
 class Summary(msgspec.Struct):
-    """rss_slope: bytes an hour of all processes, by least squares without the first slice."""
+    """Slopes: bytes an hour, by least squares without the first slice; of all and by process."""
 
     peak_rate: float
     rate: float
@@ -50,6 +52,7 @@ class Summary(msgspec.Struct):
     worst_p999_ms: float
     median_p999_ms: float
     rss_slope: float
+    resident_slopes: dict[str, float]
     write_amplification: float
     reads: int
     worst_read_ms: float
@@ -98,6 +101,15 @@ def written_bytes(pids: list[int]) -> int:
     return total
 
 
+def resident_bytes(processes: dict[str, int]) -> dict[str, int]:
+    """Resident memory by process."""
+    page = os.sysconf("SC_PAGESIZE")
+    return {
+        name: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page
+        for name, pid in processes.items()
+    }
+
+
 def load(server: Server, pid: int, seconds: float, rate: float | None) -> Result:
     tokens = tuple(f"bench-{i}" for i in range(CONNECTIONS))
     plan = Plan(
@@ -107,7 +119,8 @@ def load(server: Server, pid: int, seconds: float, rate: float | None) -> Result
     return run_load(plan)
 
 
-def sample(server: Server, pids: list[int], pid: int, rate: float) -> Sample:
+def sample(server: Server, processes: dict[str, int], rate: float) -> Sample:
+    pids, pid = list(processes.values()), processes["supervisor"]
     before, wrote = metrics(server.http_port), written_bytes(pids)
     result = load(server, pid, SLICE_S, rate)
     after = metrics(server.http_port)
@@ -118,6 +131,7 @@ def sample(server: Server, pids: list[int], pid: int, rate: float) -> Sample:
         p99_ms=result.latency.p99 / 1000,
         p999_ms=result.latency.p999 / 1000,
         rss=result.server.pss or result.server.rss,
+        resident=resident_bytes(processes),
         received=int(after[received] - before[received]),
         written=written_bytes(pids) - wrote,
     )
@@ -146,13 +160,12 @@ def main() -> int:
         with contextlib.closing(target):
             bench.provision(target, CONNECTIONS, lambda phase, share, messages: None)
         processes = server.pids()
-        pids, pid = list(processes.values()), processes["supervisor"]
-        peak = load(server, pid, PEAK_S, None).rate
+        peak = load(server, processes["supervisor"], PEAK_S, None).rate
         rate = args.rate or peak * args.share
         reader = stack.enter_context(Reader(server.data_dir))
         samples: list[Sample] = []
         while len(samples) * SLICE_S < args.seconds:
-            samples.append(sample(server, pids, pid, rate))
+            samples.append(sample(server, processes, rate))
             print(msgspec.json.encode(samples[-1]).decode(), file=sys.stderr, flush=True)
     late = sorted(s.p999_ms for s in samples)
     summary = Summary(
@@ -162,6 +175,9 @@ def main() -> int:
         worst_p999_ms=late[-1],
         median_p999_ms=late[len(late) // 2],
         rss_slope=round(slope([s.rss for s in samples[1:]])),
+        resident_slopes={
+            name: round(slope([s.resident[name] for s in samples[1:]])) for name in processes
+        },
         write_amplification=round(
             sum(s.written for s in samples) / sum(s.received for s in samples), 2
         ),

@@ -11,6 +11,8 @@ import argparse
 import contextlib
 import http.client
 import os
+import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,13 +21,17 @@ from pathlib import Path
 
 import msgspec
 
+from tbfast.cli.output import bar
 from tests.support.ledger import running_load
+from tests.support.mqtt_client import Client
 from tests.support.node import Node, running_node
 from tests.support.waiting import wait_until
 
 KEYS = 1_000  # of a message: one device has so many series
-TEXT = b"x" * 60
+TEXT_BYTES = 60  # random: a journal's tables are compressed
 BODY_KEYS = 600
+ROOM = 3  # times the size of what is measured: journal, chunks, and what joins write beside them
+SERIES_BYTES = 400  # on disk while they are sealed, generously
 PATIENCE_S = 600.0
 
 
@@ -33,6 +39,7 @@ class Report(msgspec.Struct):
     """Seconds and bytes."""
 
     journal_bytes: int = 0
+    accepting_s: float = 0.0  # start to the first CONNACK with that journal
     replay_s: float = 0.0
     replay_cpu_s: float = 0.0  # of the controller, its start included
     slowest_gap_s: float = 0.0  # between two reports of acknowledgements while it replayed
@@ -50,12 +57,18 @@ def post(connection: http.client.HTTPConnection, token: str, body: bytes) -> Non
 
 def filled(node: Node, tokens: list[str], nbytes: int) -> None:
     """Messages of about 45 KB, round and round the devices."""
-    values = b",".join(b'"k%d":"%s"' % (n, TEXT) for n in range(BODY_KEYS))
+    rng = random.Random(1)
+    count = max(len(tokens), nbytes // (BODY_KEYS * (TEXT_BYTES + 3)))
     connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=60)
-    with contextlib.closing(connection):
-        for n in range(max(len(tokens), nbytes // (BODY_KEYS * (len(TEXT) + 3)))):
-            body = b'{"ts":%d,"values":{%s}}' % (n, values)
-            post(connection, tokens[n % len(tokens)], body)
+    with contextlib.closing(connection), bar("messages", "") as show:
+        for n in range(count):
+            text = rng.randbytes(BODY_KEYS * TEXT_BYTES // 2).hex().encode()
+            values = b",".join(
+                b'"k%d":"%b"' % (k, text[k * TEXT_BYTES : (k + 1) * TEXT_BYTES])
+                for k in range(BODY_KEYS)
+            )
+            post(connection, tokens[n % len(tokens)], b'{"ts":%d,"values":{%b}}' % (n, values))
+            show(n + 1, count)
 
 
 def replay(path: Path, nbytes: int, report: Report) -> None:
@@ -67,7 +80,9 @@ def replay(path: Path, nbytes: int, report: Report) -> None:
             held = node.metric('tbfast_journal_bytes{worker="0"}')
             node.kill_all()
         begun = time.monotonic()
-        node.start(PATIENCE_S)
+        node.spawn()
+        accepting_s = first_connack(node, tokens[8], begun)
+        node.wait_ready(PATIENCE_S)
         with running_load(node.mqtt_port, tokens[8:], window=4, rate=20) as load:
             load.wait_connected(8)
             last, gap, seen = time.monotonic(), 0.0, load.acked
@@ -83,18 +98,34 @@ def replay(path: Path, nbytes: int, report: Report) -> None:
         fields = Path(f"/proc/{node.controller_pid()}/stat").read_text().rsplit(")")[1].split()
         report.replay_cpu_s = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
         report.journal_bytes = int(held)
+        report.accepting_s = round(accepting_s, 2)
         report.replay_s = round(time.monotonic() - begun, 2)
         report.slowest_gap_s = round(gap, 2)
 
 
+def first_connack(node: Node, token: str, begun: float) -> float:
+    """Seconds from the start until a device is let in."""
+
+    def let_in() -> bool:
+        try:
+            with contextlib.closing(Client(node.mqtt_port, timeout_s=0.2)) as client:
+                return client.connect(token) == 0
+        except OSError:  # refused, or not answered yet
+            return False
+
+    wait_until(let_in, PATIENCE_S, "a device is let in")
+    return time.monotonic() - begun
+
+
 def many_series(path: Path, count: int, report: Report) -> None:
     with running_node(path / "data", workers=1) as node:
-        tokens = node.add_devices(count // KEYS)
+        tokens = node.add_devices(max(count // KEYS, 1))
         connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=60)
         body = b'{"ts":1,"values":{%s}}' % b",".join(b'"k%d":%d' % (n, n) for n in range(KEYS))
-        with contextlib.closing(connection):
-            for token in tokens:
+        with contextlib.closing(connection), bar("devices", "") as show:
+            for n, token in enumerate(tokens):
                 post(connection, token, body)
+                show(n + 1, len(tokens))
         assert node.stop(120) == 0
         begun = time.monotonic()
         node.start(PATIENCE_S)
@@ -110,6 +141,10 @@ def main() -> int:
     parser.add_argument("--series", type=int, default=1_000_000)
     args = parser.parse_args()
     report = Report()
+    needed = ROOM * max(args.journal_bytes, args.series * SERIES_BYTES)
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < needed:
+        parser.error(f"{tempfile.gettempdir()} has {free} bytes left, {needed} are needed")
     with tempfile.TemporaryDirectory(prefix="tbfast-") as home:
         for name, size, measure in (
             ("journal", args.journal_bytes, replay),

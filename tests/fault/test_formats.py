@@ -1,0 +1,168 @@
+"""Upgrade and downgrade: data of an older build is taken over, a newer format is left alone.
+
+``vectors/data_format_1.tar.xz`` is what the last build before series format 2 left: a node of two
+workers, stopped twice and then killed, without files that tell nothing (LOG, LOCK, OPTIONS).  Each
+of three devices had sent `SENT` messages as in `values` and saved the client attribute fw, last 2.
+"""
+
+import json
+import struct
+import tarfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rocksdict import Rdict
+
+from tbfast.model.ranges import RangeQuery
+from tbfast.store import rocks
+from tests.support.ledger import running_load
+from tests.support.mqtt_client import connected
+from tests.support.node import Node, running_node
+from tests.support.waiting import wait_until
+
+OLD = Path(__file__).parents[1] / "vectors" / "data_format_1.tar.xz"
+SENT = 120
+FIRST_MS = 1_700_000_000_000
+DEVICES = ("d0", "d1", "d2")
+
+
+def values(n: int) -> dict[str, object]:
+    even = n % 2 == 0
+    return {"n": n, "x": n + 0.25, "ok": even, "text": f"message {n}", "more": {"n": n}}
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Node:
+    """The node of the older build, not started."""
+    with tarfile.open(OLD) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return Node(tmp_path / "data", env={"TBFAST_SERIES__JOIN_RUNS": "2"})
+
+
+@pytest.fixture
+def node(old: Node) -> Iterator[Node]:
+    """Ended after the test, however that ends."""
+    yield old
+    if old.process is not None:
+        old.kill_all()
+
+
+def stored(node: Node, name: str) -> dict[int, dict[str, object]]:
+    """Values by time."""
+    with node.api() as api:
+        found = json.loads(api.history(api.find(name), RangeQuery(limit=100_000)))
+    rows: dict[int, dict[str, object]] = {}
+    for key, points in found.items():
+        for point in points:
+            rows.setdefault(point["ts"] - FIRST_MS, {})[key] = point["value"]
+    return rows
+
+
+def firmware(node: Node, token: str) -> object:
+    url = f"http://127.0.0.1:{node.http_port}/api/v1/{token}/attributes"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.loads(answer.read())["client"]["fw"]
+
+
+def complete(node: Node, more: int = 0) -> bool:
+    wanted = {n: values(n) for n in range(SENT + more)}
+    return all(stored(node, name) == wanted for name in DEVICES)
+
+
+def test_data_of_an_older_build(node: Node) -> None:
+    node.start()
+    assert complete(node)
+    assert [firmware(node, f"token-{n}") for n in range(3)] == [2] * 3
+    for number in range(len(DEVICES)):
+        with connected(node.mqtt_port, f"token-{number}") as client:
+            row = {"ts": FIRST_MS + SENT, "values": values(SENT)}
+            client.publish_acknowledged(json.dumps(row).encode())
+    assert complete(node, 1)
+    assert node.stop() == 0  # sealed, and joined with chunks of the old build
+    node.start()
+    assert complete(node, 1)
+    assert not [line for line in node.log_lines() if line["level"] == "error"]
+
+
+def test_an_upgrade_that_is_killed_is_taken_up_again(node: Node) -> None:
+    for _ in range(3):
+        node.spawn()
+        wait_until(lambda: (node.data_dir / "run" / "node.json").exists())
+        node.kill_all()
+    node.start()
+    assert complete(node)
+
+
+def test_restart_under_load_after_an_upgrade(node: Node) -> None:
+    node.start()
+    tokens = []
+    with node.api() as api:
+        for number in range(3, 11):
+            api.create(f"d{number}", f"token-{number}", None, None)
+            tokens.append(f"token-{number}")
+    with running_load(node.mqtt_port, tokens) as load:
+        load.wait_acked(500)
+        assert node.stop(40) == 0
+        node.start()
+        load.wait_connected(len(tokens))
+        record = load.finish()
+    assert record.devices.keys() == set(tokens)
+    for token, device in record.devices.items():
+        acked = {n for first, last in device.acked for n in range(first, last + 1)}
+        assert acked and acked <= stored(node, token.replace("token-", "d")).keys()
+
+
+# --- a newer format --------------------------------------------------------------------------
+
+
+def put(path: Path, family: str, key: bytes, value: bytes) -> None:
+    """Replaces one value of a closed store."""
+    db = rocks.open_families(path, Rdict.list_cf(str(path)), write_buffer_bytes=1 << 20)
+    found = db if family == "default" else db.get_column_family(family)
+    assert found.get(key) is not None
+    found.put(key, value)
+    db.flush_wal(True)
+    if found is not db:
+        rocks.close(found, path)
+    rocks.close(db, path)
+
+
+# What says the format in each store: ours, and that of a build to come.
+SHARDS = {
+    "registry": ("meta", b"format", b"1", b"99"),
+    "attributes": ("meta", b"format", b"1", b"99"),
+    "series": ("default", b"f", struct.pack(">I", 2), struct.pack(">I", 99)),
+    "journal/0": ("meta", b"f", struct.pack("<I", 1), struct.pack("<I", 99)),
+    "journal/65535": ("meta", b"f", struct.pack("<I", 1), struct.pack("<I", 99)),
+}
+
+
+@pytest.mark.parametrize("shard", SHARDS)
+def test_a_newer_format_is_refused_and_left_as_it_is(tmp_path: Path, shard: str) -> None:
+    """The downgrade says what to do; the newer build finds everything when it is back."""
+    family, key, own, newer = SHARDS[shard]
+    with running_node(tmp_path / "data", workers=1) as node:
+        (token,) = node.add_devices(1)
+        with connected(node.mqtt_port, token) as client:
+            for n in range(10):
+                row = {"ts": FIRST_MS + n, "values": values(n)}
+                client.publish_acknowledged(json.dumps(row).encode())
+        assert node.stop() == 0
+        path = node.data_dir / shard
+        put(path, family, key, newer)
+        node.spawn()
+        wait_until(lambda: _refusals(node), 20, "refused")
+        (said,) = {str(line["error"]) for line in _refusals(node)}
+        assert str(path) in said and "format 99" in said
+        assert "version" in said  # what to do about it
+        assert not node.ready()
+        node.kill_all()
+        put(path, family, key, own)
+        node.start()
+        assert stored(node, "d0") == {n: values(n) for n in range(10)}
+
+
+def _refusals(node: Node) -> list[dict[str, object]]:
+    return [line for line in node.log_lines() if "newer tbfast" in str(line.get("error"))]
