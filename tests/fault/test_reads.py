@@ -66,7 +66,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
     with running_node(data_dir, workers=1) as node:
         tokens = node.add_devices(DEVICES)
         with node.api() as api:
-            device = api.create(new_device("month")).id
+            device = api.create(new_device("month", "month")).id
         assert node.stop() == 0
         store_series(data_dir, device, POINTS, points_per_run=14_400)
         node.start()
