@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Rdict
 
+from tbfast.cli.devices import new_device
 from tbfast.model.ranges import RangeQuery
 from tbfast.store import rocks
 from tests.support.ledger import running_load
@@ -100,7 +101,7 @@ def test_restart_under_load_after_an_upgrade(node: Node) -> None:
     tokens = []
     with node.api() as api:
         for number in range(3, 11):
-            api.create(f"d{number}", f"token-{number}", None, None)
+            api.create(new_device(f"d{number}", f"token-{number}"))
             tokens.append(f"token-{number}")
     with running_load(node.mqtt_port, tokens) as load:
         load.wait_acked(500)

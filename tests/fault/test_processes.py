@@ -349,7 +349,7 @@ def test_reload_without_descriptors(tmp_path: Path) -> None:
             wait_until(lambda: lines(node, "the certificate in use stays"), what="refused")
             # Who may come in is the same as ever.
             with node.api() as api:
-                api.create("made meanwhile", "fresh", None, None)
+                api.create(new_device("made meanwhile", "fresh"))
             assert [posted(node, token) for token in (tokens[8], "fresh", "nobody")] == [
                 200, 200, 401,
             ]  # fmt: skip
