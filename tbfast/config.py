@@ -217,6 +217,23 @@ class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"alias": "MQTT_TIMEOUT"},
         ),
     ] = limits.MQTT_ACK_TIMEOUT_MS
+    msg_queue_size_per_device_limit: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="packets kept until a CONNECT is accepted, and requests of a session "
+            "that wait; more end the connection",
+            extra={"alias": "MQTT_MSG_QUEUE_SIZE_PER_DEVICE_LIMIT"},
+        ),
+    ] = limits.MQTT_QUEUE
+    so_keep_alive: Annotated[
+        bool,
+        Meta(
+            description="TCP looks after silent connections, at the system's intervals",
+            extra={"alias": "NETTY_SO_KEEPALIVE"},
+        ),
+    ] = False
     proxy_enabled: Annotated[
         bool,
         Meta(
@@ -254,8 +271,7 @@ class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ip_limits_enabled: Annotated[
         bool,
         Meta(
-            description="block addresses with too many wrong credentials; each worker counts "
-            "by itself",
+            description="block addresses with too many wrong credentials",
             extra={"alias": "TB_TRANSPORT_IP_RATE_LIMITS_ENABLED"},
         ),
     ] = False
@@ -263,6 +279,7 @@ class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=1,
+            le=1_000,
             description="wrong credentials in a row after which an address is blocked",
             extra={"alias": "TB_TRANSPORT_MAX_WRONG_CREDENTIALS_PER_IP"},
         ),

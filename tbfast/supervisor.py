@@ -24,7 +24,6 @@ import msgspec
 
 from tbfast import __version__
 from tbfast._ext import metrics as words
-from tbfast._ext.rate import Rates
 from tbfast.config import Config
 from tbfast.control import main as control
 from tbfast.errors import LocalError, StoreError
@@ -107,9 +106,9 @@ class Supervisor:
         self._tls_port = None if secure is None else _port(secure)
         secure = sockets[0].https
         self._https_port = None if secure is None else _port(secure)
-        rates = self._rates = Rates()
+        shared = self._shared = worker.Shared.made(config)
         self._children.append(
-            _Child("controller", lambda: control.main(config, run, metrics, rates))
+            _Child("controller", lambda: control.main(config, run, metrics, shared.rates))
         )
         for number, socks in enumerate(sockets):
             self._children.append(self._worker(number, socks, metrics))
@@ -173,6 +172,9 @@ class Supervisor:
             mqtt_sock = _listener(mqtt.bind_address, mqtt_port, "--mqtt-port")
             http_sock = _listener(http.bind_address, http_port, "--http-port")
             mqtt_port, http_port = _port(mqtt_sock), _port(http_sock)
+            for sock in (mqtt_sock, tls_sock):
+                if sock is not None:  # connections inherit it
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, mqtt.so_keep_alive)
             bound.append(worker.WorkerSockets(mqtt_sock, http_sock, tls_sock, https_sock))
         return bound
 
@@ -202,7 +204,7 @@ class Supervisor:
         return _Child(
             f"worker-{number}",
             lambda: worker.main(
-                number, self._config, socks, metrics, self._rates, self._tls, self._https
+                number, self._config, socks, metrics, self._shared, self._tls, self._https
             ),
             socks.all,
         )

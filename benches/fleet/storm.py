@@ -2,139 +2,146 @@
 
     python -m benches.fleet.storm [--plain N] [--tls N]
 
-Devices live in two processes of their own.  "In" = CONNACK and SUBACK received.  Printed and
-written to benches/results/storm.json: seconds until the last was in, worker CPU per connection, and
-the growth of the worker's memory per idle connection.
+Every device sends CONNECT and SUBSCRIBE; it is in when both are answered.  Twenty devices that were
+in before publish all the while.  The node has one worker and has never heard of the fleet: nothing
+is cached.  Every TLS handshake is a full one, whose other half costs this machine as much.
 """
 
 import argparse
-import asyncio
+import contextlib
 import json
-import multiprocessing
 import os
-import ssl
+import platform
+import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import uvloop
+import msgspec
 
-from tbfast.codec import mqtt as codec
-from tbfast.model import mqtt as m
-from tests.support.canaries import cpu_s, rss_bytes
+from benches.fleet.storm_devices import Fleet, check_descriptors
+from tbfast.cli import bench, client, output
+from tests.support.canaries import Canaries, cpu_s, rss_bytes
 from tests.support.certificates import TlsServer
+from tests.support.waiting import wait_until
 
 RESULT = Path(__file__).parents[1] / "results/storm.json"
-PROCESSES = 2
-ANSWER = b"\x20\2\0\0\x90\3\0\1\0"
-RETRY_S = 0.05
+SETTLE_S = 60.0
+STILL_S = 2.0  # memory is settled when it has not changed for so long
+STILL_BYTES = 1 << 20
 
 
-class Device(asyncio.Protocol):
-    """Says CONNECT and SUBSCRIBE and waits for both answers."""
+class Storm(msgspec.Struct):
+    """One storm; times in seconds, memory that of the worker."""
 
-    def __init__(self, token: str, inside: "asyncio.Future[None]") -> None:
-        self._hello = codec.encode(m.Connect(4, token, username=token), 4) + codec.encode(
-            m.Subscribe(1, (m.Subscription("v1/devices/me/attributes"),)), 4
+    connections: int
+    tls: bool
+    all_in_s: float
+    p50_s: float
+    p99_s: float
+    tried_again: int
+    lost_afterwards: int
+    worker_cpu_us_per_connection: int
+    ack_p99_s: float  # of the devices that were in before
+    peak_rss_bytes: int
+    bytes_per_idle_connection: int
+
+
+def storm(server: TlsServer, count: int, *, tls: bool) -> Storm:
+    """One storm of so many devices."""
+    target = client.connect(server.data_dir)
+    assert target is not None
+    with contextlib.closing(target), output.bar("creating devices", "devices") as show:
+        tokens = bench.provision(
+            target, count, lambda _, share, __: show(round(share * count), count)
         )
-        self._inside = inside
-        self._answer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.write(self._hello)  # type: ignore[attr-defined]
-
-    def data_received(self, data: bytes) -> None:
-        self._answer += data
-        if len(self._answer) >= len(ANSWER) and not self._inside.done():
-            assert self._answer == ANSWER, self._answer
-            self._inside.set_result(None)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self._inside.done():
-            self._inside.set_exception(ConnectionError("closed before its answers"))
-
-
-async def _device(port: int, token: str, tls: ssl.SSLContext | None) -> tuple[Any, int]:
-    """The transport of an accepted session, and how often it was tried again."""
-    loop, tries = asyncio.get_running_loop(), 0
-    while True:
-        inside: asyncio.Future[None] = loop.create_future()
-        try:
-            transport, _ = await loop.create_connection(
-                lambda inside=inside: Device(token, inside),
-                "127.0.0.1", port, ssl=tls, server_hostname="localhost" if tls else None,
-            )  # fmt: skip
-            await inside
-        except OSError:
-            tries += 1
-            await asyncio.sleep(RETRY_S)
-        else:
-            return transport, tries
-
-
-async def _fleet(port: int, tokens: list[str], certificate: str, pipe: Connection) -> None:
-    tls = ssl.create_default_context(cadata=certificate) if certificate else None
-    pipe.send("ready")
-    await asyncio.to_thread(pipe.recv)
-    done = await asyncio.gather(*(_device(port, token, tls) for token in tokens))
-    pipe.send(sum(tries for _, tries in done))
-    await asyncio.to_thread(pipe.recv)
-    for transport, _ in done:
-        transport.abort()
-
-
-def _process(port: int, tokens: list[str], certificate: str, pipe: Connection) -> None:
-    uvloop.run(_fleet(port, tokens, certificate, pipe))
-
-
-def storm(server: TlsServer, tokens: list[str], *, tls: bool) -> dict[str, Any]:
-    """One storm of these devices."""
-    port = server.mqtt_tls_port if tls else server.mqtt_port
-    certificate = server.certificate.pem if tls else ""
     worker = server.pids()["worker-0"]
-    context = multiprocessing.get_context("spawn")
-    pipes = []
-    for number in range(PROCESSES):
-        ours, theirs = context.Pipe()
-        context.Process(
-            target=_process, args=(port, tokens[number::PROCESSES], certificate, theirs)
-        ).start()
-        assert ours.recv() == "ready"
-        pipes.append(ours)
-    cpu, rss, started = cpu_s(worker), rss_bytes(worker), time.monotonic()
-    for pipe in pipes:
-        pipe.send("go")
-    tries = sum(pipe.recv() for pipe in pipes)
-    took = time.monotonic() - started
-    result = {
-        "connections": len(tokens),
-        "tls": tls,
-        "seconds": round(took, 2),
-        "tried_again": tries,
-        "worker_cpu_us_per_connection": round((cpu_s(worker) - cpu) / len(tokens) * 1e6),
-        "rss_bytes_per_idle_connection": round((rss_bytes(worker) - rss) / len(tokens)),
-    }
-    for pipe in pipes:
-        pipe.send("end")
-    return result
+    port = server.mqtt_tls_port if tls else server.mqtt_port
+    with (
+        Canaries(server) as canaries,
+        Fleet(port, tokens, server.certificate.pem if tls else "") as fleet,
+    ):
+        canaries.p99_s()  # what came before does not count
+        cpu, rss = cpu_s(worker), rss_bytes(worker)
+        with output.bar("devices in, TLS" if tls else "devices in", "devices") as show:
+            came = fleet.storm(lambda inside: show(inside, count))
+        cpu = cpu_s(worker) - cpu
+        ack_p99_s = canaries.p99_s()
+        peak = _peak_rss_bytes(worker)
+        _settle(worker)
+        each = (rss_bytes(worker) - rss) / count
+        lost = fleet.end()
+    return Storm(
+        connections=count, tls=tls, all_in_s=came.seconds[-1],
+        p50_s=came.seconds[count // 2], p99_s=came.seconds[count * 99 // 100],
+        tried_again=came.tried_again, lost_afterwards=lost,
+        worker_cpu_us_per_connection=round(cpu / count * 1e6), ack_p99_s=ack_p99_s,
+        peak_rss_bytes=peak, bytes_per_idle_connection=round(each),
+    )  # fmt: skip
 
 
-def main() -> None:
-    """Runs both and writes what came out."""
+def _peak_rss_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
+
+
+def _settle(pid: int) -> None:
+    """Waits until freed memory has gone back."""
+    rss, since = rss_bytes(pid), time.monotonic()
+
+    def still() -> bool:
+        nonlocal rss, since
+        now = rss_bytes(pid)
+        if abs(now - rss) > STILL_BYTES:
+            rss, since = now, time.monotonic()
+        return time.monotonic() - since > STILL_S
+
+    wait_until(still, SETTLE_S, "the worker's memory is settled")
+
+
+def markdown(storms: list[Storm]) -> str:
+    """The table."""
+    lines = [
+        "| connections | all in s | p50 s | p99 s | tried again | lost | CPU µs each "
+        "| others' ack p99 ms | peak RSS MiB | KiB each, idle |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one.connections:,} {'TLS' if one.tls else 'plain'} | {one.all_in_s:.1f} "
+        f"| {one.p50_s:.1f} | {one.p99_s:.1f} | {one.tried_again:,} | {one.lost_afterwards} "
+        f"| {one.worker_cpu_us_per_connection:,} | {one.ack_p99_s * 1000:.0f} "
+        f"| {one.peak_rss_bytes / 2**20:.0f} | {one.bytes_per_idle_connection / 1024:.2f} |"
+        for one in storms
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Runs both, prints the table and writes what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--plain", type=int, default=10_000, help="devices without TLS")
-    parser.add_argument("--tls", type=int, default=10_000, help="devices with TLS")
+    parser.add_argument("--plain", type=int, default=10_000, metavar="N", help="without TLS")
+    parser.add_argument("--tls", type=int, default=10_000, metavar="N", help="with TLS")
+    parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    results = []
+    check_descriptors(max(args.plain, args.tls))
+    load_before = os.getloadavg()[0]
+    storms = []
     for count, tls in ((args.plain, False), (args.tls, True)):
-        with tempfile.TemporaryDirectory() as directory, TlsServer(Path(directory)) as server:
-            tokens = [server.add_device(f"storm-{number}") for number in range(count)]
-            results.append(storm(server, tokens, tls=tls))
-            print(json.dumps(results[-1]), flush=True)
-    RESULT.write_text(json.dumps({"cores": os.cpu_count(), "storms": results}, indent=1) + "\n")
+        if count:
+            with tempfile.TemporaryDirectory() as path, TlsServer(Path(path)) as server:
+                storms.append(storm(server, count, tls=tls))
+    machine: dict[str, Any] = {
+        "cores": os.cpu_count(), "kernel": platform.release(), "load_before": load_before,
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+    report = {"machine": machine, "storms": msgspec.to_builtins(storms)}
+    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(markdown(storms))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

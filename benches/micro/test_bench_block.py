@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from tbfast._ext.batch import Batch
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 from tbfast._ext.tail import Tail
 from tbfast._ext.tbjson import append_telemetry
 

@@ -4,6 +4,8 @@
  * Beyond memory errors it looks for a chunk that is read, written, and then read otherwise. */
 #include "tbf_agg.h"
 #include "tbf_chunk.h"
+#include "tbf_points.h"
+#include "tbf_stringify.h"
 
 #include <stdlib.h>
 
@@ -49,6 +51,31 @@ static bool read_column(const tbf_chunk_column *column, size_t c, tbf_column *ou
     insist(total == column->points && agg.count == total && agg.numbers <= total);
     *out = (tbf_column){column->key, (uint32_t)total, times[c], cells[c]};
     return true;
+}
+
+/* Points as text stay within their bound; as strings they are what stringify makes of them. */
+static void tell(const tbf_column *column) {
+    size_t n = column->n, done = 0, used, all;
+    size_t bound = tbf_points_bound(column->cells, n);
+    uint8_t *text = malloc(bound + 8), *strings = malloc(bound + 1), *expected = malloc(bound + 8);
+    insist(text != NULL && strings != NULL && expected != NULL);
+    bool json = false;
+    for (size_t i = 0; i < n; i++) {
+        json |= column->cells[i].type == TBF_JSON; /* bytes of a fuzzer, not JSON */
+    }
+    memcpy(text, "{\"k\":[", 6);
+    used = tbf_points_text(text + 6, column->ts, column->cells, n, false, &done);
+    insist(used <= bound && done <= n);
+    if (used > 0 && !json) {
+        memcpy(text + 5 + used, "]}", 2);
+        insist(tbf_stringify((tbf_span){text, used + 7}, expected, bound + 8, &all) == TBF_OK);
+        n = done;
+        used = tbf_points_text(strings, column->ts, column->cells, n, true, &done);
+        insist(done == n && used + 7 == all && memcmp(strings, expected + 6, used - 1) == 0);
+    }
+    free(text);
+    free(strings);
+    free(expected);
 }
 
 /* What was written must be read as it was. */
@@ -105,6 +132,9 @@ static void read_chunk(const uint8_t *data, size_t size) {
                read_column(&column, c, &columns[c])) {
             c++;
         }
+        for (size_t i = 0; i < c; i++) {
+            tell(&columns[i]);
+        }
         if (c > 0) {
             round_trip(columns, c);
         }
@@ -129,6 +159,7 @@ static void write_cells(const uint8_t *data, size_t size) {
     }
     columns[0].n = columns[1].n = n;
     if (n > 0) {
+        tell(&columns[0]);
         round_trip(columns, 2);
     }
 }

@@ -1,7 +1,11 @@
 from collections.abc import Sequence
 
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 
 def aggregate_json(
-    scan: RangeScan, aggregation: str, bounds: Sequence[int], max_points: int
+    scan: RangeScan,
+    aggregation: str,
+    bounds: Sequence[int],
+    strings: bool = False,
+    max_bytes: int = ...,
 ) -> bytes: ...

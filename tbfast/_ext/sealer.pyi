@@ -3,7 +3,7 @@ from collections.abc import Callable, Mapping
 from tbfast._ext.deleted import Deleted
 from tbfast._ext.head import Head
 from tbfast._ext.packer import Totals
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 
 class Sealer:
     totals: list[Totals]
@@ -23,4 +23,5 @@ def feed_chunk(
     names: Mapping[int, bytes],
     run: int,
     deleted: Deleted | None = None,
+    again: Callable[[], bytes | None] | None = None,
 ) -> None: ...

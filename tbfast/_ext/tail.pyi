@@ -2,7 +2,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 
 from tbfast._ext.deleted import Deleted
 from tbfast._ext.head import Head
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 
 class Tail:
     points: int

@@ -24,7 +24,7 @@ from tbfast.cli import exits, output, target
 from tbfast.cli.devices import DeviceView
 from tbfast.cli.exits import UsageError
 from tbfast.cli.target import Target
-from tbfast.errors import LocalError
+from tbfast.errors import LocalError, PeerError, TbfastError
 from tbfast.model.ranges import RangeQuery
 
 PAGE_POINTS: Final = 100_000  # of one key, held at once
@@ -131,13 +131,25 @@ def _pages(
     firsts = decoder.decode(where.history(device, query))
     for key in sorted(firsts):
         start: int | None = firsts[key][0].ts
+        most = PAGE_POINTS
         while start is not None:
-            page = msgspec.structs.replace(query, keys=(key,), start_ms=start, limit=PAGE_POINTS)
-            points = decoder.decode(where.history(device, page)).get(key, [])
+            page = msgspec.structs.replace(query, keys=(key,), start_ms=start, limit=most)
+            try:
+                points = decoder.decode(where.history(device, page)).get(key, [])
+            except TbfastError as error:
+                if most == 1 or not _too_long(error):
+                    raise
+                most = max(1, most // 8)  # long strings: an answer has a bound
+                continue
             if points:
                 yield key, points
-            full = len(points) == PAGE_POINTS and points[-1].ts < _INT64[-1]
+            full = len(points) == most and points[-1].ts < _INT64[-1]
             start = points[-1].ts + 1 if full else None
+
+
+def _too_long(error: TbfastError) -> bool:
+    """Whether fewer points may help: a running server says 400."""
+    return isinstance(error, PeerError) or error.code == 400
 
 
 @contextlib.contextmanager

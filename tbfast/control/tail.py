@@ -14,7 +14,8 @@ from tbfast._ext import metrics as words
 from tbfast._ext.deleted import Deleted
 from tbfast._ext.head import Head
 from tbfast._ext.metrics import Slot
-from tbfast._ext.series import RangeScan, rows, split_definitions
+from tbfast._ext.scan import RangeScan
+from tbfast._ext.series import rows, split_definitions
 from tbfast._ext.tail import Tail
 from tbfast.errors import ResourceError, StoreError
 from tbfast.obs.log import get_logger

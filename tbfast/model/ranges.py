@@ -19,7 +19,7 @@ class RangeQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Points with start_ms <= ts < end_ms (None: no bound), of some keys (None: all).
 
     ``limit`` (per key) and ``ascending`` are for raw points; an aggregation has one point per
-    bucket, ascending, and needs both bounds.
+    bucket, ascending, and needs both bounds.  ``strings``: the answer has values as strings.
     """
 
     keys: tuple[str, ...] | None = None
@@ -31,6 +31,7 @@ class RangeQuery(msgspec.Struct, frozen=True, kw_only=True):
     interval_ms: int = 0
     interval_type: IntervalType = "MILLISECONDS"
     time_zone: str = "UTC"
+    strings: bool = False
 
     @property
     def aggregates(self) -> bool:

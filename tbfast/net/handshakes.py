@@ -1,13 +1,17 @@
 """TLS handshakes under way: how many at a time, and who makes room for whom.
 
-At the bound a peer of another address than the one that has most of them gets in at once, the
-oldest of that address goes.  Peers of that very address wait: a whole fleet behind one address
-comes in handshake by handshake.  One that takes longer than TLS_HANDSHAKE_PATIENCE_MS goes
-whenever somebody waits.
+At the bound a peer whose address has far fewer of them than another gets in at once, the oldest of
+the address that has most goes.  Where nobody has far more than others they wait: a fleet comes in
+handshake by handshake, from one address or from thousands.  One that takes longer than
+TLS_HANDSHAKE_PATIENCE_MS goes whenever somebody waits.
 """
+
+from typing import Final
 
 from tbfast import limits
 from tbfast.net.strangers import Strangers
+
+UNFAIR: Final = 8  # more than twice as many and so many more are far more
 
 
 class Handshakes:
@@ -36,7 +40,9 @@ class Handshakes:
         oldest = self._strangers.first_to_go()
         assert oldest is not None
         whose, began = self._began[oldest]
-        if whose == address and now - began < self._patience_ms:
+        held = self._strangers.held
+        # With like shares peers would only replace each other, and nobody would ever finish.
+        if held(whose) <= 2 * held(address) + UNFAIR and now - began < self._patience_ms:
             raise Full
         return oldest
 

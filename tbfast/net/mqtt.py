@@ -211,6 +211,11 @@ class MqttPort:
         self._handshakes.begins(slot, address, now)
         return True
 
+    def waited(self, slot: int, ms: int) -> None:
+        engine = self._engines[slot]
+        engine.waited(ms)
+        self.reactor.set_deadline(slot, engine.deadline())
+
     def shaken(self, slot: int, stream: TlsStream) -> None:
         self._handshakes.ended(slot)
         self._metrics.add(words.TLS_RESUMED if stream.resumed else words.TLS_FULL)
@@ -579,8 +584,6 @@ class MqttPort:
 
     def _sweep(self) -> None:
         self.reactor.sweep()
-        if self._blocks is not None:
-            self._blocks.purge(self.reactor.mono_ms)
         self._sweep_timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     def _resume(self) -> None:

@@ -45,6 +45,11 @@ class Strangers:
         """Bytes received from all of them."""
         return self._nbytes
 
+    def held(self, address: bytes) -> int:
+        """Connections from there."""
+        holder = self._addresses.get(address)
+        return 0 if holder is None else len(holder.connections)
+
     def add(self, slot: int, address: bytes) -> None:
         """A connection was accepted."""
         holder = self._addresses.setdefault(address, _Address())

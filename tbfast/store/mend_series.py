@@ -16,7 +16,7 @@ import msgspec
 from rocksdict import Rdict
 
 from tbfast._ext.chunk import describe
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 from tbfast._ext.tail import Tail
 from tbfast.errors import StoreError
 from tbfast.store import rocks

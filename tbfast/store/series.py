@@ -19,6 +19,7 @@ All numbers in keys are big-endian.  Key numbers belong to this store, not to a 
 
 import struct
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +27,8 @@ import msgspec
 from rocksdict import WriteBatch
 
 from tbfast import limits
+from tbfast._ext.scan import RangeScan
 from tbfast._ext.sealer import feed_chunk
-from tbfast._ext.series import RangeScan
 from tbfast.errors import StoreError
 from tbfast.store import rocks
 from tbfast.store.joins import Join
@@ -295,10 +296,16 @@ class SeriesStore:
         for segment in overlapping:
             for key in keys:
                 for run, chunk in self._chunks_in(segment, device, key):
+                    again = partial(self._chunk, segment, device, key, run)
                     try:
-                        feed_chunk(scan, chunk, names, run, deleted)
+                        feed_chunk(scan, chunk, names, run, deleted, again)
                     except StoreError as error:
                         raise self._damaged(device, key, run, error) from error
+
+    def _chunk(self, segment: Open, device: int, key: int, run: int) -> bytes | None:
+        with rocks.translated(self.path):
+            chunk = segment.family.get(CHUNK_KEY.pack(device, key, run))
+        return None if chunk is None else bytes(chunk)
 
     def _damaged(self, device: int, key: int, run: int, error: StoreError) -> StoreError:
         return StoreError(

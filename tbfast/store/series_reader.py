@@ -14,7 +14,7 @@ from typing import TypeVar
 from rocksdict import AccessType, Cache, Rdict
 
 from tbfast._ext.deleted import Deleted
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 from tbfast.errors import StoreError
 from tbfast.model.ranges import RangeQuery
 from tbfast.store import rocks

@@ -9,6 +9,7 @@ import signal
 import socket
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import uvloop
 
@@ -22,6 +23,7 @@ from tbfast.engine.mqtt.settings import Settings
 from tbfast.errors import StoreError, StoreFull
 from tbfast.link import channel as link
 from tbfast.net.blocks import AddressBlocks
+from tbfast.net.flapping import Flapping
 from tbfast.net.http import HttpPort
 from tbfast.net.http_device import DeviceApi
 from tbfast.net.http_device import Settings as DeviceSettings
@@ -75,6 +77,23 @@ class WorkerSockets:
         return tuple(s for s in possible if s is not None)
 
 
+class Shared(NamedTuple):
+    """What all workers of a node see and change; made before they are forked."""
+
+    rates: Rates
+    blocks: AddressBlocks | None
+    flapping: Flapping
+
+    @classmethod
+    def made(cls, config: Config) -> Self:
+        """With nothing in it."""
+        limit = config.rate_limits
+        blocks = None
+        if limit.ip_limits_enabled:
+            blocks = AddressBlocks(limit.max_wrong_credentials_per_ip, limit.ip_block_timeout)
+        return cls(Rates(), blocks, Flapping())
+
+
 class _CommitMetrics:
     """Counters of the commit path, in the worker's metrics slot."""
 
@@ -119,12 +138,12 @@ class Worker:
         config: Config,
         sockets: WorkerSockets,
         metrics: NodeMetrics,
-        rates: Rates,
+        shared: Shared,
         tls: ServerTls | None = None,
         https: ServerTls | None = None,
     ) -> None:
         self._number = number
-        self._rates = rates
+        self._shared = shared
         self._tls = tls
         self._https = https
         self._config = config
@@ -156,7 +175,7 @@ class Worker:
             max_remaining=config.mqtt.max_payload_size,
             type_cast=config.json.type_cast_enabled,
             max_string=config.json.max_string_value_length,
-            rates=self._rates,
+            rates=self._shared.rates,
         )
         feed = BlockFeed(loop, journal)
         operations = Operations(
@@ -176,7 +195,8 @@ class Worker:
             operations=operations,
             call_timeout_ms=config.client_side_rpc.timeout,
             max_connections=mqtt_connections,
-            blocks=_address_blocks(config),
+            blocks=self._shared.blocks,
+            flapping=self._shared.flapping,
             proxied=config.mqtt.proxy_enabled,
             certificates_expire=not config.mqtt.ssl.skip_validity_check_for_client_cert,
         )
@@ -389,13 +409,6 @@ def _connection_limits() -> tuple[int, int]:
     return room - http, http
 
 
-def _address_blocks(config: Config) -> AddressBlocks | None:
-    limit = config.rate_limits
-    if not limit.ip_limits_enabled:
-        return None
-    return AddressBlocks(limit.max_wrong_credentials_per_ip, limit.ip_block_timeout)
-
-
 def _device_api_settings(config: Config) -> DeviceSettings:
     return DeviceSettings(
         max_payload_size=config.http.max_payload_size,
@@ -412,6 +425,7 @@ def _session_settings(config: Config) -> Settings:
         idle_timeout_ms=config.sessions.inactivity_timeout,
         keep_alive_factor=config.mqtt.keep_alive_factor,
         ack_timeout_ms=config.mqtt.timeout,
+        queue_limit=config.mqtt.msg_queue_size_per_device_limit,
     )
 
 
@@ -420,10 +434,10 @@ def main(
     config: Config,
     sockets: WorkerSockets,
     metrics: NodeMetrics,
-    rates: Rates,
+    shared: Shared,
     tls: ServerTls | None = None,
     https: ServerTls | None = None,
 ) -> int:
     """Body of a forked worker process."""
     metrics.slot(f"worker-{number}").begin(os.getpid())
-    return uvloop.run(Worker(number, config, sockets, metrics, rates, tls, https).run())
+    return uvloop.run(Worker(number, config, sockets, metrics, shared, tls, https).run())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tbfast import limits
 from tbfast.cli import export
 from tbfast.cli.main import main
 from tests.support.server import Server
@@ -124,10 +125,19 @@ def test_what_cannot_be_exported(node: Server, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stopped_server_gives_the_same(node: Server, tmp_path: Path) -> None:
+def test_a_stopped_server_gives_the_same(
+    node: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running, stopped = tmp_path / "running.csv", tmp_path / "stopped.csv"
     node.cli("export", "--all", "--output", str(running))
     assert node.stop() == 0
     node.cli("export", "--all", "--output", str(stopped))
     assert stopped.read_bytes() == running.read_bytes()
+    # Longer answers than allowed become shorter pages.
+    monkeypatch.setattr(limits, "REST_ANSWER_BYTES", 80)
+    words = ["export", "--device", "a", "--output", str(stopped), "--data-dir", str(node.data_dir)]
+    assert main(words) == 0
+    assert rows_of(stopped.read_text()) == EXPECTED_A
+    monkeypatch.setattr(limits, "REST_ANSWER_BYTES", 20)
+    assert main(words) == 1
     node.start()

@@ -1,10 +1,18 @@
-"""Who holds the listening sockets: a copy in another process would go on being dealt connections
-after its owner is parked, and nobody would ever accept them."""
+"""Listening sockets: who holds them, and what connections get from their settings.
 
+A copy in another process would go on being dealt connections after its owner is parked, and nobody
+would ever accept them.
+"""
+
+import json
 import os
 from pathlib import Path
 
+import pytest
+
+from tbfast.model import mqtt as m
 from tests.support.server import Server
+from tests.support.wire import Wire, connect
 
 
 def _listening_inodes(port: int) -> set[str]:
@@ -36,3 +44,32 @@ def test_each_worker_holds_its_own_listeners_only() -> None:
             assert held["controller"] == set()
             assert len(held["worker-0"]) == len(held["worker-1"]) == 1
             assert held["worker-0"] != held["worker-1"]
+
+
+def _timers(port: int) -> list[str]:
+    """Which timer runs for each accepted connection; "02" is that of keep-alive probes."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [r[5][:2] for r in rows if r[3] == "01" and int(r[1].rpartition(":")[2], 16) == port]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_tcp_looks_after_silent_connections_where_it_shall(wanted: bool) -> None:
+    with Server(env={"NETTY_SO_KEEPALIVE": str(wanted).lower()}) as server:
+        with Wire(server.mqtt_port).open(server.add_device("silent")):
+            assert (_timers(server.mqtt_port) == ["02"]) == wanted
+
+
+def test_the_size_of_a_sessions_queue() -> None:
+    with Server(env={"MQTT_MSG_QUEUE_SIZE_PER_DEVICE_LIMIT": "3"}) as server:
+        name = server.add_device("queued")
+        with Wire(server.mqtt_port, version=5).open(name) as wire:
+            body = b'{"method":"getSessionLimits"}'
+            wire.send(m.Publish("v1/devices/me/rpc/request/1", body))
+            answer = wire.receive()
+            assert isinstance(answer, m.Publish)
+            assert json.loads(bytes(answer.payload))["maxInflightMessages"] == 3
+        with server.paused("controller"), Wire(server.mqtt_port, version=5) as wire:
+            wire.send(connect("unknown", 5), *[m.Pingreq()] * 4)
+            (last,) = wire.expect_close()
+            assert isinstance(last, m.Disconnect)
+            assert last.reason_code == m.ReasonCode.QUOTA_EXCEEDED

@@ -1,12 +1,14 @@
 """MQTT behind a proxy that says who connects (MQTT spec 9), and blocked addresses (8.4)."""
 
 import ssl
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tbfast.model import mqtt as m
-from tests.support.certificates import TlsServer
+from tests.support.certificates import Certificate, TlsServer
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 from tests.support.wire import TELEMETRY, Closed, Wire, connect
@@ -120,6 +122,29 @@ def test_no_header_or_none_with_an_address(proxied: TlsServer, raw: bytes) -> No
             assert wire.expect_close() == []
 
 
+def test_headers_that_do_not_end(proxied: TlsServer) -> None:
+    """Hostile-input N8: they get ten seconds from accept, dripping or not, and disturb nobody."""
+    name = proxied.add_device("undisturbed")
+    announced = V2 + b"\x21\x11\x00\xd8"
+    started = time.monotonic()
+    half = [
+        Wire(port, preamble=header)
+        for port in (proxied.mqtt_port, proxied.mqtt_tls_port)
+        for header in [announced + bytes(100), b"PROXY TCP4 1.2.3.4"] * 50
+    ]
+    with Wire(proxied.mqtt_port, preamble=text_header("192.0.2.7")).open(name) as wire:
+        for second in range(1, 9):
+            for one in half[::50]:
+                one.send(b"1")
+            wire.publish(f'{{"ts":{second},"values":{{"n":{second}}}}}')
+            wait_until(lambda at=started + second: time.monotonic() >= at)
+        for one in half:
+            assert one.expect_close(started + 14 - time.monotonic()) == []
+            one.close()
+        wire.ping()
+    assert proxied.values(name, "n") == list(range(1, 9))
+
+
 def test_mqtt_without_a_header(proxied: TlsServer) -> None:
     name = proxied.add_device("direct")
     with Wire(proxied.mqtt_port) as wire:
@@ -168,3 +193,28 @@ def test_a_blocked_peer_is_closed_right_after_accept() -> None:
                 assert wire.expect_close() == []
             with Wire(server.mqtt_port, source="127.0.0.3").open(name):
                 stays.expect_close()  # taken over: it was there all the time
+
+
+@pytest.mark.parametrize("way", ["token", "certificate"])
+def test_workers_count_an_address_together(tmp_path: Path, way: str) -> None:
+    env = {"TB_TRANSPORT_IP_RATE_LIMITS_ENABLED": "true"}
+    with TlsServer(tmp_path, env=env, workers=2) as server:
+        good = server.add_device("good")
+        port, tls = server.mqtt_port, None
+        if way == "certificate":
+            tls = server.context(Certificate("unknown"), tmp_path)
+            port = server.mqtt_tls_port
+
+        def attempts(count: int) -> list[int | None]:
+            return [attempt(port, "wrong", tls, b"") for _ in range(count)]
+
+        refused = 0x87 if way == "certificate" else 0x86
+        assert attempts(9) == [refused] * 9
+        assert attempt(server.mqtt_port, good, None, b"") == 0  # forgets the nine everywhere
+        assert attempts(40) == [refused] * 10 + [None] * 30
+        assert attempt(server.mqtt_port, good, None, b"") is None
+        was = server.kill9("worker-0")
+        wait_until(lambda: server.pids()["worker-0"] not in (0, was), 20, "another worker")
+        with Wire(server.mqtt_port, source="127.0.0.2").open(good):
+            assert attempts(20) == [None] * 20
+        assert server.log().count("the address is blocked") == 1

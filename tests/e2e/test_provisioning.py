@@ -326,3 +326,22 @@ def test_protobuf_requests_that_are_refused(server: Server) -> None:
         unknown_type = in_protobuf(secrets) + b"\x10\x2a"
         wire.send(m.Publish(REQUEST, unknown_type, 1, packet_id=3))
         assert codes(wire.expect_close()) == [0x83, 0x83]
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_request_at_qos_2_registers_once(server: Server, version: int) -> None:
+    secrets, device = profile(server, "ALLOW_CREATE_NEW_DEVICES"), name()
+    body = json.dumps({**secrets, "deviceName": device}).encode()
+    request = m.Publish(REQUEST, body, 2, packet_id=9)
+    with Wire(server.mqtt_port, version=version) as wire:
+        assert wire.connect("provision").reason_code == 0
+        wire.send(request)
+        wire.expect(m.Pubrec(9))
+        answer = wire.receive()
+        assert isinstance(answer, m.Publish)
+        assert json.loads(bytes(answer.payload))["status"] == "SUCCESS"
+        wire.send(request)  # its PUBREC seems lost: it is not acted on again
+        wire.expect(m.Pubrec(9))
+        wire.send(m.Pubrel(9))
+        wire.expect(m.Pubcomp(9))
+        wire.ping()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,35 +13,6 @@ from tests.support.wire import Wire
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
     with TlsServer(tmp_path_factory.mktemp("certificates")) as running:
         yield running
-
-
-def add_profile(
-    server: TlsServer, name: str, authority: Certificate, *, creates: bool = True
-) -> dict[str, Any]:
-    """A profile whose devices bring a certificate of this authority: `<name>.example`."""
-    status, saved = server.rest(
-        "POST",
-        "/api/deviceProfile",
-        {
-            "name": name,
-            "type": "DEFAULT",
-            "transportType": "DEFAULT",
-            "provisionType": "X509_CERTIFICATE_CHAIN",
-            "profileData": {
-                "configuration": {"type": "DEFAULT"},
-                "transportConfiguration": {"type": "DEFAULT"},
-                "provisionConfiguration": {
-                    "type": "X509_CERTIFICATE_CHAIN",
-                    "provisionDeviceSecret": authority.pem,
-                    "certificateRegExPattern": r"([^.]+)\.example",
-                    "allowCreateNewDevicesByX509Certificate": creates,
-                },
-            },
-        },
-    )
-    assert status == 200, saved
-    answer: dict[str, Any] = saved
-    return answer
 
 
 def connect(server: TlsServer, certificate: Certificate, directory: Path) -> int:
@@ -60,7 +30,7 @@ def test_unknown_devices_are_created_and_come_again(tls_server: TlsServer, tmp_p
     middle = Certificate("middle", issuer=root, authority=True)
     own = Certificate("meter.example", issuer=middle)
     assert connect(tls_server, own, tmp_path) == 0x87
-    add_profile(tls_server, "by middle", middle)
+    tls_server.add_chain_profile("by middle", middle)
     assert connect(tls_server, own, tmp_path) == 0  # the refusal of before is not remembered
     assert connect(tls_server, own, tmp_path) == 0
     assert tls_server.values("meter", "n") == [1]
@@ -76,7 +46,7 @@ def test_the_root_of_a_chain_counts_and_only_known_devices_get_in(
     tls_server: TlsServer, tmp_path: Path
 ) -> None:
     root = Certificate("other root", authority=True)
-    profile = add_profile(tls_server, "by root", root, creates=False)
+    profile = tls_server.add_chain_profile("by root", root, creates=False)
     middle = Certificate("other middle", issuer=root, authority=True)
     own = Certificate("pump.example", issuer=middle)
     assert connect(tls_server, own, tmp_path) == 0x87
@@ -97,7 +67,7 @@ def test_the_root_of_a_chain_counts_and_only_known_devices_get_in(
 
 def test_a_device_of_another_profile_keeps_its_name(tls_server: TlsServer, tmp_path: Path) -> None:
     authority = Certificate("third root", authority=True)
-    add_profile(tls_server, "third", authority)
+    tls_server.add_chain_profile("third", authority)
     taken = Certificate("taken")
     tls_server.add_x509_device("taken", taken)
     assert connect(tls_server, Certificate("taken.example", issuer=authority), tmp_path) == 0x87
@@ -106,7 +76,7 @@ def test_a_device_of_another_profile_keeps_its_name(tls_server: TlsServer, tmp_p
 
 def test_a_device_cannot_vouch_for_another(tls_server: TlsServer, tmp_path: Path) -> None:
     authority = Certificate("fourth root", authority=True)
-    add_profile(tls_server, "fourth", authority)
+    tls_server.add_chain_profile("fourth", authority)
     device = Certificate("honest.example", issuer=authority)
     forged = Certificate("victim.example", issuer=device)
     assert connect(tls_server, forged, tmp_path) == 0x87

@@ -78,6 +78,25 @@ def _flood_without_reading(wire: Wire) -> None:
             wire.sock.sendall(data)
 
 
+def test_n3_half_open_connections_from_one_address(field: Field) -> None:
+    """A CONNECT without its last byte each; others get in at once, also from that address."""
+    almost = codec.encode(connect(field.mallory), 4)[:-1]
+    half_open = []
+    for _ in range(scaled(1_000)):
+        wire = Wire(field.server.mqtt_port, source="127.0.0.2")
+        wire.send(almost)
+        half_open.append(wire)
+    for number, source in enumerate(["127.0.0.3", "127.0.0.4", "127.0.0.2"] * 3):
+        device = field.server.add_device(f"n3-{number}-{field.mallory}")
+        started = time.monotonic()
+        with Wire(field.server.mqtt_port, source=source).open(device) as wire:
+            wire.ping()
+        assert time.monotonic() - started < 1
+    for wire in half_open:
+        wire.reset()
+    assert field.rows() == {}
+
+
 def test_n5_other_protocols_on_this_port(field: Field) -> None:
     context = ssl.create_default_context()
     hello, nothing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -238,6 +238,34 @@ def test_s12_unsubscribing_from_nothing(field: Field, version: int) -> None:
         wire.expect(m.Unsuback(1, (0x11,) * 10_000 if version == 5 else ()))
 
 
+@VERSIONS
+def test_t8_answers_to_calls_that_nobody_made(field: Field, version: int) -> None:
+    with field.open(version) as wire:
+        for request in (0, 1, -1, 2**31 - 1, -(2**31)):
+            for answer in (b"{}", b"no JSON", b"", b"x" * 60_000):
+                topic = f"v1/devices/me/rpc/response/{request}"
+                wire.send(m.Publish(topic, answer, 1, packet_id=7))
+                wire.expect(m.Puback(7))
+        wire.ping()
+    assert field.rows() == {}
+
+
+def test_t9_a_request_that_names_ten_thousand_keys(field: Field) -> None:
+    names = ",".join(f"k{number}" for number in range(10_000))
+    body = f'{{"clientKeys":"{names}"}}'.encode()
+    request = m.Publish("v1/devices/me/attributes/request/1", body, 1, packet_id=7)
+    before = cpu_s(field.server.pids()["controller"])
+    with field.open() as wire:
+        for _ in range(scaled(10)):
+            wire.send(request)
+            wire.expect(m.Puback(7))
+            answer = wire.receive()
+            assert isinstance(answer, m.Publish) and bytes(answer.payload) == b"{}"
+            wire.send(m.Puback(answer.packet_id or 0))
+    spent = cpu_s(field.server.pids()["controller"]) - before
+    assert spent / scaled(10) < 0.1
+
+
 def test_a_wire_speaks_for_one_device_only(field: Field) -> None:
     """C5, M10: a name in the user name of a second CONNECT changes nothing."""
     other = field.server.add_device(f"{field.mallory}-other")

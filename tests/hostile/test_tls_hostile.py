@@ -19,7 +19,7 @@ from tbfast import limits
 from tbfast.model import mqtt as m
 from tests.support.battlefield import Field, scaled
 from tests.support.canaries import Canaries
-from tests.support.certificates import Certificate, TlsServer
+from tests.support.certificates import Certificate, TlsServer, forged
 from tests.support.waiting import wait_until
 from tests.support.wire import Wire
 
@@ -188,6 +188,29 @@ def test_n7_records_cut_flipped_and_repeated(field: Field, version: ssl.TLSVersi
                 assert closed(raw, 3)
         raw.close()
     assert field.rows() == {}
+
+
+def test_n9_a_subject_that_is_no_text(field: Field, tmp_path: Path) -> None:
+    """Its authority would register it under its name: it gets none, and no device.
+
+    OpenSSL itself refuses what calls itself UTF-8 and is not; this one calls itself printable.
+    """
+    root = Certificate("root", authority=True)
+    secure(field).add_chain_profile("n9", root)
+    good = Certificate("AAAA.example", issuer=root)
+    context = secure(field).context(good, tmp_path)
+    with Wire(secure(field).mqtt_tls_port, version=5, tls=context) as wire:
+        assert wire.connect(None).reason_code == 0  # the profile does register
+    chain, key = good.save(tmp_path)
+    bad = forged(good, b"\x0c\x0cAAAA", b"\x13\x0c\xff\xfe\xc3\x28", root)
+    chain.write_text(ssl.DER_cert_to_PEM_cert(bad) + root.pem)
+    context = secure(field).context()
+    context.load_cert_chain(chain, key)
+    for _ in range(scaled(10)):
+        with Wire(secure(field).mqtt_tls_port, version=5, tls=context) as wire:
+            assert wire.expect_close() == []
+    listed = secure(field).rest("GET", "/api/tenant/devices?pageSize=1000&page=0&type=n9")[1]
+    assert [device["name"] for device in listed["data"]] == ["AAAA"]
 
 
 def test_a_chain_of_a_hundred_certificates(field: Field, tmp_path: Path) -> None:

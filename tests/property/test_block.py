@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbfast._ext.ingest import Ingest
-from tbfast._ext.series import RangeScan, rows
+from tbfast._ext.scan import RangeScan
+from tbfast._ext.series import rows
 from tbfast._ext.tail import Tail
 from tbfast.errors import StoreError
 from tests.support.blocks import (

@@ -58,6 +58,8 @@ class StrangersMachine(RuleBasedStateMachine):
         held = self._held()
         total = sum(nbytes for _, nbytes in self.model.values())
         assert (len(self.real), self.real.nbytes) == (len(self.model), total)
+        for address in (b"a", b"b", b"c", b"d"):
+            assert self.real.held(address) == len(held.get(address, []))
         most = max(map(len, held.values()), default=0)
         fullest = {slots[0] for slots in held.values() if len(slots) == most}
         first = self.real.first_to_go()

@@ -3,7 +3,7 @@
 import datetime
 import ssl
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -74,6 +74,23 @@ class Certificate:
         return chain, key
 
 
+def forged(
+    certificate: Certificate, was: bytes, becomes: bytes, signer: Certificate | None = None
+) -> bytes:
+    """The DER of a certificate with as many other bytes in it, signed again."""
+    assert len(was) == len(becomes)
+    signed = certificate.certificate.tbs_certificate_bytes.replace(was, becomes)
+    signature = (signer or certificate).key.sign(signed, ec.ECDSA(hashes.SHA256()))
+    ecdsa_with_sha256 = bytes.fromhex("300a06082a8648ce3d040302")
+    return _der(0x30, signed, ecdsa_with_sha256, _der(0x03, b"\0" + signature))
+
+
+def _der(tag: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    size = len(body).to_bytes((len(body).bit_length() + 7) // 8 or 1, "big")
+    return bytes([tag]) + (size if len(body) < 0x80 else bytes([0x80 | len(size)]) + size) + body
+
+
 class TlsServer(Server):
     """A node that listens for TLS as well, under a certificate of its own in `directory`."""
 
@@ -113,6 +130,34 @@ class TlsServer(Server):
         status, answer = self.rest("POST", "/api/device/credentials", credentials)
         assert status == 200, answer
         return name
+
+    def add_chain_profile(
+        self, name: str, authority: Certificate, *, creates: bool = True
+    ) -> dict[str, Any]:
+        """A profile whose devices bring a certificate of this authority: `<name>.example`."""
+        status, saved = self.rest(
+            "POST",
+            "/api/deviceProfile",
+            {
+                "name": name,
+                "type": "DEFAULT",
+                "transportType": "DEFAULT",
+                "provisionType": "X509_CERTIFICATE_CHAIN",
+                "profileData": {
+                    "configuration": {"type": "DEFAULT"},
+                    "transportConfiguration": {"type": "DEFAULT"},
+                    "provisionConfiguration": {
+                        "type": "X509_CERTIFICATE_CHAIN",
+                        "provisionDeviceSecret": authority.pem,
+                        "certificateRegExPattern": r"([^.]+)\.example",
+                        "allowCreateNewDevicesByX509Certificate": creates,
+                    },
+                },
+            },
+        )
+        assert status == 200, saved
+        answer: dict[str, Any] = saved
+        return answer
 
     def context(
         self, client: Certificate | None = None, directory: Path | None = None

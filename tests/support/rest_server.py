@@ -10,6 +10,7 @@ from typing import NoReturn
 import msgspec
 import uvicorn
 
+from tbfast._ext.stringify import stringified
 from tbfast.config import ActorsRpc, Admin
 from tbfast.control.accounts import Accounts
 from tbfast.control.attributes import AttributeService
@@ -69,7 +70,8 @@ class MemorySeries:
         for key, points in self._of(device, query.keys).items():
             times = sorted((ts for ts in points if low <= ts < high), reverse=not query.ascending)
             found[key] = [(ts, points[ts]) for ts in times[: query.limit]]
-        return _text(found)
+        text = _text(found)
+        return stringified(text) if query.strings else text
 
     async def latest(self, device: int, keys: Sequence[str] | None) -> bytes:
         return await self.range(

@@ -149,10 +149,14 @@ class Storage:
 
     def write(self, number: int, device: int, *rows: tuple[int, Mapping[str, str]]) -> None:
         """One message of (time, {key: JSON text}), committed, synced and applied."""
+        self.write_json(number, device, f"[{','.join(_timed(*row) for row in rows)}]".encode())
+
+    def write_json(self, number: int, device: int, payload: bytes) -> None:
+        """One message as a device would send it."""
         journal, ingest = self.journals[number], self._ingests[number]
         commit_ms = next(_commits)
         ingest.at(commit_ms, 0)
-        ingest.append_json(device, f"[{','.join(_timed(*row) for row in rows)}]".encode())
+        ingest.append_json(device, payload)
         ingest.note(0, 0, 0)
         self._seq[number] += 1
         group = ingest.take(

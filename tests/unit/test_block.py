@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from tbfast._ext.ingest import Ingest
-from tbfast._ext.series import RangeScan, block_info, rows, split_definitions
+from tbfast._ext.scan import RangeScan
+from tbfast._ext.series import block_info, rows, split_definitions
 from tbfast._ext.tail import Tail
 from tbfast.errors import StoreError
 from tests.support.blocks import DECIMAL, INT64, STRING, TRUE, Block, Point, Record, write_block

@@ -11,7 +11,7 @@ import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
 from tbfast import limits
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 from tbfast.config import Series
 from tbfast.control.upkeep import ExpiryClock
 from tbfast.store.joins import Join

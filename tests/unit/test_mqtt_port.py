@@ -1,8 +1,10 @@
 """The MQTT port with its commit path and journal, over real sockets."""
 
 import asyncio
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 
 from tbfast import limits
 from tbfast._ext import metrics as words
@@ -207,3 +209,36 @@ def test_the_order_of_sessions_does_not_follow_the_wall_clock(tmp_path):
             assert before <= at_ms <= time.monotonic_ns() // 1_000_000
 
     asyncio.run(run())
+
+
+def test_who_is_in_is_served_before_a_crowd_of_strangers(tmp_path):
+    async def run() -> None:
+        async with running_port(tmp_path) as node:
+            device = await _session(node, "device")
+            crowd = [await node.connect("127.0.0.3") for _ in range(200)]
+            await _until(lambda: node.port.reactor.connections == 201)
+            node.directory.cold = True
+            with unserved(node):
+                for number, stranger in enumerate(crowd):
+                    stranger.send(connect_packet(f"stranger {number}"))
+                device.send(m.Pingreq())
+                node.port.reactor.ready()
+                assert 0 < len(node.directory.waiting) <= 64
+                assert isinstance(await device.receive(), m.Pingresp)
+            await _until(lambda: len(node.directory.waiting) == 200)
+            node.directory.answer()
+            for stranger in crowd:
+                assert isinstance(await stranger.receive(), m.Connack)
+                await _alive(stranger)
+            assert node.port.reactor.strangers == 0
+
+    asyncio.run(run())
+
+
+@contextlib.contextmanager
+def unserved(node: Port) -> Iterator[None]:
+    """The loop does not serve the port meanwhile: the test calls its turns."""
+    loop, fileno = asyncio.get_running_loop(), node.port.reactor.fileno()
+    loop.remove_reader(fileno)
+    yield
+    loop.add_reader(fileno, node.port.reactor.ready)

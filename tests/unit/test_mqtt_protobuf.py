@@ -378,6 +378,19 @@ def test_an_edited_profile_holds_from_the_next_packet_on() -> None:
     assert stored(host) == [(WALL_MS, "a", 1.0)]
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("filter", ["#", "v1/devices/#", "v1/+/me/attributes/#"])
+def test_pushes_have_the_qos_of_a_wide_subscription(filter: str, qos: int) -> None:
+    """Granted as the profile's own topic, it covers the topic of the pushes (MQTT spec 2.3)."""
+    host = opened(5, who=known(attributes_subscribe_topic="#", payload=MqttProfile().payload))
+    host.write(m.Subscribe(1, (m.Subscription(filter, qos),)))
+    assert host.replies() == [m.Suback(1, (qos,))]
+    host.notify(AttributesUpdated(b'{"x":1}'))
+    (push,) = host.replies()
+    assert isinstance(push, m.Publish)
+    assert (push.topic, push.qos) == (V1 + "attributes", qos)
+
+
 def test_subscription_to_the_profiles_own_topic() -> None:
     who = known(attributes_subscribe_topic="plant/+/shared", payload=MqttProfile().payload)
     host = opened(5, who=who)

@@ -246,18 +246,18 @@ def test_claims(payload: bytes, operation: Claim) -> None:
 @pytest.mark.parametrize("version", [4, 5])
 def test_requests_without_end_are_bounded(version: int) -> None:
     host = opened(version)
-    for n in range(limits.MQTT_REQUESTS):
+    for n in range(limits.MQTT_QUEUE):
         host.write(publish(f"{ATTRIBUTES_REQUEST}{n}", b"{}", qos=0))
     assert host.ended is None
     host.write(publish(ATTRIBUTES_REQUEST + "1000", b"{}"))
-    assert len(host.operations) == limits.MQTT_REQUESTS
+    assert len(host.operations) == limits.MQTT_QUEUE
     if version == 5:
         (puback,) = host.replies()
         assert puback.reason_code == Code.QUOTA_EXCEEDED
         host.answer(Attributes())
         host.replies()
         host.write(publish(ATTRIBUTES_REQUEST + "1001", b"{}", qos=0))
-        assert len(host.operations) == limits.MQTT_REQUESTS
+        assert len(host.operations) == limits.MQTT_QUEUE
     else:
         assert host.ended == "finish"
 
@@ -285,9 +285,9 @@ def test_subscriptions_are_told_to_the_controller() -> None:
     subscribe(host, "v1/devices/me/rpc/request/+")
     told = [(one.attributes, one.rpc, one.pending) for one in host.listens]
     assert told == [(True, False, False), (True, True, True), (True, True, True)]
-    host.write(m.Unsubscribe(packet_id=1, filters=("v1/devices/me/rpc/request/+", "v2/a/j")))
+    host.write(m.Unsubscribe(packet_id=1, filters=("v1/devices/me/rpc/request/+", "v2/a")))
     (unsuback,) = host.replies()
-    assert unsuback.reason_codes == (0, Code.NO_SUBSCRIPTION_EXISTED)
+    assert unsuback.reason_codes == (0, 0)
     assert host.engine.listens == (False, False)
 
 

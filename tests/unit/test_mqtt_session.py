@@ -194,7 +194,7 @@ def test_packets_before_connect_wait_as_well() -> None:
 @pytest.mark.parametrize("version", [4, 5])
 def test_early_queue_bound_in_packets(version: int) -> None:
     host = Host(who="later")
-    host.write(connect(version), *[m.Pingreq()] * limits.MQTT_EARLY_PACKETS)
+    host.write(connect(version), *[m.Pingreq()] * limits.MQTT_QUEUE)
     assert host.ended is None
     host.write(m.Pingreq())
     assert_closed(host, Code.QUOTA_EXCEEDED)
@@ -216,7 +216,7 @@ def test_early_queue_bound_in_bytes(version: int) -> None:
 
 def test_early_queue_without_connect_is_cut() -> None:
     host = Host()
-    host.write(*[m.Pingreq()] * (limits.MQTT_EARLY_PACKETS + 1))
+    host.write(*[m.Pingreq()] * (limits.MQTT_QUEUE + 1))
     assert (host.ended, host.sent) == ("finish", b"")
 
 
@@ -645,6 +645,16 @@ def test_unsubscribe() -> None:
     assert host.replies() == [m.Unsuback(3, (0, missing, missing, missing))]
 
 
+def test_unsubscribing_what_is_not_held_ends_nothing() -> None:
+    host = opened(5)
+    for held, other in (("v2/a", "v2/a/j"), ("v2/r/req/+", "v1/devices/me/rpc/request/+")):
+        host.write(m.Subscribe(1, (m.Subscription(held),)), m.Unsubscribe(2, (other,)))
+    assert host.engine.listens == (True, True)
+    # But one that is held ends its kind, whatever else is subscribed (MQTT spec 2.5).
+    host.write(m.Subscribe(3, (m.Subscription("v2/a/j"),)), m.Unsubscribe(4, ("v2/a",)))
+    assert host.engine.listens == (False, True)
+
+
 # --- the end: closing, takeover, time, the store ---------------------------------------------
 
 
@@ -715,6 +725,16 @@ def test_no_connect_in_time() -> None:
     assert (host.ended, host.sent, host.refusals) == ("abort", b"", ["timeout"])
 
 
+def test_what_the_host_lets_wait_does_not_count() -> None:
+    host = Host()
+    host.advance(limits.MQTT_CONNECT_TIMEOUT_MS - 1)
+    host.engine.waited(500)
+    host.advance(500)
+    assert host.ended is None
+    host.advance(1)
+    assert host.ended == "abort"
+
+
 def test_lookup_counts_against_the_connect_timeout() -> None:
     host = Host(who="later")
     host.write(connect(5))
@@ -761,7 +781,7 @@ def test_what_is_no_activity(hot: bool) -> None:
     """MQTT spec 8.5; MQTT's own keep-alive counts every packet."""
     idle = limits.MQTT_IDLE_TIMEOUT_MS
     call = publish(payload=b'{"method":"getSessionLimits"}', topic="v1/devices/me/rpc/request/1")
-    for packet in (publish(payload=b"no JSON"), call, m.Puback(packet_id=7), m.Pingresp()):
+    for packet in (publish(payload=b"no JSON"), call, m.Puback(7), m.Pubrel(7), m.Pingresp()):
         settings = Settings(keep_alive_factor=2.0)
         host = opened(5, hot=hot, settings=settings, connect={"keep_alive": idle // 2_000})
         for _ in range(3):

@@ -9,8 +9,8 @@ import pytest
 
 from tbfast._ext.ingest import Ingest
 from tbfast._ext.metrics import Slot
+from tbfast._ext.scan import RangeScan
 from tbfast._ext.sealer import Sealer, feed_chunk
-from tbfast._ext.series import RangeScan
 from tbfast._ext.tail import Tail
 from tbfast.control.tail import TailService
 from tbfast.errors import StoreError

@@ -10,7 +10,7 @@ import pytest
 from rocksdict import Options, Rdict
 
 from tbfast import limits
-from tbfast._ext.series import RangeScan
+from tbfast._ext.scan import RangeScan
 from tbfast.config import Series
 from tbfast.errors import StoreBusy, StoreError
 from tbfast.store.series import CHUNK_KEY, RunRecord, SeriesStore

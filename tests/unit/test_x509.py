@@ -1,27 +1,15 @@
 """What CONNECT has to know about a client certificate (hostile-input N9)."""
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tbfast.codec.x509 import common_name, read_chain
 from tbfast.errors import PeerError
-from tests.support.certificates import Certificate
-
-
-def der_of(tag: int, *parts: bytes) -> bytes:
-    body = b"".join(parts)
-    size = len(body).to_bytes((len(body).bit_length() + 7) // 8 or 1, "big")
-    return bytes([tag]) + (size if len(body) < 0x80 else bytes([0x80 | len(size)]) + size) + body
+from tests.support.certificates import Certificate, forged
 
 
 def named(name: bytes) -> bytes:
     """A well-signed certificate with four bytes of a name that no library would write."""
-    template = Certificate("AAAA.example")
-    signed = template.certificate.tbs_certificate_bytes.replace(b"AAAA", name)
-    signature = template.key.sign(signed, ec.ECDSA(hashes.SHA256()))
-    ecdsa_with_sha256 = bytes.fromhex("300a06082a8648ce3d040302")
-    return der_of(0x30, signed, ecdsa_with_sha256, der_of(0x03, b"\0" + signature))
+    return forged(Certificate("AAAA.example"), b"AAAA", name)
 
 
 def test_a_name_is_read() -> None:

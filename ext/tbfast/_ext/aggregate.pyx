@@ -1,28 +1,23 @@
-"""MIN, MAX, AVG, SUM and COUNT by interval over what a range scan gathered (REST spec 7).
+"""MIN, MAX, AVG, SUM and COUNT by interval over what a range scan was given (REST spec 7).
 
-Of points with the same key and time only the last arrival counts.  Numbers win over strings; AVG
-and SUM need a number, MIN and MAX a number or a string; booleans, JSON and bytes only count.
+Points stream through one bucket at a time.  Of points with the same key and time only the last
+arrival counts.  Numbers win over strings; AVG and SUM need a number, MIN and MAX a number or a
+string; booleans, JSON and bytes only count.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING
-from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp
+from libc.stdint cimport SIZE_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy
 
-from tbfast.errors import LocalError, PeerError
+from tbfast.errors import LocalError
 
-from tbfast._ext.batch cimport (
-    TBF_DOUBLE, TBF_INT64, TBF_STRING, tbf_span, tbf_type,
-)
+from tbfast._ext.batch cimport TBF_DOUBLE, TBF_INT64, TBF_STRING
 from tbfast._ext.chunk cimport (
     tbf_agg, tbf_agg_add, tbf_agg_init, tbf_agg_max, tbf_agg_min, tbf_agg_sum, tbf_agg_total,
     tbf_cell,
 )
-from tbfast._ext.series cimport RangeScan, Text, hit, tbf_point
-
-cdef enum:
-    BATCH = 128
+from tbfast._ext.scan cimport RangeScan, too_long
+from tbfast._ext.series cimport Text
 
 cdef enum function:
     MIN
@@ -34,152 +29,174 @@ cdef enum function:
 _FUNCTIONS = {"MIN": MIN, "MAX": MAX, "AVG": AVG, "SUM": SUM, "COUNT": COUNT}
 
 
-cdef bint replaces(const hit *a, const hit *b, int which) noexcept nogil:
-    """Whether text a comes before b (MIN) or after it (MAX), byte by byte."""
-    cdef int order = memcmp(a.bytes, b.bytes, min(a.n, b.n))
-    if order == 0:
-        order = -1 if a.n < b.n else (1 if a.n > b.n else 0)
-    return order < 0 if which == MIN else order > 0
+cdef class Buckets:
+    """Ascending points of one key in, one point for each bucket with a value out."""
 
+    cdef int which
+    cdef int64_t *edges    # first times of the buckets, and the end of the last
+    cdef size_t count, bucket
+    cdef tbf_agg agg
+    cdef bint has_text
+    cdef uint8_t *text     # the first or last string of the bucket
+    cdef size_t text_n, text_cap
+    cdef bint strings
+    cdef Text out
 
-cdef const hit *add_bucket(tbf_agg *agg, const hit *hits, size_t n, int which) noexcept nogil:
-    """Adds n hits up; returns the first or last string, NULL if there is none."""
-    cdef tbf_cell cells[BATCH]
-    cdef const hit *text = NULL
-    cdef size_t at = 0, i, part
-    tbf_agg_init(agg)
-    while at < n:
-        part = min(n - at, <size_t>BATCH)
-        for i in range(part):
-            cells[i].type = hits[at + i].type
-            cells[i].scale = hits[at + i].scale
-            if cells[i].type == TBF_DOUBLE:
-                cells[i].f64 = hits[at + i].f64
-            else:
-                cells[i].i64 = hits[at + i].i64
-                if cells[i].type == TBF_STRING and (
-                    text == NULL or replaces(&hits[at + i], text, which)
-                ):
-                    text = &hits[at + i]
-        tbf_agg_add(agg, cells, part)
-        at += part
-    return text
+    def __cinit__(self, int which, bounds, Text out, bint strings):
+        cdef size_t i
+        self.which = which
+        self.out = out
+        self.strings = strings
+        self.count = <size_t>len(bounds) - 1
+        self.edges = <int64_t *>malloc((self.count + 1) * sizeof(int64_t))
+        if self.edges == NULL:
+            raise MemoryError("no memory for an aggregation")
+        for i in range(self.count + 1):
+            self.edges[i] = bounds[i]
+        self._clear()
 
+    def __dealloc__(self):
+        free(self.edges)
+        free(self.text)
 
-cdef bint result(const tbf_agg *agg, const hit *text, int which, tbf_point *out) noexcept nogil:
-    """Value of a bucket; False if it has none."""
-    cdef tbf_cell cell
-    cdef bint found = agg.numbers > 0
-    if which == COUNT:
-        out.type = TBF_INT64
-        out.i64 = <int64_t>agg.count
-        return True
-    if not found:
-        if text == NULL or (which != MIN and which != MAX):
+    cdef void _clear(self) noexcept nogil:
+        tbf_agg_init(&self.agg)
+        self.has_text = False
+
+    cdef int add(self, const int64_t *ts, const tbf_cell *cells, size_t n) except -1 nogil:
+        """Points at or after all that came before, and before the last edge."""
+        cdef size_t low, high, middle
+        while n:
+            if ts[0] >= self.edges[self.bucket + 1]:
+                self.finish()
+                low = self.bucket + 1  # the bucket that the point is in
+                high = self.count - 1
+                while low < high:
+                    middle = (low + high) // 2
+                    if ts[0] >= self.edges[middle + 1]:
+                        low = middle + 1
+                    else:
+                        high = middle
+                self.bucket = low
+            low = 1
+            high = n
+            if ts[n - 1] < self.edges[self.bucket + 1]:
+                low = n
+            while low < high:
+                middle = (low + high) // 2
+                if ts[middle] < self.edges[self.bucket + 1]:
+                    low = middle + 1
+                else:
+                    high = middle
+            tbf_agg_add(&self.agg, cells, low)
+            if self.which == MIN or self.which == MAX:
+                self._add_texts(cells, low)
+            ts += low
+            cells += low
+            n -= low
+        return 0
+
+    cdef int _add_texts(self, const tbf_cell *cells, size_t n) except -1 nogil:
+        cdef size_t i
+        cdef uint8_t *more
+        for i in range(n):
+            if cells[i].type != TBF_STRING or not self._replaces(&cells[i]):
+                continue
+            if cells[i].n > self.text_cap:
+                more = <uint8_t *>realloc(self.text, cells[i].n)
+                if more == NULL:
+                    with gil:
+                        raise MemoryError("no memory for an aggregation")
+                self.text = more
+                self.text_cap = cells[i].n
+            if cells[i].n:
+                memcpy(self.text, cells[i].p, cells[i].n)
+            self.text_n = cells[i].n
+            self.has_text = True
+        return 0
+
+    cdef bint _replaces(self, const tbf_cell *cell) noexcept nogil:
+        """Whether a string comes before the one held (MIN) or after it (MAX), byte by byte."""
+        cdef int order
+        if not self.has_text:
+            return True
+        order = memcmp(cell.p, self.text, min(<size_t>cell.n, self.text_n)) if cell.n else 0
+        if order == 0:
+            order = -1 if cell.n < self.text_n else (1 if cell.n > self.text_n else 0)
+        return order < 0 if self.which == MIN else order > 0
+
+    cdef int finish(self) except -1 nogil:
+        """Ends the bucket: its point is written, if it has a value."""
+        cdef tbf_cell cell
+        cdef int64_t middle = self.edges[self.bucket]
+        # Half the width as unsigned: a range may be wider than int64.
+        middle += <int64_t>((<uint64_t>self.edges[self.bucket + 1] - <uint64_t>middle) // 2)
+        if self._result(&cell):
+            self.out.points(&middle, &cell, 1, self.strings)
+        self._clear()
+        return 0
+
+    cdef bint _result(self, tbf_cell *cell) noexcept nogil:
+        """Value of the bucket; False if it has none."""
+        if self.agg.count == 0:
             return False
-        out.type = TBF_STRING
-        out.bytes.p = text.bytes
-        out.bytes.n = text.n
+        if self.which == COUNT:
+            cell.type = TBF_INT64
+            cell.i64 = <int64_t>self.agg.count
+        elif self.agg.numbers == 0:
+            cell.type = TBF_STRING
+            cell.p = self.text
+            cell.n = <uint32_t>self.text_n
+            return self.has_text
+        elif self.which == AVG:
+            cell.type = TBF_DOUBLE
+            cell.f64 = tbf_agg_total(&self.agg) / <double>self.agg.numbers
+        elif self.which == MIN:
+            tbf_agg_min(&self.agg, cell)
+        elif self.which == MAX:
+            tbf_agg_max(&self.agg, cell)
+        else:
+            tbf_agg_sum(&self.agg, cell)
         return True
-    if which == AVG:
-        out.type = TBF_DOUBLE
-        out.f64 = tbf_agg_total(agg) / <double>agg.numbers
-        return True
-    if which == MIN:
-        tbf_agg_min(agg, &cell)
-    elif which == MAX:
-        tbf_agg_max(agg, &cell)
-    else:
-        tbf_agg_sum(agg, &cell)
-    out.type = <tbf_type>cell.type
-    out.scale = cell.scale
-    if cell.type == TBF_DOUBLE:
-        out.f64 = cell.f64
-    else:
-        out.i64 = cell.i64
-    return True
 
 
 def aggregate_json(RangeScan scan not None, str aggregation not None, bounds not None,
-                   uint64_t max_points):
+                   bint strings=False, size_t max_bytes=SIZE_MAX):
     """{"key":[{"ts":..,"value":..},..],..}: one point for each bucket with a value, ascending.
 
-    bounds: first times of the buckets and the end of the last, ascending; the scan is ascending,
-    over that range and with a limit above max_points.  PeerError: a key has more points than that.
-    A sum beyond the range of a double is null.
+    bounds: first times of the buckets and the end of the last, ascending; the scan is over that
+    range and without a limit that matters.  A sum beyond the range of a double is null.
+    strings: values as strings (REST spec 7).  PeerError: the text is longer than max_bytes.
     """
     cdef Text text = Text()
-    cdef tbf_span name
-    cdef tbf_agg agg
-    cdef tbf_point point
-    cdef const hit *chosen
-    cdef size_t i = 0, start, buckets = len(bounds) - 1, bucket, end
-    cdef int64_t column
-    cdef bint first_key = True, first_point
-    cdef int which
-    cdef int64_t *edges
-    cdef bint has
+    cdef Buckets buckets
+    cdef const int64_t *ts
+    cdef const tbf_cell *cells
+    cdef size_t n, start = 0, end, before, opened
     if aggregation not in _FUNCTIONS or len(bounds) < 2:
         raise LocalError(f"no aggregation {aggregation!r} over {len(bounds)} bounds")
-    which = _FUNCTIONS[aggregation]
-    scan._compact()
-    edges = <int64_t *>malloc((buckets + 1) * sizeof(int64_t))
-    if edges == NULL:
-        raise MemoryError("no memory for an aggregation")
-    try:
-        for bucket in range(buckets + 1):
-            edges[bucket] = bounds[bucket]
-        text.raw(b"{", 1)
-        while i < scan.count:
-            column = scan.hits[i].column
-            end = i
-            with nogil:
-                while end < scan.count and scan.hits[end].column == column:
-                    end += 1
-            raw_name = scan.names[column]
-            if end - i > max_points:
-                raise PeerError(
-                    f"more than {max_points} points of key {raw_name.decode()[:64]!r} "
-                    "between startTs and endTs; ask for a shorter time"
-                )
-            first_point = True
-            bucket = 0
-            while i < end:
-                start = i
-                with nogil:
-                    while bucket + 1 < buckets and scan.hits[i].ts >= edges[bucket + 1]:
-                        bucket += 1
-                    while i < end and scan.hits[i].ts < edges[bucket + 1]:
-                        i += 1
-                    if i == start:  # at or after the last bound
-                        i = end
-                    chosen = add_bucket(&agg, &scan.hits[start], i - start, which)
-                    has = result(&agg, chosen, which, &point)
-                if not has:
-                    continue
-                if first_point:
-                    if not first_key:
-                        text.raw(b",", 1)
-                    name.p = <const uint8_t *>PyBytes_AS_STRING(raw_name)
-                    name.n = <size_t>len(raw_name)
-                    text.string(name)
-                    text.raw(b":[", 2)
-                else:
-                    text.raw(b",", 1)
-                first_key = first_point = False
-                text.raw(b'{"ts":', 6)
-                # Half the width as unsigned: a range may be wider than int64.
-                text.int64(edges[bucket] + <int64_t>(
-                    (<uint64_t>edges[bucket + 1] - <uint64_t>edges[bucket]) // 2))
-                text.raw(b',"value":', 9)
-                if point.type == TBF_DOUBLE and not isfinite(point.f64):
-                    text.raw(b"null", 4)
-                else:
-                    text.value(&point)
-                text.raw(b"}", 1)
-            if not first_point:
-                text.raw(b"]", 1)
-        text.raw(b"}", 1)
-    finally:
-        free(edges)
+    buckets = Buckets(_FUNCTIONS[aggregation], bounds, text, strings)
+    scan.prepare()
+    text.raw(b"{", 1)
+    while start < scan.merge.count:
+        end = scan.merge.column_end(start)
+        before = text.len
+        if before > 1:
+            text.raw(b",", 1)
+        scan.key(text, scan.merge.pieces[start].column)
+        opened = text.len
+        buckets.bucket = 0
+        with nogil:
+            scan.merge.begin(start, end)
+            while scan.merge.next(&ts, &cells, &n):
+                buckets.add(ts, cells, n)
+            buckets.finish()
+        if text.len == opened:
+            text.len = before
+        else:
+            text.buf[text.len - 1] = c"]"
+        if text.len > max_bytes:
+            raise too_long(max_bytes)
+        start = end
+    text.raw(b"}", 1)
     return text.to_bytes()

@@ -1,5 +1,8 @@
 """TCP adapter for MQTT: a private epoll bridged into the event loop by one `add_reader`.
 
+Strangers, who have no session yet, share an epoll of their own and are served after everybody else,
+so many a turn: however many come, who is in hardly notices.
+
 Why not transports: with one message per read, a loop transport costs a fifth of the CPU and 1.4 KB
 an idle connection; here a turn of the loop is one Python call however many sockets are ready, and
 a connection that the store cannot keep up with is simply not read.  In front of it stands a `Gate`.
@@ -98,12 +101,18 @@ cdef enum:
     HANDSHAKE_RECORD = 0x16    # first byte of whatever starts TLS
     PRESSED_READ_BYTES = 4096  # the same while the store is behind
     EVENTS = 512               # sockets served per turn
-    ACCEPTS = 256              # connections accepted per turn
+    STRANGERS = 64             # of those without a session: a storm of them leaves room for others
+    ACCEPTS = 128              # connections accepted per turn
     PACKETS = 1024             # of one connection that the engine acts on in one go
     TRIM_BYTES = 8388608       # freed by closed connections: given back to the system
     SCRATCH_BYTES = 65536      # answers gathered for one send
 
 cdef uint32_t NOBODY = 0xFFFFFFFF  # no slot
+
+# What epoll says about something that is no connection.
+cdef uint64_t LISTENER = <uint64_t>-1
+cdef uint64_t TLS_LISTENER = <uint64_t>-2
+cdef uint64_t LOBBY = <uint64_t>-3
 
 cdef enum conn_state:
     FREE = 0
@@ -145,6 +154,7 @@ cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
 cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
 cdef int64_t WRITE_TIMEOUT_MS = limits.WRITE_TIMEOUT_MS
 cdef int TCP_TIMEOUT_MS = limits.TCP_TIMEOUT_MS
+cdef int64_t HANDSHAKE_WAIT_MS = limits.TLS_HANDSHAKE_WAIT_MS
 
 cdef inline void unsent_to_front(conn *c) noexcept nogil:
     """Moves unsent output to the front of its buffer."""
@@ -167,6 +177,7 @@ cdef class Reactor:
 
     Before the first packet: ``admits(slot) -> bool`` (the peer's address is known; asked only if
     `screening`), ``introduced(slot)`` (a proxy has told the address), ``may_shake(slot) -> bool``,
+    ``waited(slot, ms)`` (it could not begin its handshake so long),
     ``shaken(slot, stream)`` (TLS is up), ``shake_later()`` (call `shake` in a turn of its own) and
     ``misled(slot, reason, detail)`` (no header, no handshake, another protocol: it is closed).
     """
@@ -177,11 +188,12 @@ cdef class Reactor:
     cdef uint32_t capacity
     cdef list free_slots
     cdef int epfd
+    cdef int lobby          # the epoll of strangers, watched by epfd
     cdef int listen_fds[2]  # plain, TLS
     cdef Gate gate
     cdef bint listening, accept_paused
     cdef dict streams       # TlsStream by slot
-    cdef object waiting     # (slot, generation) whose handshake is to begin, oldest first
+    cdef object waiting     # (slot, generation, since when) of handshakes to begin, oldest first
     cdef object blocked     # the same that the handler had no room for
     cdef uint32_t serving   # slot whose records are being acted on; its answers are gathered
     cdef bytearray gathered
@@ -205,6 +217,7 @@ cdef class Reactor:
     def __cinit__(self, Ingest ingest, handler, Slot metrics, int ack_histogram, *,
                   size_t max_remaining=limits.MQTT_MAX_REMAINING_BYTES,
                   size_t linger_ms=limits.MQTT_CLOSE_TIMEOUT_MS, uint32_t max_connections=1 << 20):
+        cdef epoll_event ev
         self.ingest = ingest
         self.handler = handler
         self.metrics = metrics
@@ -221,9 +234,16 @@ cdef class Reactor:
         self.free_slots = []
         self.held_slots = set()
         self.capacity = 0
+        self.lobby = -1
         self.epfd = epoll_create1(EPOLL_CLOEXEC)
-        if self.epfd < 0:
+        if self.epfd >= 0:
+            self.lobby = epoll_create1(EPOLL_CLOEXEC)
+        if self.lobby < 0:
             raise OSError(errno, "epoll_create1 failed")
+        ev.events = EPOLLIN
+        ev.data.u64 = LOBBY
+        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, self.lobby, &ev) < 0:
+            raise OSError(errno, "epoll_ctl failed")
         self.gate = Gate(self.epfd)
         # A partial frame (at most max_remaining and its header) stands before what is read next.
         self.rbuf = <uint8_t *>malloc(READ_BYTES + max_remaining + 8)
@@ -246,6 +266,8 @@ cdef class Reactor:
         free(self.events)
         if self.epfd >= 0:
             close(self.epfd)
+        if self.lobby >= 0:
+            close(self.lobby)
 
     def fileno(self):
         """Descriptor to watch for reading; call `ready` when it is."""
@@ -276,7 +298,7 @@ cdef class Reactor:
             return 0
         for which in range(2):
             ev.events = EPOLLIN
-            ev.data.u64 = <uint64_t>-1 - <uint64_t>which
+            ev.data.u64 = TLS_LISTENER if which else LISTENER
             if self.listen_fds[which] >= 0 and epoll_ctl(
                     self.epfd, EPOLL_CTL_ADD if on else EPOLL_CTL_DEL, self.listen_fds[which],
                     &ev) < 0 and errno != EEXIST:
@@ -350,7 +372,7 @@ cdef class Reactor:
             return 0
         ev.events = EPOLLIN
         ev.data.u64 = <uint64_t>c.generation << 32 | slot
-        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, fd, &ev) < 0:
+        if epoll_ctl(self.lobby, EPOLL_CTL_ADD, fd, &ev) < 0:
             c.state = FREE
             close(fd)
             self.free_slots.append(slot)
@@ -390,7 +412,7 @@ cdef class Reactor:
     def ready(self):
         """Serves every ready socket once."""
         cdef int n, i
-        cdef uint32_t slot, generation, what
+        cdef bint visitors = False
         cdef int64_t began
         if self.gate.closed:
             self.gate.open()
@@ -400,25 +422,37 @@ cdef class Reactor:
         self.shake_ns = 0
         began = self.turn_ns
         for i in range(n):
-            if self.events[i].data.u64 >= <uint64_t>-2:
+            if self.events[i].data.u64 == LOBBY:
+                visitors = True
+            elif self.events[i].data.u64 >= TLS_LISTENER:
                 if self.listening:
-                    self._accept(self.events[i].data.u64 == <uint64_t>-2)
-                continue
-            slot = <uint32_t>(self.events[i].data.u64 & 0xFFFFFFFF)
-            generation = <uint32_t>(self.events[i].data.u64 >> 32)
-            what = self.events[i].events
-            try:
-                if what & EPOLLOUT and self._is(slot, generation):
-                    self._flush(slot)
-                if what & (EPOLLIN | EPOLLHUP | EPOLLERR) and self._is(slot, generation):
-                    self._read(slot)
-            except Exception as error:
-                self._fault(slot, generation, error)
+                    self._accept(self.events[i].data.u64 == TLS_LISTENER)
+            else:
+                self._serve(&self.events[i])
+        if visitors:
+            with nogil:
+                n = epoll_wait(self.lobby, self.events, STRANGERS, 0)
+            for i in range(n):
+                self._serve(&self.events[i])
         if self.waiting or self.blocked:
             self._begin_waiting()
         if self.ingest.group.g.messages:
             self.handler.turn_ended()
             self.gate.rest(began)
+
+    cdef int _serve(self, const epoll_event *ev) except -1:
+        """What epoll has said about a connection."""
+        cdef uint32_t slot = <uint32_t>(ev.data.u64 & 0xFFFFFFFF)
+        cdef uint32_t generation = <uint32_t>(ev.data.u64 >> 32)
+        cdef uint32_t what = ev.events
+        try:
+            if what & EPOLLOUT and self._is(slot, generation):
+                self._flush(slot)
+            if what & (EPOLLIN | EPOLLHUP | EPOLLERR) and self._is(slot, generation):
+                self._read(slot)
+        except Exception as error:
+            self._fault(slot, generation, error)
+        return 0
 
     @property
     def held(self):
@@ -570,34 +604,43 @@ cdef class Reactor:
         """Handshakes begin at the end of the turn, oldest first, and only so many at a time."""
         cdef conn *c = &self.conns[slot]
         c.held = True
+        c.deadline_ms = 0  # what it waits for us is not its own delay
         self._interest(slot)
-        self.waiting.append((slot, c.generation))
+        self.waiting.append((slot, c.generation, self.mono_ms))
         return 0
 
     cdef int _begin_waiting(self) except -1:
         """Begins handshakes; what the turn has no time for is left to the next, what the handler
         has no room for to the end of another handshake."""
+        cdef uint32_t slot, generation
+        cdef int64_t since_ms
         while self.blocked and self.shake_ns <= SHAKE_NS:
-            if not self._begin(self.blocked[0][0], self.blocked[0][1]):
+            slot, generation, since_ms = self.blocked[0]
+            if not self._begin(slot, generation, since_ms):
                 break
             self.blocked.popleft()
         while self.waiting and self.shake_ns <= SHAKE_NS:
-            if not self._begin(self.waiting[0][0], self.waiting[0][1]):
+            slot, generation, since_ms = self.waiting[0]
+            if not self._begin(slot, generation, since_ms):
                 self.blocked.append(self.waiting[0])
             self.waiting.popleft()
         if self.waiting:
             self.handler.shake_later()
         return 0
 
-    cdef bint _begin(self, uint32_t slot, uint32_t generation) except -1:
-        """Begins a handshake if the connection is still there; False = not yet."""
+    cdef bint _begin(self, uint32_t slot, uint32_t generation, int64_t since_ms) except -1:
+        """Begins a handshake, due since then, if the connection is still there; False = not yet."""
         cdef conn *c
         cdef size_t n
         if not self._is(slot, generation) or self.conns[slot].state != OPEN:
             return True
         try:
+            if self.mono_ms - since_ms > HANDSHAKE_WAIT_MS:
+                self.handler.timed_out(slot)
+                return True
             if not self.handler.may_shake(slot):
                 return False
+            self.handler.waited(slot, self.mono_ms - since_ms)
             c = &self.conns[slot]
             c.held = False
             c.stage = SHAKING
@@ -774,15 +817,19 @@ cdef class Reactor:
         cdef bint want_in = (c.state == LINGERING or c.state == OPEN) and not c.held \
             and c.out_len <= OUTBOUND_PAUSE_BYTES
         cdef bint want_out = c.out_len > 0
-        cdef epoll_event ev
         if want_in == c.in_on and want_out == c.out_on:
             return 0
-        ev.events = (EPOLLIN if want_in else 0) | (EPOLLOUT if want_out else 0)
-        ev.data.u64 = <uint64_t>c.generation << 32 | slot
-        if epoll_ctl(self.epfd, EPOLL_CTL_MOD, c.fd, &ev) < 0:
-            raise OSError(errno, "epoll_ctl failed")
         c.in_on = want_in
         c.out_on = want_out
+        return self._watch(slot, self.lobby if c.stranger else self.epfd, EPOLL_CTL_MOD)
+
+    cdef int _watch(self, uint32_t slot, int epfd, int op) except -1:
+        cdef conn *c = &self.conns[slot]
+        cdef epoll_event ev
+        ev.events = (EPOLLIN if c.in_on else 0) | (EPOLLOUT if c.out_on else 0)
+        ev.data.u64 = <uint64_t>c.generation << 32 | slot
+        if epoll_ctl(epfd, op, c.fd, &ev) < 0:
+            raise OSError(errno, "epoll_ctl failed")
         return 0
 
     cdef bint _send(self, conn *c, const uint8_t *p, size_t n) noexcept nogil:
@@ -1062,9 +1109,14 @@ cdef class Reactor:
 
     def accepted(self, uint32_t slot):
         """A session was accepted there: the connection is no stranger any more."""
-        if slot < self.capacity and self.conns[slot].state != FREE and self.conns[slot].stranger:
-            self.conns[slot].stranger = False
-            self.strangers -= 1
+        cdef conn *c = &self.conns[slot]
+        if slot >= self.capacity or c.state == FREE or not c.stranger:
+            return
+        c.stranger = False
+        self.strangers -= 1
+        if c.fd >= 0:
+            self._watch(slot, self.lobby, EPOLL_CTL_DEL)
+            self._watch(slot, self.epfd, EPOLL_CTL_ADD)
 
     def address(self, uint32_t slot):
         """What a peer is known by when quotas are shared out: its IPv4 address (4 bytes), or the

@@ -4,6 +4,7 @@ Per device: points of each series in time order, of equal times the one committe
 one that arrived last), and then columns, which `packer` puts into chunks.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy
@@ -12,30 +13,24 @@ from tbfast.errors import StoreError
 
 from tbfast._ext.batch cimport (
     TBF_BYTES,
-    TBF_DOUBLE,
     TBF_JSON,
     TBF_MORE,
     TBF_OK,
     TBF_STRING,
     tbf_span,
     tbf_status,
-    tbf_type,
 )
 from tbfast._ext.chunk cimport (
-    TBF_CHUNK_BATCH,
     tbf_cell,
     tbf_chunk,
     tbf_chunk_column,
     tbf_chunk_next,
     tbf_chunk_open,
-    tbf_cursor,
-    tbf_cursor_next,
-    tbf_cursor_open,
 )
-from tbfast._ext.deleted cimport Deleted, Ranges
+from tbfast._ext.deleted cimport Deleted
 from tbfast._ext.head cimport Head, head_row, head_series, order_of
 from tbfast._ext.packer cimport Packer, Totals, by_time
-from tbfast._ext.series cimport RangeScan, tbf_point
+from tbfast._ext.scan cimport RangeScan
 
 cdef extern from "tbf_sort.h" nogil:
     ctypedef struct tbf_group:
@@ -201,70 +196,42 @@ cdef class Sealer:
             memcpy(&cell.i64, &r.value, sizeof(int64_t))
 
 
-def feed_chunk(RangeScan scan not None, const uint8_t[::1] chunk not None, names, uint32_t run,
-               Deleted deleted=None):
+def feed_chunk(RangeScan scan not None, bytes chunk not None, names, uint32_t run,
+               Deleted deleted=None, again=None):
     """Gives the points of a chunk to a range scan, without those that are deleted.
 
     names: {key number: name}.  Points of a later run win over those of an earlier one at the same
-    time, and rows of a head over both.
+    time, and rows of a head over both.  again: reads the chunk once more, for a scan of so many
+    that it cannot keep them all; None where it should.
     """
     cdef tbf_span span
     cdef tbf_chunk opened
     cdef tbf_chunk_column column
     cdef tbf_status status
-    cdef size_t at
-    cdef int64_t wanted, last = INT64_MAX
+    cdef size_t at, here
+    cdef int64_t wanted
     cdef Py_ssize_t reach = deleted.reach(run) if deleted is not None else 0
-    cdef Ranges gone
-    span.p = &chunk[0] if chunk.shape[0] else NULL
-    span.n = <size_t>chunk.shape[0]
-    if tbf_chunk_open(span, &opened) != TBF_OK:
+    cdef bint added = False
+    span.p = <const uint8_t *>PyBytes_AS_STRING(chunk)
+    span.n = <size_t>PyBytes_GET_SIZE(chunk)
+    with nogil:
+        status = tbf_chunk_open(span, &opened)
+    if status != TBF_OK:
         raise StoreError("a chunk of the series store is damaged")
-    if scan.bounded_end:
-        if scan.end_ms == INT64_MIN:
-            return
-        last = scan.end_ms - 1
-    at = opened.first
+    if scan.bounded_end and scan.end_ms == INT64_MIN:
+        return
+    here = at = opened.first
     while (status := tbf_chunk_next(&opened, &at, &column)) == TBF_OK:
         name = names.get(column.key)
         wanted = scan.column_of(name) if name is not None else -1
-        if wanted >= 0 and column.max_ts >= scan.start_ms and column.min_ts <= last:
-            gone = deleted.ranges(name, reach) if reach else None
-            feed_column(scan, &column, <uint32_t>wanted, last, run, gone)
+        if wanted >= 0 and (
+            column.max_ts >= scan.merge.first and column.min_ts <= scan.merge.last
+        ):
+            if not added:
+                scan.merge.add_chunk(chunk, again)
+                added = True
+            scan.merge.add_column(<uint32_t>wanted, run, &column, opened.first, here,
+                                  deleted.ranges(name, reach) if reach else None)
+        here = at
     if status != TBF_MORE:
         raise StoreError("a chunk of the series store is damaged")
-
-
-cdef int feed_column(RangeScan scan, const tbf_chunk_column *column, uint32_t wanted, int64_t last,
-                     uint32_t run, Ranges gone) except -1:
-    cdef tbf_cursor cursor
-    cdef int64_t ts[TBF_CHUNK_BATCH]
-    cdef tbf_cell cells[TBF_CHUNK_BATCH]
-    cdef size_t n = 0, i
-    cdef tbf_point point
-    cdef tbf_status status
-    if tbf_cursor_open(&cursor, column, scan.start_ms, last) != TBF_OK:
-        raise StoreError("a chunk of the series store is damaged")
-    while True:
-        with nogil:
-            status = tbf_cursor_next(&cursor, ts, cells, &n)
-        if status != TBF_OK:
-            break
-        for i in range(n):
-            if gone is not None and gone.has(ts[i]):
-                continue
-            point.type = <tbf_type>cells[i].type
-            point.scale = cells[i].scale
-            if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
-                point.bytes.p = cells[i].p
-                point.bytes.n = cells[i].n
-            elif point.type == TBF_DOUBLE:
-                point.f64 = cells[i].f64
-            else:
-                point.i64 = cells[i].i64
-            scan.add(wanted, ts[i], INT64_MIN + run, run, &point)
-        if scan.count >= scan.compact_at:
-            scan._compact()
-    if status != TBF_MORE:
-        raise StoreError("a chunk of the series store is damaged")
-    return 0

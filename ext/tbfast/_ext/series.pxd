@@ -1,6 +1,7 @@
 # Block reader declarations and the growing JSON text buffer shared by reads.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from tbfast._ext.chunk cimport tbf_cell
 from tbfast._ext.batch cimport tbf_kind, tbf_span, tbf_status, tbf_type
 
 cdef extern from "tbf_block.h" nogil:
@@ -40,45 +41,17 @@ cdef extern from "tbf_block.h" nogil:
 cdef class Text:
     cdef uint8_t *buf
     cdef size_t len, cap
-    cdef int room(self, size_t n) except -1
+    cdef int room(self, size_t n) except -1 nogil
     cdef int raw(self, const uint8_t *p, size_t n) except -1
     cdef int string(self, tbf_span utf8) except -1
     cdef int int64(self, int64_t v) except -1
     cdef int value(self, const tbf_point *point) except -1
+    cdef int points(self, const int64_t *ts, const tbf_cell *cells, size_t n,
+                    bint strings) except -1 nogil
+    cdef int unfinished(self, int64_t ts, const tbf_cell *cell, bint strings) except -1
     cdef bytes to_bytes(self)
 
-cdef struct hit:
-    int64_t ts
-    int64_t commit_ms
-    uint64_t arrival     # journal number in the high bits, then a counter
-    int64_t i64
-    double f64
-    uint8_t *bytes       # owned
-    uint32_t n
-    uint32_t column
-    uint8_t type
-    uint8_t scale
-
-cdef class RangeScan:
-    cdef uint64_t device
-    cdef int kind
-    cdef int64_t start_ms, end_ms
-    cdef bint bounded_end
-    cdef uint64_t limit
-    cdef bint ascending
-    cdef dict columns          # name bytes -> column
-    cdef list names
-    cdef bint all_keys
-    cdef hit *hits
-    cdef size_t count, cap, compact_at
-    cdef uint64_t arrival
-    cdef uint32_t *key_map     # key number -> column + 1, of the current epoch
-    cdef size_t key_map_len
-    cdef readonly uint64_t blocks, skipped
-    cdef int64_t column_of(self, bytes name) except -2
-    cdef int add(self, uint32_t column, int64_t ts, int64_t commit_ms, uint64_t arrival,
-                 const tbf_point *point) except -1
-    cdef tbf_status _next_record(self, tbf_block *block, tbf_record *record) noexcept nogil
-    cdef int _compact(self) except -1
-
+cdef bint is_text(uint8_t type) noexcept nogil
+cdef void cell_of(const tbf_point *point, tbf_cell *cell) noexcept nogil
+cdef void point_of(const tbf_cell *cell, tbf_point *point) noexcept nogil
 cdef int open_block(const uint8_t *p, size_t n, tbf_block *out) except -1

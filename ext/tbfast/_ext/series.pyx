@@ -1,15 +1,13 @@
 """Reading rows back: one block reader for the controller, the command line and the tests.
 
-`RangeScan` gathers the points of one device from blocks fed in arrival order, journal by journal,
-and writes them as JSON; `Rows` iterates a block row by row.  A block that fails its checksum
-raises StoreError: damage is never silent.
+`Rows` iterates a block row by row, and `Text` writes values as JSON.  A block that fails its
+checksum raises StoreError: damage is never silent.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
-from libc.stdint cimport INT64_MAX, INT64_MIN
-from libc.stdlib cimport free, malloc, qsort, realloc
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
 
 from tbfast.errors import StoreError
 
@@ -26,7 +24,7 @@ from tbfast._ext.batch cimport (
     TBF_STRING,
     TBF_TRUE,
 )
-from tbfast._ext.deleted cimport Deleted, Ranges
+from tbfast._ext.chunk cimport tbf_cell
 
 cdef extern from "Python.h":
     char *PyOS_double_to_string(double val, char code, int precision, int flags, int *ptype)
@@ -38,6 +36,13 @@ cdef extern from "tbf_out.h" nogil:
     size_t tbf_out_string(uint8_t *out, tbf_span utf8)
     size_t tbf_out_int64(uint8_t *out, int64_t v)
     size_t tbf_out_base64(uint8_t *out, tbf_span bytes)
+
+cdef extern from "tbf_points.h" nogil:
+    size_t TBF_POINT_HEAD
+    size_t tbf_points_bound(const tbf_cell *cells, size_t n)
+    size_t tbf_points_text(uint8_t *out, const int64_t *ts, const tbf_cell *cells, size_t n,
+                           bint strings, size_t *done)
+    size_t tbf_point_head(uint8_t *out, int64_t ts)
 
 TYPE_NAMES = ("int64", "double", "bool", "bool", "string", "json", "bytes", "decimal")
 
@@ -53,7 +58,7 @@ cdef class Text:
     def __dealloc__(self):
         free(self.buf)
 
-    cdef int room(self, size_t n) except -1:
+    cdef int room(self, size_t n) except -1 nogil:
         cdef uint8_t *more
         cdef size_t cap = self.cap
         if self.cap - self.len >= n:
@@ -62,7 +67,8 @@ cdef class Text:
             cap *= 2
         more = <uint8_t *>realloc(self.buf, cap)
         if more == NULL:
-            raise MemoryError("no memory for an answer")
+            with gil:
+                raise MemoryError("no memory for an answer")
         self.buf = more
         self.cap = cap
         return 0
@@ -111,6 +117,36 @@ cdef class Text:
         else:
             self.room(4 * (point.bytes.n // 3 + 1) + 2)
             self.len += tbf_out_base64(self.buf + self.len, point.bytes)
+        return 0
+
+    cdef int points(self, const int64_t *ts, const tbf_cell *cells, size_t n,
+                    bint strings) except -1 nogil:
+        """{"ts":..,"value":..}, of each; strings: values as such (REST spec 7)."""
+        cdef size_t done = 0, at = 0
+        while True:
+            self.room(tbf_points_bound(cells + at, n - at))
+            self.len += tbf_points_text(self.buf + self.len, ts + at, cells + at, n - at, strings,
+                                        &done)
+            at += done
+            if at == n:
+                return 0
+            with gil:
+                self.unfinished(ts[at], &cells[at], strings)
+            at += 1
+
+    cdef int unfinished(self, int64_t ts, const tbf_cell *cell, bint strings) except -1:
+        """A point with a double that C does not know the shortest text of."""
+        cdef tbf_point point
+        self.room(TBF_POINT_HEAD)
+        self.len += tbf_point_head(self.buf + self.len, ts)
+        if strings:
+            self.raw(b'"', 1)
+        point.type = TBF_DOUBLE
+        point.f64 = cell.f64
+        self.value(&point)
+        if strings:
+            self.raw(b'"', 1)
+        self.raw(b"},", 2)
         return 0
 
     cdef bytes to_bytes(self):
@@ -206,270 +242,34 @@ def rows(const uint8_t[::1] data not None, keys, devices=None, int kind=-1):
     return out
 
 
-cdef int by_newest(const void *a, const void *b) noexcept nogil:
-    """Column, then newest time, then latest arrival first."""
-    cdef const hit *x = <const hit *>a
-    cdef const hit *y = <const hit *>b
-    if x.column != y.column:
-        return -1 if x.column < y.column else 1
-    if x.ts != y.ts:
-        return -1 if x.ts > y.ts else 1
-    if x.commit_ms != y.commit_ms:
-        return -1 if x.commit_ms > y.commit_ms else 1
-    return -1 if x.arrival > y.arrival else (1 if x.arrival < y.arrival else 0)
-
-cdef int by_oldest(const void *a, const void *b) noexcept nogil:
-    """Column, then oldest time, then latest arrival first."""
-    cdef const hit *x = <const hit *>a
-    cdef const hit *y = <const hit *>b
-    if x.column != y.column or x.ts == y.ts:
-        return by_newest(a, b)
-    return -1 if x.ts < y.ts else 1
+cdef bint is_text(uint8_t type) noexcept nogil:
+    return type == TBF_STRING or type == TBF_JSON or type == TBF_BYTES
 
 
-cdef class RangeScan:
-    """Points of one device with start_ms <= ts < end_ms, at most `limit` per key.
+cdef void cell_of(const tbf_point *point, tbf_cell *cell) noexcept nogil:
+    cell.type = <uint8_t>point.type
+    cell.scale = point.scale
+    cell.n = 0
+    if is_text(cell.type):
+        cell.p = point.bytes.p
+        cell.n = <uint32_t>point.bytes.n
+    elif cell.type == TBF_DOUBLE:
+        cell.f64 = point.f64
+    else:
+        cell.i64 = point.i64
 
-    keys: names wanted, None = all.  kind: 0 telemetry, 1 client attributes.  Of points with the
-    same key and time the one that arrived last wins.  Memory stays proportional to what the answer
-    may hold: hits beyond that are sorted and cut while scanning.
-    """
 
-    def __cinit__(self, uint64_t device, keys, *, start_ms=None, end_ms=None, uint64_t limit=100,
-                  bint ascending=False, int kind=0):
-        self.device = device
-        self.kind = kind
-        self.start_ms = INT64_MIN if start_ms is None else start_ms
-        self.bounded_end = end_ms is not None
-        self.end_ms = INT64_MAX if end_ms is None else end_ms
-        self.limit = limit
-        self.ascending = ascending
-        self.columns = {}
-        self.names = []
-        self.all_keys = keys is None
-        for name in keys or ():
-            self._column(name.encode() if isinstance(name, str) else name)
-        self.cap = 256
-        self.hits = <hit *>malloc(self.cap * sizeof(hit))
-        if self.hits == NULL:
-            raise MemoryError("no memory for a read")
-        self.compact_at = 65536
-
-    def __dealloc__(self):
-        cdef size_t i
-        for i in range(self.count):
-            free(self.hits[i].bytes)
-        free(self.hits)
-        free(self.key_map)
-
-    cdef int64_t column_of(self, bytes name) except -2:
-        """Column of a key, -1 if it is not wanted."""
-        if self.all_keys or name in self.columns:
-            return self._column(name)
-        return -1
-
-    def _column(self, name):
-        column = self.columns.get(name)
-        if column is None:
-            column = self.columns[name] = len(self.names)
-            self.names.append(name)
-        return column
-
-    @property
-    def device_number(self):
-        return self.device
-
-    @property
-    def start(self):
-        """Smallest time wanted."""
-        return self.start_ms
-
-    @property
-    def end(self):
-        """First time not wanted; 2^63 when there is no bound."""
-        return self.end_ms if self.bounded_end else 1 << 63
-
-    def wants(self, name):
-        """Whether points of this key belong into the answer."""
-        return self.all_keys or name in self.columns
-
-    def epoch(self, definitions):
-        """Starts an epoch of a journal with its key table: [(first number, defs bytes), ...]."""
-        free(self.key_map)
-        self.key_map = NULL
-        self.key_map_len = 0
-        for first, defs in definitions:
-            self._define(first, split_definitions(defs))
-
-    def _define(self, uint32_t first, names):
-        cdef uint32_t *more
-        cdef size_t wanted = first + len(names)
-        if wanted > self.key_map_len:
-            more = <uint32_t *>realloc(self.key_map, wanted * sizeof(uint32_t))
-            if more == NULL:
-                raise MemoryError("no memory for a key table")
-            memset(more + self.key_map_len, 0, (wanted - self.key_map_len) * sizeof(uint32_t))
-            self.key_map = more
-            self.key_map_len = wanted
-        for i, name in enumerate(names):
-            if self.all_keys or name in self.columns:
-                self.key_map[first + i] = self._column(name) + 1
-
-    def feed(self, const uint8_t[::1] data not None, Deleted deleted=None):
-        """The next block in arrival order of its journal, without rows that are deleted."""
-        cdef tbf_block block
-        cdef tbf_record record
-        cdef tbf_point point
-        cdef tbf_status status = TBF_OK
-        cdef uint32_t column
-        cdef Py_ssize_t reach = 0
-        cdef Ranges gone
-        open_block(&data[0] if data.shape[0] else NULL, <size_t>data.shape[0], &block)
-        self.blocks += 1
-        if block.defs.n:
-            self._define(block.first_key,
-                         split_definitions(<const uint8_t[:block.defs.n]>block.defs.p))
-        if block.max_ts < self.start_ms or (self.bounded_end and block.min_ts >= self.end_ms):
-            self.skipped += 1
-            return
-        if deleted is not None:
-            reach = deleted.reach(<object>block.epoch << 64 | block.seq)
-        while True:
-            with nogil:
-                status = self._next_record(&block, &record)
-            if status != TBF_OK:
-                break
-            while (status := tbf_next_point(&record.points, &point)) == TBF_OK:
-                if point.dead:
-                    continue
-                if point.key:
-                    column = self.key_map[point.key] if point.key < self.key_map_len else 0
-                else:
-                    name = (<char *>point.name.p)[:point.name.n]
-                    column = (self._column(name) + 1
-                              if self.all_keys or name in self.columns else 0)
-                if column and reach:
-                    gone = deleted.ranges(self.names[column - 1], reach)
-                    if gone is not None and gone.has(record.ts_ms):
-                        continue
-                if column:
-                    self.arrival += 1
-                    self.add(column - 1, record.ts_ms, block.commit_ms,
-                             <uint64_t>block.journal_id << 40 | self.arrival, &point)
-            if status != TBF_MORE:
-                break
-        if status != TBF_MORE:
-            raise StoreError("journal block does not parse")
-        if self.count >= self.compact_at:
-            self._compact()
-
-    cdef tbf_status _next_record(self, tbf_block *block, tbf_record *record) noexcept nogil:
-        """The next record of the device inside the range."""
-        cdef tbf_status status
-        while True:
-            status = tbf_next_record(&block.rows, block.base_ms, record)
-            if status != TBF_OK:
-                return status
-            if (record.device == self.device and <int>record.kind == self.kind
-                    and record.ts_ms >= self.start_ms
-                    and (not self.bounded_end or record.ts_ms < self.end_ms)):
-                return TBF_OK
-
-    cdef int add(self, uint32_t column, int64_t ts, int64_t commit_ms, uint64_t arrival,
-                 const tbf_point *point) except -1:
-        """One point; of equal times the later commit, then the later arrival wins."""
-        cdef hit *more
-        cdef hit *h
-        if self.count == self.cap:
-            more = <hit *>realloc(self.hits, 2 * self.cap * sizeof(hit))
-            if more == NULL:
-                raise MemoryError("no memory for a read")
-            self.hits = more
-            self.cap *= 2
-        h = &self.hits[self.count]
-        h.ts = ts
-        h.commit_ms = commit_ms
-        h.arrival = arrival
-        h.i64 = point.i64
-        h.f64 = point.f64
-        h.type = <uint8_t>point.type
-        h.scale = point.scale
-        h.column = column
-        h.bytes = NULL
-        h.n = 0
-        if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
-            h.n = <uint32_t>point.bytes.n
-            h.bytes = <uint8_t *>malloc(h.n + 1)
-            if h.bytes == NULL:
-                raise MemoryError("no memory for a read")
-            if h.n:  # an empty text may come without a pointer
-                memcpy(h.bytes, point.bytes.p, h.n)
-        self.count += 1
-        return 0
-
-    cdef int _compact(self) except -1:
-        """Sorts, keeps the winner of each time, cuts each column at the limit."""
-        cdef size_t i, kept = 0
-        cdef uint64_t in_column = 0
-        cdef hit *h
-        cdef hit *last
-        qsort(self.hits, self.count, sizeof(hit), by_oldest if self.ascending else by_newest)
-        for i in range(self.count):
-            h = &self.hits[i]
-            last = &self.hits[kept - 1] if kept else NULL
-            if last != NULL and last.column != h.column:
-                in_column = 0
-            if in_column >= self.limit or (
-                last != NULL and last.column == h.column and last.ts == h.ts
-            ):
-                free(h.bytes)
-                continue
-            self.hits[kept] = h[0]
-            kept += 1
-            in_column += 1
-        self.count = kept
-        self.compact_at = 2 * kept + 65536
-        return 0
-
-    def to_json(self):
-        """{"key":[{"ts":..,"value":..},..],..}: keys in order of first mention."""
-        cdef Text text = Text()
-        cdef tbf_span name
-        cdef tbf_point point
-        cdef size_t i
-        cdef int64_t column = -1
-        cdef hit *h
-        self._compact()
-        text.raw(b"{", 1)
-        for i in range(self.count):
-            h = &self.hits[i]
-            if h.column != column:
-                if column >= 0:
-                    text.raw(b"],", 2)
-                column = h.column
-                raw_name = self.names[column]
-                name.p = <const uint8_t *><const char *>raw_name
-                name.n = <size_t>len(raw_name)
-                text.string(name)
-                text.raw(b":[", 2)
-            else:
-                text.raw(b",", 1)
-            text.raw(b'{"ts":', 6)
-            text.int64(h.ts)
-            text.raw(b',"value":', 9)
-            point.type = <tbf_type>h.type
-            point.scale = h.scale
-            point.i64 = h.i64
-            point.f64 = h.f64
-            point.bytes.p = h.bytes
-            point.bytes.n = h.n
-            text.value(&point)
-            text.raw(b"}", 1)
-        text.raw(b"]}" if column >= 0 else b"}", 2 if column >= 0 else 1)
-        return text.to_bytes()
-
-    def key_names(self):
-        """Names that had at least one point in what was fed (with limit >= 1)."""
-        cdef size_t i
-        self._compact()
-        return sorted({self.names[self.hits[i].column].decode() for i in range(self.count)})
+cdef void point_of(const tbf_cell *cell, tbf_point *point) noexcept nogil:
+    point.type = <tbf_type>cell.type
+    point.scale = cell.scale
+    point.bytes.p = NULL
+    point.bytes.n = 0
+    point.i64 = 0
+    point.f64 = 0
+    if is_text(cell.type):
+        point.bytes.p = cell.p
+        point.bytes.n = cell.n
+    elif cell.type == TBF_DOUBLE:
+        point.f64 = cell.f64
+    else:
+        point.i64 = cell.i64

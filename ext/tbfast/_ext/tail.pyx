@@ -35,13 +35,15 @@ from tbfast._ext.batch cimport (
     tbf_status,
     tbf_type,
 )
+from tbfast._ext.chunk cimport tbf_cell
 from tbfast._ext.deleted cimport Deleted, Ranges
 from tbfast._ext.head cimport Head, head_row, head_series, order_of, warm_place, warm_series
+from tbfast._ext.scan cimport RangeScan, hit
 from tbfast._ext.series cimport (
-    RangeScan,
     Text,
-    hit,
+    cell_of,
     open_block,
+    point_of,
     tbf_block,
     tbf_next_def,
     tbf_next_point,
@@ -537,6 +539,7 @@ cdef class Tail:
         cdef uint32_t at = held.last
         cdef head_row *row
         cdef tbf_point point
+        cdef tbf_cell cell
         while at:
             row = &head.rows[at - 1]
             if row.ts >= scan.start_ms and (not scan.bounded_end or row.ts < scan.end_ms) and (
@@ -548,8 +551,9 @@ cdef class Tail:
                 memcpy(&point.f64, &row.value, sizeof(double))
                 point.bytes.p = head.bytes + <size_t>row.value if row.n else NULL
                 point.bytes.n = row.n
+                cell_of(&point, &cell)
                 scan.add(column, row.ts, <int64_t>order_of(row),
-                         (<uint64_t>1 << 62) - (<uint64_t>age << 32) + at, &point)
+                         (<uint64_t>1 << 62) - (<uint64_t>age << 32) + at, &cell)
             at = row.previous
         return 0
 
@@ -841,7 +845,7 @@ cdef class Tail:
         cdef hit *h
         cdef size_t i
         cdef tbf_point point
-        scan._compact()
+        scan.settle()
         if adopt and scan.count:
             self._reserve(scan.count, 1)
             self._device(number).stale = True
@@ -854,12 +858,7 @@ cdef class Tail:
             s = self._find_series(d, key) if key is not None else NULL
             if key is None or not (adopt if s == NULL else s.absent or h.ts > s.ts):
                 continue
-            point.type = <tbf_type>h.type
-            point.scale = h.scale
-            point.i64 = h.i64
-            point.f64 = h.f64
-            point.bytes.p = h.bytes
-            point.bytes.n = h.n
+            point_of(&h.cell, &point)
             self._put(d, h.ts, key, &point, 0, False, True)
         return 0
 

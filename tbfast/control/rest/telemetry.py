@@ -1,6 +1,6 @@
 """Stored telemetry over REST (REST spec 7).
 
-The series reader answers JSON text; with ``useStrictDataTypes=true`` it is passed on untouched.
+The series reader answers JSON text, which is passed on untouched.
 """
 
 import asyncio
@@ -19,12 +19,14 @@ from tbfast.control.rest import params
 from tbfast.control.rest.callers import visible_device
 from tbfast.control.rest.endpoints import Endpoint
 from tbfast.control.rest.errors import bad_request
+from tbfast.control.rest.long_answers import LongAnswer, LongAnswers
 from tbfast.control.services import SeriesReader, SeriesWriter
 from tbfast.errors import PeerError
 from tbfast.model.ranges import Aggregation, IntervalType, RangeQuery
 
 DEFAULT_LIMIT: Final = 100
 _PREFIX: Final = "/api/plugins/telemetry/DEVICE/{id}"
+_SHORT_POINTS: Final = 1_000  # of a key: no room is set aside for so few
 _INLINE_BYTES: Final = 65_536  # longer answers are turned into strings outside the loop
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -41,6 +43,7 @@ class TelemetryRoutes:
         self._registry = registry
         self._series = series
         self._writer = writer
+        self._long = LongAnswers()
 
     def endpoints(self) -> list[Endpoint]:
         """Paths below /api/plugins/telemetry."""
@@ -72,15 +75,19 @@ class TelemetryRoutes:
         """GET values/timeseries/history; unlike ThingsBoard either end and keys may be left out."""
         number = await self._number(request)
         strict = params.flag(request, "useStrictDataTypes")
-        query = _range_query(request)
+        query = _range_query(request, strings=not strict)
         start, end = query.start_ms, query.end_ms
         if start is not None and end is not None and start >= end:
             return _json(b"{}")
-        try:
-            text = await self._series.range(number, query)
-        except PeerError as error:
-            raise bad_request(str(error)) from error
-        return _json(text if strict else await _as_strings(text))
+        long = not query.aggregates and query.limit > _SHORT_POINTS
+        share = await self._long.take(limits.REST_ANSWER_BYTES if long else 0)
+        with share.unless_failed():
+            try:
+                text = await self._series.range(number, query)
+            except PeerError as error:
+                raise bad_request(str(error)) from error
+        share.shrink(len(text))
+        return LongAnswer(text, share.free)
 
     async def save(self, request: Request) -> Response:
         """POST timeseries/{scope}[/{ttl}]: what a device would send; scope and ttl do not matter.
@@ -109,7 +116,7 @@ def _time(request: Request, name: str) -> int | None:
     return params.integer(request, name, least=-(1 << 63))
 
 
-def _range_query(request: Request) -> RangeQuery:
+def _range_query(request: Request, *, strings: bool) -> RangeQuery:
     keys = params.keys(request)
     limit = params.integer(request, "limit", DEFAULT_LIMIT, least=1)
     return RangeQuery(
@@ -122,6 +129,7 @@ def _range_query(request: Request) -> RangeQuery:
         interval_ms=params.integer(request, "interval", 0),
         interval_type=params.choice(request, "intervalType", IntervalType, "MILLISECONDS"),
         time_zone=request.query_params.get("timeZone") or "UTC",
+        strings=strings,
     )
 
 

@@ -68,11 +68,13 @@ class Downlink:
 
     def unsubscribe(self, filter: str) -> bool:
         """Whether it was held; ending one of a kind ends that kind (2.5)."""
+        if self.filters.pop(filter, None) is None:
+            return False
         if filter in PUSHES:
             self.attributes = None
         elif filter in CALLS:
             self.calls = None
-        return self.filters.pop(filter, None) is not None
+        return True
 
     # --- messages ----------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class Downloads:
     __slots__ = ("_known", "asked", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[ChunkOf] = deque()  # bound: MQTT_REQUESTS
+        self.waiting: deque[ChunkOf] = deque()  # bound: Settings.queue_limit
         self.asked = False  # the first of them is being answered
         # By type and request id, the one used longest ago first.
         self._known: dict[tuple[PackageType, str], Remembered] = {}

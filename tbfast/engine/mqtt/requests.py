@@ -227,7 +227,7 @@ class Requests(ABC):
         return msgspec.json.encode(
             {
                 "maxPayloadSize": self._settings.max_remaining,
-                "maxInflightMessages": limits.MQTT_REQUESTS,
+                "maxInflightMessages": self._settings.queue_limit,
                 **self._rate_limits(),
             }
         )
@@ -288,12 +288,12 @@ class Requests(ABC):
 
         Accounts it as a message, unless a client registers or it is free.
         """
-        if self._asking + waiting < limits.MQTT_REQUESTS:
+        if self._asking + waiting < self._settings.queue_limit:
             if self.provisions or free or (error := self._spend()) is None:
                 return True
             self.limited(error, now)
             return False
-        why = f"more than {limits.MQTT_REQUESTS} requests wait for an answer"
+        why = f"more than {self._settings.queue_limit} requests wait for an answer"
         self._refused("limit", why)
         if self.version == 5 and packet.qos > 0:
             self._answer(packet, Code.QUOTA_EXCEEDED, why)

@@ -211,7 +211,7 @@ class MqttSession(Requests):
             self._early = []
         self._early_bytes += len(packet)
         if (
-            len(self._early) >= limits.MQTT_EARLY_PACKETS
+            len(self._early) >= self._settings.queue_limit
             or self._early_bytes > limits.MQTT_EARLY_BYTES
         ):
             self._refused("early_queue", "too many packets before CONNACK")
@@ -234,6 +234,10 @@ class MqttSession(Requests):
     def last_ms(self) -> int:
         """Time of the last packet on the event path that was activity."""
         return self._active_ms
+
+    def waited(self, ms: int) -> None:
+        """The host has kept the peer waiting before its first packet: that is not its delay."""
+        self._deadline += ms
 
     def timeout(self, now: int) -> None:
         """The deadline has passed."""
@@ -513,6 +517,7 @@ class MqttSession(Requests):
             self._send(m.Pubrec(packet_id=packet.packet_id or 0))
 
     def _on_pubrel(self, packet: m.Pubrel, now: int) -> None:
+        self._no_activity()
         known = self._is_repeat(packet.packet_id)
         if known:
             assert self._qos2 is not None

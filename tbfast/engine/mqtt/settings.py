@@ -15,6 +15,7 @@ class Settings:
         "idle_timeout_ms",
         "keep_alive_factor",
         "max_remaining",
+        "queue_limit",
     )
 
     def __init__(
@@ -26,6 +27,7 @@ class Settings:
         idle_timeout_ms: int = limits.MQTT_IDLE_TIMEOUT_MS,
         keep_alive_factor: float = 0.0,
         ack_timeout_ms: int = limits.MQTT_ACK_TIMEOUT_MS,
+        queue_limit: int = limits.MQTT_QUEUE,
     ) -> None:
         self.max_remaining = max_remaining
         self.close_timeout_ms = close_timeout_ms
@@ -33,6 +35,7 @@ class Settings:
         self.idle_timeout_ms = idle_timeout_ms
         self.keep_alive_factor = keep_alive_factor
         self.ack_timeout_ms = ack_timeout_ms
+        self.queue_limit = queue_limit
 
 
 class State(Enum):

@@ -172,10 +172,13 @@ def call_topic(family: Family, request: int) -> str:
 
 
 def matches(filter: str, topic: str) -> bool:
-    """Whether a subscription covers a topic; of the filters granted only `+` is a wildcard."""
-    if "+" not in filter:
+    """Whether a subscription covers a topic, by the rules of MQTT."""
+    if "+" not in filter and "#" not in filter:
         return filter == topic
     wanted, levels = filter.split("/"), topic.split("/")
+    if wanted[-1] == "#":
+        wanted.pop()
+        levels = levels[: len(wanted)]
     return len(wanted) == len(levels) and all(
         w in ("+", level) for w, level in zip(wanted, levels, strict=True)
     )

@@ -1,0 +1,50 @@
+# Reads of one device's series: see scan.pyx.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from tbfast._ext.batch cimport tbf_status
+from tbfast._ext.chunk cimport tbf_cell
+from tbfast._ext.merge cimport Merge, Ring
+from tbfast._ext.series cimport Text, tbf_block, tbf_record
+
+cdef struct hit:
+    int64_t ts
+    int64_t commit_ms
+    uint64_t arrival     # journal number in the high bits, then a counter
+    tbf_cell cell        # bytes are owned
+    uint32_t column
+
+cdef class RangeScan:
+    cdef uint64_t device
+    cdef int kind
+    cdef int64_t start_ms, end_ms
+    cdef bint bounded_end
+    cdef uint64_t limit
+    cdef bint ascending
+    cdef dict columns          # name bytes -> column
+    cdef list names
+    cdef bint all_keys
+    cdef hit *hits
+    cdef size_t count, cap, compact_at
+    cdef uint64_t arrival
+    cdef uint32_t *key_map     # key number -> column + 1, of the current epoch
+    cdef size_t key_map_len
+    cdef readonly uint64_t blocks, skipped
+    cdef Merge merge  # sealed points, and after `prepare` the others too
+    cdef int64_t *row_ts
+    cdef tbf_cell *row_cells
+    cdef bint ready
+    cdef int64_t _last(self) noexcept
+    cdef int64_t column_of(self, bytes name) except -2
+    cdef int add(self, uint32_t column, int64_t ts, int64_t commit_ms, uint64_t arrival,
+                 const tbf_cell *cell) except -1
+    cdef tbf_status _next_record(self, tbf_block *block, tbf_record *record) noexcept nogil
+    cdef int _compact(self) except -1
+    cdef int prepare(self) except -1
+    cdef int _oldest_json(self, Text text, size_t start, size_t end, bint strings,
+                          size_t max_bytes) except -1
+    cdef int _newest_json(self, Text text, size_t start, size_t end, bint strings,
+                          size_t max_bytes, Ring ring) except -1
+    cdef int _gather(self, Ring ring, size_t start, size_t *end, uint64_t most) except -1
+    cdef int key(self, Text text, size_t column) except -1
+
+cdef object too_long(size_t max_bytes)
