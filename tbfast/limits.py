@@ -99,6 +99,7 @@ LINK_GATHER_MS: Final = 5  # committed blocks wait so long for company on their 
 LINK_GATHER_BYTES: Final = 65_536  # or until they are so many
 LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying
 MERGE_FRESH_MS: Final = 1_000  # journals whose newest blocks are so close are not held in step
+LINK_TURN_S: Final = 0.002  # frames are acted on for so long per loop turn
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 
 # Device operations that the controller carries out

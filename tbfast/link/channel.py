@@ -6,7 +6,9 @@ above (byte credit for blocks, one answer per request for the rest).
 
 import asyncio
 import logging
+import math
 import struct
+import time
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
@@ -34,18 +36,24 @@ class Peer(Protocol):
 
 
 class Channel(asyncio.Protocol):
-    """One end of a link connection."""
+    """One end of a link connection.
+
+    Frames are acted on for so long in a turn of the loop; while more wait nothing is read.
+    """
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._transport: asyncio.Transport | None = None
         self._pending = bytearray()
+        self._wanted = _HEAD.size  # bytes that must be pending before a frame can be whole
+        self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop has classes of its own
         self._peer.channel_opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._act(until=math.inf)
         self._transport = None
         self._peer.channel_closed(self)
 
@@ -71,17 +79,51 @@ class Channel(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        pending = self._pending
-        if pending:
-            pending += data
-            used = self._frames(memoryview(bytes(pending)))
-            del pending[:used]
+        if self._paused:  # what was on its way; a turn for it is due
+            self._pending += data
+        elif self._pending:
+            self._pending += data
+            self._turn()
         else:
-            used = self._frames(memoryview(data))
-            pending += memoryview(data)[used:]
+            used = self._frames(memoryview(data), time.monotonic() + limits.LINK_TURN_S)
+            self._pending += memoryview(data)[used:]
+            self._rest()
 
-    def _frames(self, view: memoryview) -> int:
+    def _turn(self) -> None:
+        try:
+            self._act(until=time.monotonic() + limits.LINK_TURN_S)
+        except Exception:
+            self.close()  # as the event loop does when reading fails
+            raise
+        self._rest()
+
+    def _act(self, until: float) -> None:
+        if len(self._pending) < self._wanted:
+            return
+        pending, self._pending = self._pending, bytearray()
+        with memoryview(bytes(pending)) as view:
+            used = self._frames(view, until)
+        self._pending = pending
+        del self._pending[:used]
+
+    def _rest(self) -> None:
+        """Another turn for what is pending, or on with reading."""
+        if not self.open:
+            return
+        assert self._transport is not None
+        waits = len(self._pending) >= self._wanted
+        if waits and not self._paused:
+            self._transport.pause_reading()
+        elif self._paused and not waits:
+            self._transport.resume_reading()
+        self._paused = waits
+        if waits:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _frames(self, view: memoryview, until: float) -> int:
+        """Acts on frames until that moment; returns the bytes of those."""
         at = 0
+        self._wanted = _HEAD.size
         while len(view) - at >= _HEAD.size:
             length, kind = _HEAD.unpack_from(view, at)
             if not 1 <= length <= limits.LINK_FRAME_BYTES or kind > _BLOCK:
@@ -89,6 +131,7 @@ class Channel(asyncio.Protocol):
                 self.close()
                 return len(view)
             if len(view) - at < length + 4:
+                self._wanted = length + 4
                 break
             body = view[at + _HEAD.size : at + 4 + length]
             at += 4 + length
@@ -96,6 +139,8 @@ class Channel(asyncio.Protocol):
                 self._peer.block(self, bytes(body))
             else:
                 self._peer.message(self, _decoder.decode(body))
+            if time.monotonic() > until:
+                break
         return at
 
 
