@@ -165,6 +165,9 @@ class MqttTls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Mqtt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """MQTT listener and sessions (MQTT spec 1.1)."""
 
+    enabled: Annotated[
+        bool, Meta(description="serve devices over MQTT", extra={"alias": "MQTT_ENABLED"})
+    ] = True
     bind_port: Annotated[
         Port,
         Meta(

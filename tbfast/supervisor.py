@@ -99,13 +99,11 @@ class Supervisor:
         slot = metrics.slot("supervisor")
         slot.begin(os.getpid())
         setup(config.log.level, config.log.format, "supervisor", slot=slot)
-        run = control.NodeRun(
-            os.getpid(), self._workers, _port(sockets[0].mqtt), _port(sockets[0].http)
-        )
-        secure = sockets[0].mqtt_tls
-        self._tls_port = None if secure is None else _port(secure)
-        secure = sockets[0].https
-        self._https_port = None if secure is None else _port(secure)
+        first = sockets[0]
+        mqtt_port = 0 if first.mqtt is None else _port(first.mqtt)
+        run = control.NodeRun(os.getpid(), self._workers, mqtt_port, _port(first.http))
+        self._tls_port = None if first.mqtt_tls is None else _port(first.mqtt_tls)
+        self._https_port = None if first.https is None else _port(first.https)
         shared = self._shared = worker.Shared.made(config)
         self._children.append(
             _Child("controller", lambda: control.main(config, run, metrics, shared.rates))
@@ -150,32 +148,26 @@ class Supervisor:
     def _bind(self) -> list[worker.WorkerSockets]:
         """One listening socket per worker and protocol, all in one reuse-port group each."""
         mqtt, http = self._config.mqtt, self._config.http
-        mqtt_port, http_port, tls_port = mqtt.bind_port, http.bind_port, mqtt.ssl.bind_port
-        tls_setting = "mqtt.ssl.bind_port"
-        bound = []
-        # Members of a reuse-port group share a port silently: another node must not be joined.
-        _listener(mqtt.bind_address, mqtt_port, "--mqtt-port", shared=False).close()
-        _listener(http.bind_address, http_port, "--http-port", shared=False).close()
-        if mqtt.ssl.enabled:
-            _listener(mqtt.ssl.bind_address, tls_port, tls_setting, shared=False).close()
-        https_port, https_setting = http.tls_bind_port, "http.tls_bind_port"
+        places = {"http": (http.bind_address, http.bind_port, "--http-port")}
+        if mqtt.enabled:
+            places["mqtt"] = (mqtt.bind_address, mqtt.bind_port, "--mqtt-port")
+        if mqtt.enabled and mqtt.ssl.enabled:
+            places["mqtt_tls"] = (mqtt.ssl.bind_address, mqtt.ssl.bind_port, "mqtt.ssl.bind_port")
         if self._https is not None:
-            _listener(http.tls_bind_address, https_port, https_setting, shared=False).close()
+            places["https"] = (http.tls_bind_address, http.tls_bind_port, "http.tls_bind_port")
+        # Members of a reuse-port group share a port silently: another node must not be joined.
+        for address, port, setting in places.values():
+            _listener(address, port, setting, shared=False).close()
+        bound = []
         for _ in range(self._workers):
-            tls_sock = https_sock = None
-            if self._https is not None:
-                https_sock = _listener(http.tls_bind_address, https_port, https_setting)
-                https_port = _port(https_sock)
-            if mqtt.ssl.enabled:
-                tls_sock = _listener(mqtt.ssl.bind_address, tls_port, tls_setting)
-                tls_port = _port(tls_sock)
-            mqtt_sock = _listener(mqtt.bind_address, mqtt_port, "--mqtt-port")
-            http_sock = _listener(http.bind_address, http_port, "--http-port")
-            mqtt_port, http_port = _port(mqtt_sock), _port(http_sock)
-            for sock in (mqtt_sock, tls_sock):
-                if sock is not None:  # connections inherit it
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, mqtt.so_keep_alive)
-            bound.append(worker.WorkerSockets(mqtt_sock, http_sock, tls_sock, https_sock))
+            sockets: dict[str, socket.socket] = {}
+            for name, (address, port, setting) in places.items():
+                sockets[name] = _listener(address, port, setting)
+                places[name] = (address, _port(sockets[name]), setting)
+                if name.startswith("mqtt"):  # connections inherit it
+                    alive = mqtt.so_keep_alive
+                    sockets[name].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, alive)
+            bound.append(worker.WorkerSockets(**sockets))
         return bound
 
     def _announce(self, run: control.NodeRun) -> None:
@@ -362,8 +354,9 @@ class Supervisor:
 def _server_tls(config: Config) -> tuple[ServerTls | None, ServerTls | None]:
     """What MQTT and HTTP over TLS are served with; TlsError if it cannot be used."""
     mqtt, http, tickets = config.mqtt.ssl, config.http.ssl, ticket_secret()
+    over_tls = config.mqtt.enabled and mqtt.enabled
     for setting, credentials, on in (
-        ("mqtt.ssl", mqtt.credentials, mqtt.enabled),
+        ("mqtt.ssl", mqtt.credentials, over_tls),
         ("http.ssl", http.credentials, config.http.tls_bind_port >= 0),
     ):
         if on and credentials.type != "PEM":
@@ -372,7 +365,7 @@ def _server_tls(config: Config) -> tuple[ServerTls | None, ServerTls | None]:
                 "`openssl pkcs12 -in FILE -nodes -out server.pem` and use PEM"
             )
     of_mqtt = of_http = None
-    if mqtt.enabled:
+    if over_tls:
         pem = mqtt.credentials.pem
         of_mqtt = ServerTls(pem.cert_file, pem.key_file, pem.key_password, tickets)
     if config.http.tls_bind_port >= 0:

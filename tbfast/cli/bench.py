@@ -132,6 +132,8 @@ def _server(args: argparse.Namespace, progress: "Progress") -> dict[str, object]
         )
     with contextlib.closing(server):
         node = server.node()
+        if not node.mqtt_port:
+            raise Unreachable("the server does not serve MQTT: set mqtt.enabled = true")
         if not tokens:
             tokens = provision(server, args.connections, progress)
     return {"port": node.mqtt_port, "tokens": tokens, "pids": [node.supervisor_pid, *pids]}

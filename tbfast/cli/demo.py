@@ -24,7 +24,7 @@ import msgspec
 from tbfast import config
 from tbfast.cli import client, exits
 from tbfast.cli.devices import new_device
-from tbfast.errors import NotFound, TbfastError
+from tbfast.errors import LocalError, NotFound, TbfastError
 from tbfast.loadgen.fleet import Report
 from tbfast.loadgen.things import kind_of
 
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     """0 when the server has run and stopped cleanly."""
     _check(args)
     settings = config.load(args).config
+    if not settings.mqtt.enabled:
+        raise LocalError("the demo's devices speak MQTT: set mqtt.enabled = true")
     data_dir = Path(settings.data_dir)
     server = subprocess.Popen(
         [sys.executable, "-m", "tbfast", "serve", "--demo", *_serve_flags(args)],

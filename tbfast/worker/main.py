@@ -60,20 +60,20 @@ class WorkerSockets:
 
     def __init__(
         self,
-        mqtt: socket.socket,
         http: socket.socket,
+        mqtt: socket.socket | None = None,
         mqtt_tls: socket.socket | None = None,
         https: socket.socket | None = None,
     ) -> None:
-        self.mqtt = mqtt
         self.http = http
+        self.mqtt = mqtt
         self.mqtt_tls = mqtt_tls
         self.https = https
 
     @property
     def all(self) -> tuple[socket.socket, ...]:
         """Every one of them."""
-        possible = (self.mqtt, self.http, self.mqtt_tls, self.https)
+        possible = (self.http, self.mqtt, self.mqtt_tls, self.https)
         return tuple(s for s in possible if s is not None)
 
 
@@ -239,7 +239,8 @@ class Worker:
         link_task = loop.create_task(
             link.connect(str(self._layout.link), directory, stopping=self._stop.is_set)
         )
-        port.reactor.listen(self._sockets.mqtt.fileno())
+        if self._sockets.mqtt is not None:
+            port.reactor.listen(self._sockets.mqtt.fileno())
         if self._tls is not None:
             assert self._sockets.mqtt_tls is not None
             port.reactor.listen(self._sockets.mqtt_tls.fileno(), self._tls.wrap_bio)

@@ -6,10 +6,12 @@ would ever accept them.
 
 import json
 import os
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tbfast.cli import exits
 from tbfast.model import mqtt as m
 from tests.support.server import Server
 from tests.support.wire import Wire, connect
@@ -73,3 +75,17 @@ def test_the_size_of_a_sessions_queue() -> None:
             (last,) = wire.expect_close()
             assert isinstance(last, m.Disconnect)
             assert last.reason_code == m.ReasonCode.QUOTA_EXCEEDED
+
+
+def test_mqtt_can_be_switched_off() -> None:
+    with Server(env={"MQTT_ENABLED": "false", "MQTT_SSL_ENABLED": "true"}) as server:
+        assert server.mqtt_port == server.mqtt_tls_port == 0
+        token = server.add_device("over-http")
+        posted = urllib.request.Request(
+            f"http://127.0.0.1:{server.http_port}/api/v1/{token}/telemetry",
+            json.dumps({"ts": 1_764_000_000_000, "values": {"t": 1}}).encode(),
+        )
+        with urllib.request.urlopen(posted, timeout=10) as answer:
+            assert answer.status == 200
+        assert server.values("over-http", "t") == [1]
+        server.cli("bench", "--duration", "1", code=exits.UNREACHABLE)
