@@ -14,6 +14,7 @@ from tbfast.store.windows import family_name
 WRITE_BUFFER_BYTES: Final = 8 << 20
 CACHE_BYTES: Final = 16 << 20
 CHUNK_KEY: Final = struct.Struct(">QII")  # device, key number or 0, run
+RAW_FILES: Final = 16  # of a segment before RocksDB merges them; joining rewrites them anyway
 FIXED: Final = ("default", "keys", "latest", "deleted", "changes")
 
 
@@ -41,9 +42,12 @@ class SeriesFiles:
         self._no_log.disable_wal = True  # type: ignore[method-assign,assignment]
 
     def _options(self, name: str) -> Options:
-        return rocks.options(
+        made = rocks.options(
             write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache, packed=name.startswith("j")
         )
+        if name not in FIXED:
+            made.set_level_zero_file_num_compaction_trigger(RAW_FILES)
+        return made
 
     def create(self, level: int) -> int:
         """A family for a segment of that level; a number is never tried twice.  Three syncs."""
