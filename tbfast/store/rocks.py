@@ -25,7 +25,9 @@ RECOVER: Final = (
 )
 
 
-def options(*, write_buffer_bytes: int, cache: Cache, packed: bool = False) -> Options:
+def options(
+    *, write_buffer_bytes: int, cache: Cache, packed: bool = False, block_bytes: int = 4_096
+) -> Options:
     """Options every database shares.  packed: for what is written once and kept for long.
 
     The recovery mode refuses damage in the middle of a log: RocksDB's default silently drops
@@ -36,8 +38,7 @@ def options(*, write_buffer_bytes: int, cache: Cache, packed: bool = False) -> O
     blocks.set_block_cache(cache)
     blocks.set_bloom_filter(10, False)
     blocks.set_checksum_type(ChecksumType.xxh3())
-    if packed:
-        blocks.set_block_size(16_384)
+    blocks.set_block_size(block_bytes)
     made = Options(raw_mode=True)
     made.create_if_missing(True)
     made.create_missing_column_families(True)

@@ -14,6 +14,7 @@ from tbfast.store.windows import family_name
 WRITE_BUFFER_BYTES: Final = 8 << 20
 CACHE_BYTES: Final = 16 << 20
 CHUNK_KEY: Final = struct.Struct(">QII")  # device, key number or 0, run
+CHUNK_BLOCK_BYTES: Final = 16_384  # compressed together: neighbours are much alike
 RAW_FILES: Final = 16  # of a segment before RocksDB merges them; joining rewrites them anyway
 FIXED: Final = ("default", "keys", "latest", "deleted", "changes")
 
@@ -42,10 +43,12 @@ class SeriesFiles:
         self._no_log.disable_wal = True  # type: ignore[method-assign,assignment]
 
     def _options(self, name: str) -> Options:
+        chunks = name not in FIXED
         made = rocks.options(
-            write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache, packed=name.startswith("j")
-        )
-        if name not in FIXED:
+            write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache, packed=name.startswith("j"),
+            block_bytes=CHUNK_BLOCK_BYTES if chunks else 4_096,
+        )  # fmt: skip
+        if chunks:
             made.set_level_zero_file_num_compaction_trigger(RAW_FILES)
         return made
 
