@@ -7,6 +7,7 @@ publishes with QoS 0, the others with QoS 1; a lost or refused connection is mad
 
 import asyncio
 import contextlib
+import os
 import math
 import random
 import resource
@@ -178,7 +179,8 @@ async def run_fleet(host: str, port: int, rate: float, tokens: list[str]) -> Non
             out.write(msgspec.json.encode(counters.report(len(devices))) + b"\n")
             out.flush()
     except BrokenPipeError:
-        return
+        # What could not be written is still buffered: at exit Python would fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     finally:
         for task in tasks:
             task.cancel()
