@@ -7,8 +7,8 @@ publishes with QoS 0, the others with QoS 1; a lost or refused connection is mad
 
 import asyncio
 import contextlib
-import os
 import math
+import os
 import random
 import resource
 import sys
