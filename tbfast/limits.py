@@ -98,6 +98,7 @@ LINK_CREDIT_BYTES: Final = 4_194_304  # blocks pushed and not yet consumed, per 
 LINK_GATHER_MS: Final = 5  # committed blocks wait so long for company on their way
 LINK_GATHER_BYTES: Final = 65_536  # or until they are so many
 LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while replaying
+REPLAY_WAIT_S: Final = 5.0  # a save after a restart waits so long for the rows before it
 MERGE_FRESH_MS: Final = 1_000  # journals whose newest blocks are so close are not held in step
 LINK_TURN_S: Final = 0.002  # frames are acted on for so long per loop turn
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts

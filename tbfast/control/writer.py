@@ -6,6 +6,7 @@ of the controller left in it is read beside the workers' journals (tbfast.contro
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -60,11 +61,11 @@ class TelemetryWriter:
         self._seq = 0
         self._writing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="node-journal")
-        self._replayed = False
+        self._replayed = asyncio.Event()
 
     def replayed(self) -> None:
         """The tail has all rows of former runs: others may come after them."""
-        self._replayed = True
+        self._replayed.set()
 
     async def save(self, device: int, payload: bytes, *, exact: bool = False) -> int:
         """Rows of one telemetry payload as a device would send it; their number.
@@ -75,8 +76,11 @@ class TelemetryWriter:
         """
         if self._broken is not None:
             raise self._broken
+        if not self._replayed.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._replayed.wait(), limits.REPLAY_WAIT_S)
         if (
-            not self._replayed
+            not self._replayed.is_set()
             or self._tail.full
             or self._ingest.rows_bytes >= limits.BATCH_GROUP_BYTES
         ):

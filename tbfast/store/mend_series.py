@@ -191,16 +191,27 @@ def _mended(segment: Segment, runs: _Runs, lost: list[str], *, known: bool) -> S
         if not runs:
             lost.append(f"chunks of {_words(segment.first_run, segment.last_run)}")
             return None
-        return _joined(segment, runs)
+        joined = _joined(segment, runs)
+        lost += _fewer(segment.points, joined.points, segment.first_run, segment.last_run)
+        return joined
     listed = {run.number: run for run in segment.runs}
     lost += [
         f"chunks of {_words(n, n)}" for n, run in listed.items() if n not in runs and run.points
     ]
+    for number in sorted(runs.keys() & listed.keys()):
+        lost += _fewer(listed[number].points, runs[number].points, number, number)
     for number in sorted(runs.keys() - listed.keys()) if not known else ():
         lost.append(f"the record of {_words(number, number)}; its chunks are kept")
         listed[number] = Run(number, UNKNOWN, 0, 0, 0, 0)
     counted = [_counted(listed[n], runs[n]) for n in sorted(listed.keys() & runs.keys())]
     return raw_segment(segment.family, counted) if counted else None
+
+
+def _fewer(recorded: int, held: int, first: int, last: int) -> list[str]:
+    """What to say when a record promises more points than its chunks hold."""
+    if held >= recorded:
+        return []
+    return [f"{recorded - held} of {recorded} points of {_words(first, last)}"]
 
 
 def _stray(name: str, runs: _Runs) -> Segment:

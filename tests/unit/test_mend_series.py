@@ -144,9 +144,9 @@ def test_a_chunk_that_cannot_be_read_is_told(storage: Storage) -> None:
             chunks[key] = chunks[key][:-1]
         rocks.close(chunks, storage.layout.series)
     lost = mended(storage)
-    assert len(lost) == len(keys) + 1
+    assert len(lost) == len(keys) + 2
     assert lost[0].startswith("chunk of device 1, key 0, run 1: ")
-    assert lost[-1] == "chunks of run 2"  # it had no other
+    assert lost[-2:] == ["chunks of run 2", "2 of 3 points of run 1"]
     assert rows(storage.store) == {
         "a": [(2, 2), (3, 3), (10, 3)],
         "b": [(2, "text"), (3, "text")],
