@@ -87,12 +87,10 @@ def test_reads_are_complete_while_nothing_has_been_replayed(tmp_path: Path) -> N
 
 def test_killed_worker_is_back_at_once(tmp_path: Path) -> None:
     with running_node(tmp_path / "data") as node, contextlib.ExitStack() as stack:
-        (token,) = node.add_devices(1)
+        tokens = node.add_devices(40)
         pid = node.kill_worker(0, signal.SIGSTOP)
-        clients = [
-            stack.enter_context(contextlib.closing(Client(node.mqtt_port))) for _ in range(40)
-        ]
-        for client in clients:
+        clients = [stack.enter_context(contextlib.closing(Client(node.mqtt_port))) for _ in tokens]
+        for client, token in zip(clients, tokens, strict=True):
             client.hello(token)
         os.kill(pid, signal.SIGKILL)
         begun = time.monotonic()
