@@ -49,7 +49,7 @@ class Sessions:
         self._sessions[session.device] = (worker, session)
         self.on_opened(session.device, session.at_ms)
         if session.rpc:
-            self.on_listens(session.device, False)
+            self.on_listens(session.device, session.again)
 
     def closed(self, worker: Worker, device: int, slot: int, generation: int) -> None:
         """The session has ended."""

@@ -19,7 +19,8 @@ class OpenSession(msgspec.Struct, array_like=True, frozen=True):
 
     `at_ms`: when its CONNECT was accepted, on the monotonic clock that all processes share: a
     wall clock that steps back would let the older session win.  `attributes`, `rpc`: whether it is
-    subscribed to changes of shared attributes and to calls of the server.
+    subscribed to changes of shared attributes and to calls of the server.  `again`: it subscribed
+    to calls while the link was down, so open ones go out again.
     """
 
     device: int
@@ -28,6 +29,7 @@ class OpenSession(msgspec.Struct, array_like=True, frozen=True):
     at_ms: int
     attributes: bool = False
     rpc: bool = False
+    again: bool = False
 
 
 class Hello(msgspec.Struct, array_like=True, tag=1, frozen=True):

@@ -243,7 +243,8 @@ class Directory:
 
     def channel_opened(self, channel: Channel) -> None:
         self._channel = channel
-        sessions = self.sessions
+        again = self._operations.introduced(channel)
+        sessions = self.sessions.open_sessions() if self.sessions is not None else []
         channel.send(
             msg.Hello(
                 msg.LINK_VERSION,
@@ -252,7 +253,7 @@ class Directory:
                 os.getpid(),
                 self._journal.epoch,
                 self._revision,
-                [msg.OpenSession(*s) for s in sessions.open_sessions()] if sessions else [],
+                [msg.OpenSession(*s, again=again.get(s[0]) == (s[1], s[2])) for s in sessions],
             )
         )
         for definitions in self._journal.definitions():

@@ -81,9 +81,11 @@ class Operations:
         self._loop = loop
         self._position = position
         self._builtin = builtin
-        self._channel: Channel | None = None
+        self._told: Channel | None = None  # knows our sessions
+        self._channel: Channel | None = None  # and takes questions
         self._asked: dict[int, _Asked] = {}  # bounded: OPERATIONS_PENDING
-        self._unheard: dict[int, msg.Listen] = {}  # OPERATIONS_PENDING; by device
+        # Sessions that subscribed to calls while nobody heard it; bounded: OPERATIONS_PENDING.
+        self._unheard: dict[int, tuple[int, int]] = {}  # device -> slot, generation
         self._reading: set[int] = set()  # bounded as the reader is
         self._packages = packages
         self._request = 0
@@ -143,18 +145,17 @@ class Operations:
     ) -> None:
         """What a session is subscribed to.
 
-        Hello repeats it after the link was down, but for the wish to get open calls again.
+        While the link is down Hello will say it.
         """
-        message = msg.Listen(device, slot, generation, attributes, rpc, pending)
-        if self._channel is not None:
-            self._channel.send(message)
+        if self._told is not None:
+            self._told.send(msg.Listen(device, slot, generation, attributes, rpc, pending))
         elif pending and len(self._unheard) < limits.OPERATIONS_PENDING:
-            self._unheard[device] = message
+            self._unheard[device] = slot, generation
 
     def delivered(self, push: int, state: Delivery) -> None:
         """What became of a push."""
-        if push and self._channel is not None:
-            self._channel.send(msg.Delivered(push, state))
+        if push and self._told is not None:
+            self._told.send(msg.Delivered(push, state))
 
     def expire(self) -> None:
         """Gives up on what nobody answered; called a few times a second."""
@@ -166,18 +167,25 @@ class Operations:
 
     # --- the link ----------------------------------------------------------------------------
 
+    def introduced(self, channel: Channel) -> dict[int, tuple[int, int]]:
+        """Hello goes out now: what sessions do is told from here on.
+
+        Returns device -> (slot, generation) of those that subscribed to calls since the link went
+        down.  The controller may push before its Welcome, and hears what became of it.
+        """
+        self._told = channel
+        unheard, self._unheard = self._unheard, {}
+        return unheard
+
     def linked(self, channel: Channel) -> None:
-        """The controller is there and knows the sessions."""
+        """The controller is ready for questions."""
         self._channel = channel
-        for message in self._unheard.values():
-            channel.send(message)
-        self._unheard.clear()
         for request, asked in self._asked.items():
             self._send(request, asked)
 
     def unlinked(self) -> None:
         """The controller went away."""
-        self._channel = None
+        self._told = self._channel = None
         for request, asked in list(self._asked.items()):
             if asked.sent and not asked.operation.again:
                 del self._asked[request]

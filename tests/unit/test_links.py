@@ -241,6 +241,7 @@ class _Feed:
 class _Sessions:
     def __init__(self) -> None:
         self.credentials: list[str] = []
+        self.open: list[tuple[int, int, int, int, bool, bool]] = []
         self.checked: list[tuple[str, StoredCredentials | None]] = []
         self.edited: list[tuple[str, MqttProfile]] = []
 
@@ -248,7 +249,7 @@ class _Sessions:
         self.edited.append((profile, mqtt))
 
     def open_sessions(self):
-        return []
+        return self.open
 
     def open_credentials(self):
         return self.credentials
@@ -326,6 +327,48 @@ def test_sessions_between_hello_and_welcome_are_reported():
         assert channel.of(msg.SessionClosed) == [msg.SessionClosed(5, 1, 1)]
 
     with_directory(work)
+
+
+def test_what_sessions_do_between_hello_and_welcome_is_told():
+    def work(directory: Directory, operations: WorkerOperations) -> None:
+        channel = Channel()
+        directory.channel_opened(channel)
+        operations.listen(5, 1, 1, True, False, False)
+        operations.delivered(7, "acknowledged")
+        assert channel.of(msg.Listen) == [msg.Listen(5, 1, 1, True, False, False)]
+        assert channel.of(msg.Delivered) == [msg.Delivered(7, "acknowledged")]
+
+    with_directory(lambda directory, _: work(directory, directory._operations))
+
+
+def test_who_subscribed_while_the_link_was_down_gets_open_calls_once():
+    def work(directory: Directory, sessions: _Sessions) -> None:
+        first, second = Channel(), Channel()
+        sessions.open = [(5, 1, 1, 1000, False, True), (6, 2, 4, 1000, False, True)]
+        directory._operations.listen(5, 1, 1, False, True, True)
+        directory._operations.listen(6, 2, 3, False, True, True)  # a session before this one
+        directory.channel_opened(first)
+        directory.message(first, welcome(7))
+        (hello,) = first.of(msg.Hello)
+        assert [(s.device, s.again) for s in hello.sessions] == [(5, True), (6, False)]
+        assert not first.of(msg.Listen)
+        directory.channel_closed(first)
+        directory.channel_opened(second)
+        (hello,) = second.of(msg.Hello)
+        assert not any(s.again for s in hello.sessions)
+
+    with_directory(work)
+
+
+def test_a_hello_that_says_again_sends_delivered_calls_again(tmp_path):
+    async def work(controller: Controller) -> None:
+        heard: list[tuple[int, bool]] = []
+        controller.sessions.on_listens = lambda device, again: heard.append((device, again))
+        controller.hello(0, msg.OpenSession(5, 1, 2, 10, False, True, again=True))
+        controller.hello(1, msg.OpenSession(6, 1, 2, 10, False, True))
+        assert heard == [(5, True), (6, False)]
+
+    with_controller(tmp_path, work)
 
 
 def test_rechecks_survive_a_link_that_goes_down_before_they_are_answered():
