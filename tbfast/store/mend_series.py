@@ -22,7 +22,7 @@ from tbfast.errors import StoreError
 from tbfast.store import rocks
 from tbfast.store.series import FORMAT_VERSION, SeriesStore
 from tbfast.store.series_files import CHUNK_KEY, FIXED
-from tbfast.store.verify_records import SEGMENT
+from tbfast.store.verify_records import NAME_COPY, SEGMENT
 from tbfast.store.windows import (
     Cursors,
     Run,
@@ -268,12 +268,18 @@ def _words(first: int, last: int) -> str:
 def _mend_keys(db: Rdict, path: Path, used: set[int]) -> Iterator[str]:
     family = db.get_column_family("keys")
     known = {_U32.unpack(key)[0] for key, _ in rocks.pairs(family, path)}
-    missing = range(1, max(known | used, default=0) + 1)  # numbers have no holes
+    copies = {
+        _U32.unpack(key[1:])[0]: name
+        for key, name in rocks.pairs(db, path, NAME_COPY)
+        if key[:1] == NAME_COPY
+    }
+    missing = range(1, max(known | used | copies.keys(), default=0) + 1)  # numbers have no holes
     for number in sorted(set(missing) - known):
-        name = f"recovered-key-{number}"
+        made_up = f"recovered-key-{number}"
         with rocks.translated(path):
-            family.put(_U32.pack(number), name.encode())
-        yield f"the name of key {number}, now {name!r}"
+            family.put(_U32.pack(number), copies.get(number, made_up.encode()))
+        if number not in copies:
+            yield f"the name of key {number}, now {made_up!r}"
     rocks.close(family, path)
 
 

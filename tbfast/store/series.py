@@ -7,7 +7,8 @@ run or still in a journal, never in both and never in neither.
 
 Column families:
 
-    default   b"f" format version, b"n" next run number, b"c" -> State, b"w" + window -> Window
+    default   b"f" format version, b"n" next run number, b"c" -> State, b"w" + window -> Window,
+              b"k" + key number (u32) -> name, once more: without names no row can be asked for
     keys      key number (u32) -> name
     deleted   device (u64), number (u64) -> Tombstone
     latest    device (u64) -> latest value of each of its series, without
@@ -36,6 +37,7 @@ from tbfast.store.latest import LatestValues
 from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
 from tbfast.store.tombstones import KEY as TOMBSTONE_KEY
 from tbfast.store.tombstones import Tombstones, decode
+from tbfast.store.verify_records import NAME_COPY
 from tbfast.store.windows import (
     Cursors,
     Open,
@@ -99,6 +101,7 @@ class SeriesStore:
             stored = self._files.db.get(b"n")
             self._begun = _U32.unpack(stored)[0] - 1 if stored else 0
             self.latest = LatestValues(self._files)
+            self._copy_names()
         except BaseException:
             self.close()
             raise
@@ -220,12 +223,28 @@ class SeriesStore:
         self._files.write_unlogged(family_name(self._raw[window], 0), chunks)
 
     def write_keys(self, names: Iterable[tuple[int, bytes]]) -> None:
-        """Names of new key numbers; durable with the next recorded run."""
-        batch = WriteBatch(raw_mode=True)
+        """Names of new key numbers, twice and never in one file; durable when this returns."""
+        pairs = [(_U32.pack(number), name) for number, name in names]
+        if not pairs:
+            return
+        batch, copies = WriteBatch(raw_mode=True), WriteBatch(raw_mode=True)
         handle = self._files.db.get_column_family_handle("keys")
-        for number, name in names:
-            batch.put(_U32.pack(number), name, handle)
-        self._files.write(batch)
+        for number, name in pairs:
+            batch.put(number, name, handle)
+            copies.put(NAME_COPY + number, name)
+        self._files.write(copies)
+        self._files.write_synced(batch)
+        self._files.flush_names()  # the copies stay in the log for long
+
+    def _copy_names(self) -> None:
+        """Second copies of the names that a build before them wrote, or that were lost."""
+        there = {key for key, _ in rocks.pairs(self._files.db, self.path, NAME_COPY)}
+        copies = WriteBatch(raw_mode=True)
+        for number, name in self.key_names():
+            key = NAME_COPY + _U32.pack(number)
+            if key not in there:
+                copies.put(key, name)
+        self._files.write(copies)
 
     def finish_run(self, run: RunRecord) -> None:
         """Flushes the run's chunks, then records the run: from here on it is visible."""
@@ -324,6 +343,7 @@ class SeriesStore:
 
         names: of the key numbers in them.  After an error the next call tries the rest again.
         """
+        self.write_keys(names)
         changes = self.tombstones.take_changes()
         batch = WriteBatch(raw_mode=True)
         family = self._files.db.get_column_family_handle("deleted")
@@ -333,9 +353,6 @@ class SeriesStore:
                 batch.delete(key, family)
             else:
                 batch.put(key, msgspec.msgpack.encode(tombstone), family)
-        family = self._files.db.get_column_family_handle("keys")
-        for number, name in names:
-            batch.put(_U32.pack(number), name, family)
         self.latest.put_changes(batch, latest)
         try:
             self._files.write_synced(batch)

@@ -95,6 +95,11 @@ class SeriesFiles:
         with rocks.translated(self.path):
             self.chunks[name].flush(True)
 
+    def flush_names(self) -> None:
+        """Returns when all names of keys are in files of their own."""
+        with rocks.translated(self.path):
+            self.keys.flush(True)
+
     def write(self, batch: WriteBatch) -> None:
         """Durable with the next synced write."""
         if len(batch):

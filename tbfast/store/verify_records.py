@@ -12,6 +12,7 @@ from tbfast.errors import StoreError
 from tbfast.store import rocks
 from tbfast.store.windows import Segment, State, Window, decoded, from_format_1
 
+NAME_COPY: Final = b"k"  # of the default family: number of a key -> its name, as in "keys"
 SEGMENT: Final = re.compile(r"[wj]\d+")  # family of chunks
 _U32: Final = struct.Struct(">I")
 
@@ -44,7 +45,26 @@ def records_damage(db: Rdict, path: Path, families: Sequence[str], held: Held | 
             found.append(f"window {window.number}: newer than the newest that was opened")
     if (begun is None and state.run) or (begun is not None and _U32.unpack(begun)[0] <= state.run):
         found.append(f"run {state.run} is recorded, but its number may be given again")
+    if "keys" in families:
+        found += _names(db, path)
     return found
+
+
+def _names(db: Rdict, path: Path) -> list[str]:
+    """Names of keys that are not what their copies say; builds before them wrote no copies."""
+    family = db.get_column_family("keys")
+    try:
+        names = dict(rocks.pairs(family, path))
+        copies = [
+            (key[1:], name)
+            for key, name in rocks.pairs(db, path, NAME_COPY)
+            if key[:1] == NAME_COPY and names.get(key[1:]) != name
+        ]
+    except StoreError:
+        return []  # reading the family told of it
+    finally:
+        rocks.close(family, path)
+    return [f"key {_U32.unpack(n)[0]}: its name is not its copy, {copy!r}" for n, copy in copies]
 
 
 def _read(db: Rdict, path: Path) -> tuple[list[Window], State]:

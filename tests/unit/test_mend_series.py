@@ -16,6 +16,7 @@ from tbfast.store.mend_series import UNKNOWN, mend_series
 from tbfast.store.series import SeriesStore
 from tbfast.store.series_files import CHUNK_KEY
 from tbfast.store.verify import damage
+from tbfast.store.verify_records import NAME_COPY
 from tests.support.storage import Storage, ranged
 from tests.unit.test_joins import end_window, joined, rows, sealed, to_format_1
 
@@ -182,13 +183,47 @@ def test_joined_chunks(storage: Storage) -> None:
     assert rows(storage.store)["a"] == [(2, 2), (3, 3), (10, 3)]
 
 
-def test_names_of_keys_are_lost(storage: Storage) -> None:
-    numbers = {name: number for number, name in storage.store.key_names()}
+def lose_name(storage: Storage, *, copy: bool) -> int:
+    """Takes the name of key b away, with its copy or without; its number."""
+    number = {name: number for number, name in storage.store.key_names()}[b"b"]
     storage.close()
     with hurt(storage.layout.series) as db:
         keys = db.get_column_family("keys")
-        keys.delete(struct.pack(">I", numbers[b"b"]))
+        keys.delete(struct.pack(">I", number))
         rocks.close(keys, storage.layout.series)
+        if copy:
+            db.delete(NAME_COPY + struct.pack(">I", number))
+    return number
+
+
+def copies(db: Rdict) -> dict[bytes, bytes]:
+    return {key: name for key, name in db.items() if key[:1] == NAME_COPY}
+
+
+def test_a_name_that_is_lost_is_taken_from_its_copy(storage: Storage) -> None:
+    before = rows(storage.store)
+    lose_name(storage, copy=False)
+    assert any("key" in text for text in damage(storage.layout.series, "series", deep=False))
+    assert mended(storage, "keys") == []
+    assert rows(storage.store) == before
+
+
+def test_a_store_without_copies_of_names_gets_them(storage: Storage) -> None:
+    storage.close()
+    with hurt(storage.layout.series) as db:
+        before = copies(db)
+        for key in before:
+            db.delete(key)
+    reopen(storage)
+    storage.close()
+    with hurt(storage.layout.series) as db:
+        assert copies(db) == before
+    assert sorted(before.values()) == [b"a", b"b"]
+    reopen(storage)
+
+
+def test_names_of_keys_are_lost(storage: Storage) -> None:
+    numbers = {b"b": lose_name(storage, copy=True)}
     renamed = f"recovered-key-{numbers[b'b']}"
     assert mended(storage, "keys") == [f"the name of key {numbers[b'b']}, now {renamed!r}"]
     assert rows(storage.store)[renamed] == [(n, "text") for n in (1, 2, 3)]
