@@ -12,6 +12,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # Arguments: make run ARGS="--mqtt-port 1884", make test ARGS="-k json".
 ARGS ?=
+# Test files that run at the same time; most tests wait for servers and timers.
+AT_ONCE ?= $(shell [ $(JOBS) -lt 4 ] && echo $(JOBS) || echo 4)
+PYTEST := $(PY) -m pytest -n $(AT_ONCE) --dist loadfile
 # make faults: faults of each kind, and where the random moments come from (0 = a new seed).
 ROUNDS ?= 200
 SEED ?= 0
@@ -32,7 +35,7 @@ build: $(BUILT) ## compile the extensions in place
 
 .PHONY: test
 test: build $(VENV)/.test ## unit, property, hostile, fault and end-to-end tests
-	$(PY) -m pytest -m "not interop and not fault_long and not bench" $(ARGS)
+	$(PYTEST) -m "not interop and not fault_long and not bench" $(ARGS)
 
 .PHONY: faults
 faults: build $(VENV)/.test ## kills, failing disks and power cuts for long, the ledger as judge: ROUNDS=200 SEED=1
@@ -41,7 +44,7 @@ faults: build $(VENV)/.test ## kills, failing disks and power cuts for long, the
 .PHONY: interop
 interop: build $(VENV)/.test build/.sdk ## the same server against clients nobody here wrote
 	@deploy/packages.sh mosquitto:mosquitto mosquitto_pub:mosquitto-clients curl:curl
-	$(PY) -m pytest -m interop $(ARGS)
+	$(PYTEST) -m interop $(ARGS)
 
 .PHONY: bench
 bench: build $(VENV)/.test ## micro benches
@@ -63,7 +66,7 @@ fuzz: ## libFuzzer over ext/c, FUZZ_SECONDS each
 
 .PHONY: sanitize
 sanitize: build $(VENV)/.test ## unit, property and hostile tests on an ASan and UBSan build
-	deploy/sanitize.sh $(ARGS)
+	deploy/sanitize.sh -n $(AT_ONCE) --dist loadfile $(ARGS)
 
 .PHONY: wheel
 wheel: build $(VENV)/.dev ## dist/tbfast-*.whl
