@@ -10,24 +10,37 @@ a connection that the store cannot keep up with is simply not read.  In front of
 A connection may have to bring a PROXY protocol header and a TLS handshake before its first packet
 (`conn_stage`); from then on the same code serves all of them.
 
-Who owns what: the reactor owns descriptors, partial frames and unsent output; `Ingest` owns rows
-and answers owed; the handler (tbfast.net.mqtt) owns the session engines and decides everything
+Who owns what: its `Connections` own descriptors, partial frames and unsent output; `Ingest` owns
+rows and answers owed; the handler (tbfast.net.mqtt) owns the session engines and decides everything
 that is not a plain telemetry PUBLISH.  All calls happen on the loop's thread.
 """
 
 cimport cython
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.errno cimport EAGAIN, EEXIST, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
-import ipaddress
 from collections import deque
 
 from tbfast import limits
 
 from tbfast._ext.batch cimport TBF_MORE, TBF_OK, tbf_status
+from tbfast._ext.connections cimport (
+    DRAINING,
+    HELLO,
+    LOBBY,
+    NOBODY,
+    OPEN,
+    PLAIN,
+    PROXY,
+    SEALED,
+    SHAKING,
+    TLS_LISTENER,
+    Connections,
+    conn,
+)
 from tbfast._ext.ingest cimport (
     TBF_GROUP_ACKS,
     TBF_WALK_DONE,
@@ -43,127 +56,40 @@ from tbfast._ext.ingest cimport (
     tbf_walk_end,
 )
 from tbfast._ext.gate cimport Gate
-from tbfast._ext.metrics cimport RECEIVED_BYTES_MQTT, SENT_BYTES_MQTT, Slot
+from tbfast._ext.metrics cimport RECEIVED_BYTES_MQTT, Slot
 from tbfast._ext.mqtt cimport tbf_frame, tbf_mqtt_frame, tbf_mqtt_put_ack
 from tbfast._ext.proxy cimport tbf_proxy, tbf_proxy_read
 from tbfast._ext.tls cimport TLS_FAILED, TLS_MORE, TlsStream, tls_end
 from tbfast._ext.posix cimport (
-    AF_INET,
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
-    EPOLL_CLOEXEC,
-    EPOLL_CTL_ADD,
-    EPOLL_CTL_DEL,
-    EPOLL_CTL_MOD,
     EPOLLERR,
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
-    IPPROTO_TCP,
     MSG_DONTWAIT,
-    MSG_NOSIGNAL,
-    SHUT_WR,
-    SOCK_CLOEXEC,
-    SOCK_NONBLOCK,
-    TCP_NODELAY,
-    TCP_USER_TIMEOUT,
-    accept4,
-    close,
-    epoll_create1,
-    epoll_ctl,
     epoll_event,
     epoll_wait,
     now_ns,
     recv,
-    send,
-    setsockopt,
-    shutdown,
-    sockaddr_in,
-    sockaddr_in6,
 )
-
-cdef extern from *:
-    """
-    #include <malloc.h>
-    #ifdef __GLIBC__
-    #define give_back_free_pages() malloc_trim(0)
-    #else
-    #define give_back_free_pages() 0
-    #endif
-    """
-    int give_back_free_pages() nogil
 
 cdef enum:
     READ_BYTES = 262144        # one read of a socket
     SEALED_READ_BYTES = 16384  # the same of TLS, whose answers cost more
-    GATHER_BYTES = 16384       # answers to one read of TLS that share a record
     SHAKE_NS = 10000000        # spent on TLS handshakes in one turn of the loop
     HANDSHAKE_RECORD = 0x16    # first byte of whatever starts TLS
     PRESSED_READ_BYTES = 4096  # the same while the store is behind
     EVENTS = 512               # sockets served per turn
     STRANGERS = 64             # of those without a session: a storm of them leaves room for others
-    ACCEPTS = 128              # connections accepted per turn
     PACKETS = 1024             # of one connection that the engine acts on in one go
-    TRIM_BYTES = 8388608       # freed by closed connections: given back to the system
     SCRATCH_BYTES = 65536      # answers gathered for one send
 
-cdef uint32_t NOBODY = 0xFFFFFFFF  # no slot
-
-# What epoll says about something that is no connection.
-cdef uint64_t LISTENER = <uint64_t>-1
-cdef uint64_t TLS_LISTENER = <uint64_t>-2
-cdef uint64_t LOBBY = <uint64_t>-3
-
-cdef enum conn_state:
-    FREE = 0
-    OPEN = 1
-    DRAINING = 2   # no more input is acted on; closes when the output is gone
-    LINGERING = 3  # our side is shut; input is discarded until the peer closes or the deadline
-
-cdef enum conn_stage:
-    PLAIN = 0    # bytes are MQTT
-    SEALED = 1   # records are MQTT, once opened
-    SHAKING = 2  # TLS handshake under way
-    HELLO = 3    # it has not begun
-    PROXY = 4    # the header of a proxy comes first
-
-cdef struct conn:
-    int fd
-    uint32_t generation
-    uint32_t in_len
-    uint32_t in_cap
-    uint32_t out_off
-    uint32_t out_len
-    uint32_t out_cap
-    uint8_t state
-    uint8_t stage
-    bint secure     # TLS, whether it has begun or not
-    bint held       # input waits in `inp` until the store has caught up
-    bint stranger   # no session was accepted yet
-    bint in_on      # interest registered with epoll
-    bint out_on
-    uint8_t address[16]  # of the peer, or of whom the proxy speaks for
-    uint16_t port
-    uint8_t *inp
-    uint8_t *out
-    int64_t progress_ms  # when unsent output last moved
-    int64_t deadline_ms
-
-cdef bytes V4_MAPPED = bytes(10) + b"\xff\xff"
-cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
-cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
-cdef int64_t WRITE_TIMEOUT_MS = limits.WRITE_TIMEOUT_MS
-cdef int TCP_TIMEOUT_MS = limits.TCP_TIMEOUT_MS
 cdef int64_t HANDSHAKE_WAIT_MS = limits.TLS_HANDSHAKE_WAIT_MS
-
-cdef inline void unsent_to_front(conn *c) noexcept nogil:
-    """Moves unsent output to the front of its buffer."""
-    memmove(c.out, c.out + c.out_off, c.out_len)
-    c.out_off = 0
 
 
 @cython.final
-cdef class Reactor:
+cdef class Reactor(Connections):
     """Sockets of one worker's MQTT listeners.
 
     handler methods, called with the connection's slot: ``opened``, ``stranger_sent(slot, nbytes)``
@@ -182,68 +108,26 @@ cdef class Reactor:
     ``misled(slot, reason, detail)`` (no header, no handshake, another protocol: it is closed).
     """
 
-    cdef Ingest ingest
-    cdef Slot metrics
-    cdef conn *conns
-    cdef uint32_t capacity
-    cdef list free_slots
-    cdef int epfd
-    cdef int lobby          # the epoll of strangers, watched by epfd
-    cdef int listen_fds[2]  # plain, TLS
     cdef Gate gate
-    cdef bint listening, accept_paused
-    cdef dict streams       # TlsStream by slot
     cdef object waiting     # (slot, generation, since when) of handshakes to begin, oldest first
     cdef object blocked     # the same that the handler had no room for
-    cdef uint32_t serving   # slot whose records are being acted on; its answers are gathered
-    cdef bytearray gathered
     cdef int64_t shake_ns   # spent on handshakes in this turn
-    cdef object wrap
     cdef readonly bint pressed
     cdef uint8_t *rbuf
     cdef uint8_t *scratch
     cdef epoll_event *events
-    cdef set held_slots
-    cdef size_t max_remaining, linger_ms, freed_bytes
-    cdef object handler
+    cdef size_t max_remaining
     cdef int ack_histogram
     cdef int64_t turn_ns
-    cdef readonly uint32_t connections, strangers
-    cdef readonly int64_t mono_ms, wall_ms
-    cdef public uint32_t max_connections
-    cdef public bint screening  # ask whether an address may connect
-    cdef public bint proxied    # connections begin with a PROXY protocol header
+    cdef readonly int64_t wall_ms
 
     def __cinit__(self, Ingest ingest, handler, Slot metrics, int ack_histogram, *,
                   size_t max_remaining=limits.MQTT_MAX_REMAINING_BYTES,
-                  size_t linger_ms=limits.MQTT_CLOSE_TIMEOUT_MS, uint32_t max_connections=1 << 20):
-        cdef epoll_event ev
-        self.ingest = ingest
-        self.handler = handler
-        self.metrics = metrics
+                  linger_ms=None, max_connections=None):  # those are for Connections
         self.ack_histogram = ack_histogram
         self.max_remaining = max_remaining
-        self.linger_ms = linger_ms
-        self.max_connections = max_connections
-        self.listen_fds[0] = self.listen_fds[1] = -1
-        self.streams = {}
         self.waiting = deque()
         self.blocked = deque()
-        self.serving = NOBODY
-        self.gathered = bytearray()
-        self.free_slots = []
-        self.held_slots = set()
-        self.capacity = 0
-        self.lobby = -1
-        self.epfd = epoll_create1(EPOLL_CLOEXEC)
-        if self.epfd >= 0:
-            self.lobby = epoll_create1(EPOLL_CLOEXEC)
-        if self.lobby < 0:
-            raise OSError(errno, "epoll_create1 failed")
-        ev.events = EPOLLIN
-        ev.data.u64 = LOBBY
-        if epoll_ctl(self.epfd, EPOLL_CTL_ADD, self.lobby, &ev) < 0:
-            raise OSError(errno, "epoll_ctl failed")
         self.gate = Gate(self.epfd)
         # A partial frame (at most max_remaining and its header) stands before what is read next.
         self.rbuf = <uint8_t *>malloc(READ_BYTES + max_remaining + 8)
@@ -254,146 +138,13 @@ cdef class Reactor:
         self._tick()
 
     def __dealloc__(self):
-        cdef uint32_t slot
-        for slot in range(self.capacity):
-            if self.conns[slot].state != FREE:
-                close(self.conns[slot].fd)
-                free(self.conns[slot].inp)
-                free(self.conns[slot].out)
-        free(self.conns)
         free(self.rbuf)
         free(self.scratch)
         free(self.events)
-        if self.epfd >= 0:
-            close(self.epfd)
-        if self.lobby >= 0:
-            close(self.lobby)
 
     def fileno(self):
         """Descriptor to watch for reading; call `ready` when it is."""
         return self.gate.fd
-
-    # --- listening and accepting -------------------------------------------------------------
-
-    def listen(self, int fd, wrap=None):
-        """Starts accepting from a listening, non-blocking socket that the caller keeps open.
-
-        wrap: for TLS; makes an SSLObject of two MemoryBIOs, as SSLContext.wrap_bio.
-        """
-        self.listen_fds[wrap is not None] = fd
-        if wrap is not None:
-            self.wrap = wrap
-        self.listening = False
-        self._watch_listeners(True)
-
-    def stop_listening(self):
-        """Accepts no more; established connections go on."""
-        self._watch_listeners(False)
-        self.listen_fds[0] = self.listen_fds[1] = -1
-
-    cdef int _watch_listeners(self, bint on) except -1:
-        cdef epoll_event ev
-        cdef int which
-        if on == self.listening:
-            return 0
-        for which in range(2):
-            ev.events = EPOLLIN
-            ev.data.u64 = TLS_LISTENER if which else LISTENER
-            if self.listen_fds[which] >= 0 and epoll_ctl(
-                    self.epfd, EPOLL_CTL_ADD if on else EPOLL_CTL_DEL, self.listen_fds[which],
-                    &ev) < 0 and errno != EEXIST:
-                raise OSError(errno, "cannot watch the listening socket")
-        self.listening = on
-        return 0
-
-    cdef int _accept(self, bint secure) except -1:
-        cdef int fd, one = 1, patience = TCP_TIMEOUT_MS, _
-        cdef sockaddr_in6 address
-        cdef unsigned int n
-        for _ in range(ACCEPTS):
-            if self.connections >= self.max_connections and not self.strangers:
-                self._pause_accept()
-                return 0
-            n = sizeof(address)
-            with nogil:
-                fd = accept4(self.listen_fds[secure], &address, &n, SOCK_NONBLOCK | SOCK_CLOEXEC)
-            if fd < 0:
-                if errno == EAGAIN:
-                    return 0
-                if errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                    self._pause_accept()
-                    return 0
-                continue  # the peer gave up between its SYN and our accept
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-            setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof(patience))
-            if self.connections >= self.max_connections:
-                self.handler.make_room()
-            self._add(fd, &address, secure)
-        return 0
-
-    cdef int _pause_accept(self) except -1:
-        """No connection is left: the backlog waits until the next sweep tries again."""
-        self._watch_listeners(False)
-        self.accept_paused = True
-        self.handler.accept_paused()
-        return 0
-
-    cdef int _add(self, int fd, const sockaddr_in6 *address, bint secure) except -1:
-        cdef uint32_t slot
-        cdef conn *c
-        cdef epoll_event ev
-        if not self.free_slots:
-            self._more_slots()
-        slot = self.free_slots.pop()
-        self.ingest.ensure_slot(slot)
-        c = &self.conns[slot]
-        c.fd = fd
-        c.generation += 1
-        c.state = OPEN
-        c.in_len = c.in_cap = c.out_off = c.out_len = c.out_cap = 0
-        c.inp = c.out = NULL
-        c.held = c.out_on = False
-        c.in_on = c.stranger = True
-        memset(c.address, 0, sizeof(c.address))
-        if address.sin6_family == AF_INET:  # as IPv6 maps it
-            c.address[10] = c.address[11] = 0xFF
-            memcpy(c.address + 12, &(<const sockaddr_in *>address).sin_addr, 4)
-        else:
-            memcpy(c.address, &address.sin6_addr, 16)
-        c.port = (<const uint8_t *>&address.sin6_port)[0] << 8  # of either family
-        c.port |= (<const uint8_t *>&address.sin6_port)[1]
-        c.secure = secure
-        c.stage = PROXY if self.proxied else HELLO if secure else PLAIN
-        c.deadline_ms = 0
-        if self.screening and not self.proxied and not self.handler.admits(slot):
-            c.state = FREE
-            close(fd)
-            self.free_slots.append(slot)
-            return 0
-        ev.events = EPOLLIN
-        ev.data.u64 = <uint64_t>c.generation << 32 | slot
-        if epoll_ctl(self.lobby, EPOLL_CTL_ADD, fd, &ev) < 0:
-            c.state = FREE
-            close(fd)
-            self.free_slots.append(slot)
-            return 0
-        self.connections += 1
-        self.strangers += 1
-        self.handler.opened(slot)
-        return 0
-
-    cdef int _more_slots(self) except -1:
-        cdef uint32_t capacity = self.capacity * 2 if self.capacity else 64
-        cdef uint32_t slot
-        cdef conn *more = <conn *>realloc(self.conns, capacity * sizeof(conn))
-        if more == NULL:
-            raise MemoryError("no memory for connections")
-        memset(more + self.capacity, 0, (capacity - self.capacity) * sizeof(conn))
-        self.conns = more
-        for slot in range(self.capacity, capacity):
-            self.free_slots.append(slot)
-        self.capacity = capacity
-        return 0
 
     # --- one turn of the loop ----------------------------------------------------------------
 
@@ -453,23 +204,6 @@ cdef class Reactor:
         except Exception as error:
             self._fault(slot, generation, error)
         return 0
-
-    @property
-    def held(self):
-        """Connections whose input waits until the store has caught up."""
-        return len(self.held_slots)
-
-    cdef int _fault(self, uint32_t slot, uint32_t generation, error) except -1:
-        """Our own fault while serving a connection: where its input continues is not known any
-        more, so it ends; the others are served on."""
-        self.handler.fault(slot, error)
-        if self._is(slot, generation):
-            self._lost(slot, "aborted")
-        return 0
-
-    cdef inline bint _is(self, uint32_t slot, uint32_t generation) noexcept:
-        return (slot < self.capacity and self.conns[slot].state != FREE
-                and self.conns[slot].generation == generation)
 
     cdef int _read(self, uint32_t slot) except -1:
         cdef conn *c = &self.conns[slot]
@@ -568,7 +302,7 @@ cdef class Reactor:
                 return 0
         return self._keep(slot, p + at, n - at)
 
-    # --- before the first packet ---------------------------------------------------------------
+    # --- before the first packet -------------------------------------------------------------
 
     cdef int _introduce(self, uint32_t slot, size_t n) except -1:
         """Reads a proxy's header at the start of rbuf; bytes behind it are the connection's."""
@@ -721,45 +455,6 @@ cdef class Reactor:
             return self._lost(slot)
         return 0
 
-    cdef int _send_gathered(self) except -1:
-        """Answers to the records being acted on, in one record of ours."""
-        cdef uint32_t slot = self.serving
-        if not self.gathered:
-            return 0
-        if not self._seal(slot, NULL, 0):
-            return self._lost(slot, "slow_consumer" if self.conns[slot].out_len else "lost")
-        return self._interest(slot)
-
-    cdef bint _pass_on(self, uint32_t slot, bytes data) except -1:
-        """Sends what TLS itself has to say; False = the connection is lost."""
-        if not data:
-            return True
-        if not self._send(&self.conns[slot], <const uint8_t *><const char *>data,
-                          <size_t>len(data)):
-            self._lost(slot)
-            return False
-        self._interest(slot)
-        return True
-
-    cdef int _keep(self, uint32_t slot, const uint8_t *p, size_t n) except -1:
-        """Copies unconsumed input aside; memory follows bytes received, never bytes announced."""
-        cdef conn *c = &self.conns[slot]
-        cdef uint8_t *more
-        if n == 0:
-            free(c.inp)
-            c.inp = NULL
-            c.in_len = c.in_cap = 0
-            return 0
-        if n > c.in_cap:
-            more = <uint8_t *>realloc(c.inp, n)
-            if more == NULL:
-                raise MemoryError("no memory for a partial packet")
-            c.inp = more
-            c.in_cap = <uint32_t>n
-        memcpy(c.inp, p, n)
-        c.in_len = <uint32_t>n
-        return 0
-
     # --- back-pressure -----------------------------------------------------------------------
 
     cdef int _hold(self, uint32_t slot) except -1:
@@ -808,117 +503,6 @@ cdef class Reactor:
                 self._fault(slot, generation, error)
         if self.ingest.group.g.messages:
             self.handler.turn_ended()
-
-    # --- output ------------------------------------------------------------------------------
-
-    cdef int _interest(self, uint32_t slot) except -1:
-        """Brings epoll's interest in line with the connection's state."""
-        cdef conn *c = &self.conns[slot]
-        cdef bint want_in = (c.state == LINGERING or c.state == OPEN) and not c.held \
-            and c.out_len <= OUTBOUND_PAUSE_BYTES
-        cdef bint want_out = c.out_len > 0
-        if want_in == c.in_on and want_out == c.out_on:
-            return 0
-        c.in_on = want_in
-        c.out_on = want_out
-        return self._watch(slot, self.lobby if c.stranger else self.epfd, EPOLL_CTL_MOD)
-
-    cdef int _watch(self, uint32_t slot, int epfd, int op) except -1:
-        cdef conn *c = &self.conns[slot]
-        cdef epoll_event ev
-        ev.events = (EPOLLIN if c.in_on else 0) | (EPOLLOUT if c.out_on else 0)
-        ev.data.u64 = <uint64_t>c.generation << 32 | slot
-        if epoll_ctl(epfd, op, c.fd, &ev) < 0:
-            raise OSError(errno, "epoll_ctl failed")
-        return 0
-
-    cdef bint _send(self, conn *c, const uint8_t *p, size_t n) noexcept nogil:
-        """Sends or queues; False = the connection is lost or over its outbound bound."""
-        cdef ssize_t sent = 0
-        cdef uint8_t *more
-        cdef size_t cap
-        self.metrics.inc(SENT_BYTES_MQTT, n)
-        if c.out_len == 0:
-            sent = send(c.fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL)
-            if sent < 0:
-                if errno != EAGAIN and errno != EINTR:
-                    return False
-                sent = 0
-            if <size_t>sent == n:
-                return True
-            c.progress_ms = self.mono_ms
-            c.out_off = 0
-        n -= <size_t>sent
-        p += sent
-        if c.out_len + n > OUTBOUND_BYTES:
-            return False
-        if c.out_off and c.out_off + c.out_len + n > c.out_cap:
-            unsent_to_front(c)
-        if c.out_len + n > c.out_cap:
-            cap = c.out_len + n + 1024
-            more = <uint8_t *>realloc(c.out, cap)
-            if more == NULL:
-                return False
-            c.out = more
-            c.out_cap = <uint32_t>cap
-        memcpy(c.out + c.out_off + c.out_len, p, n)
-        c.out_len += <uint32_t>n
-        return True
-
-    cdef bint _seal(self, uint32_t slot, const uint8_t *p, size_t n) noexcept:
-        """`_send` through TLS, behind what is gathered for the same connection."""
-        cdef bytes data
-        cdef bytearray whole
-        try:
-            if slot == self.serving and self.gathered:
-                whole = self.gathered
-                self.gathered = bytearray()
-                whole += (<const char *>p)[:n] if n else b""
-                p = <const uint8_t *><const char *>whole
-                n = <size_t>len(whole)
-            data = (<TlsStream>self.streams[slot]).seal(p, n)
-        except Exception as error:
-            self.handler.fault(slot, error)
-            return False
-        return self._send(&self.conns[slot], <const uint8_t *><const char *>data,
-                          <size_t>len(data))
-
-    def send(self, uint32_t slot, bytes data):
-        """Sends bytes to the peer, queueing what its window does not take (bounded)."""
-        cdef conn *c = &self.conns[slot]
-        cdef const uint8_t *p = <const uint8_t *><const char *>data
-        if slot >= self.capacity or c.state not in (OPEN, DRAINING):
-            return
-        if slot == self.serving:
-            self.gathered += data
-            if len(self.gathered) > GATHER_BYTES:
-                self._send_gathered()
-            return
-        if not (self._seal(slot, p, <size_t>len(data)) if c.stage == SEALED
-                else self._send(c, p, <size_t>len(data))):
-            self._lost(slot, "slow_consumer" if c.out_len else "lost")
-            return
-        self._interest(slot)
-
-    cdef int _flush(self, uint32_t slot) except -1:
-        cdef conn *c = &self.conns[slot]
-        cdef ssize_t sent
-        if c.out_len:
-            sent = send(c.fd, c.out + c.out_off, c.out_len, MSG_DONTWAIT | MSG_NOSIGNAL)
-            if sent < 0:
-                if errno != EAGAIN and errno != EINTR:
-                    self._lost(slot)
-                return 0
-            c.out_off += <uint32_t>sent
-            c.out_len -= <uint32_t>sent
-            c.progress_ms = self.mono_ms
-        if c.out_len == 0:
-            free(c.out)
-            c.out = NULL
-            c.out_off = c.out_cap = 0
-            if c.state == DRAINING:
-                return self._linger(slot)
-        return self._interest(slot)
 
     # --- commits -----------------------------------------------------------------------------
 
@@ -989,156 +573,11 @@ cdef class Reactor:
                 except Exception as error:
                     self._fault(t.slot, self.conns[t.slot].generation, error)
 
-    # --- the end of a connection -------------------------------------------------------------
-
-    def finish(self, uint32_t slot):
-        """Acts on no more input; closes once the output is sent."""
-        if slot < self.capacity and self.conns[slot].state == OPEN:
-            self._finish_now(slot)
-
-    cdef int _finish_now(self, uint32_t slot) except -1:
-        cdef conn *c = &self.conns[slot]
-        cdef uint32_t generation = c.generation
-        if slot == self.serving:
-            self._send_gathered()
-            if not self._is(slot, generation):
-                return 0
-        c.state = DRAINING
-        c.held = False
-        self.held_slots.discard(slot)
-        c.deadline_ms = self.mono_ms + <int64_t>self.linger_ms
-        self.freed_bytes += c.in_cap
-        free(c.inp)
-        c.inp = NULL
-        c.in_len = c.in_cap = 0
-        if c.out_len == 0:
-            return self._linger(slot)
-        return self._interest(slot)
-
-    cdef int _linger(self, uint32_t slot) except -1:
-        """Shuts our side and discards input until the peer closes: a close with unread input sends
-        RST, which can overtake and destroy the last packet we sent."""
-        cdef conn *c = &self.conns[slot]
-        cdef TlsStream stream
-        cdef bytes farewell
-        if c.stage == SEALED:
-            stream = <TlsStream>self.streams[slot]
-            farewell = stream.farewell()
-            send(c.fd, <const char *>farewell, <size_t>len(farewell), MSG_DONTWAIT | MSG_NOSIGNAL)
-        self.streams.pop(slot, None)
-        c.state = LINGERING
-        self.accepted(slot)
-        shutdown(c.fd, SHUT_WR)
-        self.ingest.close(slot)
-        self.handler.closed(slot, "finished")
-        return self._interest(slot)
-
-    def abort(self, uint32_t slot):
-        """Closes at once; unsent output is dropped."""
-        if slot < self.capacity and self.conns[slot].state != FREE:
-            self._lost(slot, "aborted")
-
-    cdef int _lost(self, uint32_t slot, str reason="lost") except -1:
-        cdef conn *c = &self.conns[slot]
-        cdef bint told = c.state == LINGERING
-        close(c.fd)
-        self.freed_bytes += c.in_cap + c.out_cap
-        free(c.inp)
-        free(c.out)
-        c.inp = c.out = NULL
-        c.fd = -1
-        if slot == self.serving:
-            self.gathered.clear()
-        self.streams.pop(slot, None)
-        self.accepted(slot)
-        c.state = FREE
-        self.connections -= 1
-        self.held_slots.discard(slot)
-        self.free_slots.append(slot)
-        if not told:
-            self.ingest.close(slot)
-            self.handler.closed(slot, reason)
-        return 0
-
     # --- time --------------------------------------------------------------------------------
-
-    def set_deadline(self, uint32_t slot, int64_t mono_ms):
-        """When to call `timed_out`; 0 = never.  Checked by `sweep`."""
-        if slot < self.capacity and self.conns[slot].state == OPEN:
-            self.conns[slot].deadline_ms = mono_ms
 
     def sweep(self):
         """Finds expired deadlines and stuck writers; called a few times a second."""
-        cdef uint32_t slot
-        cdef conn *c
         self._tick()
-        if self.freed_bytes >= TRIM_BYTES:
-            # The heap keeps pages between what lives on: an attack would weigh on us for ever.
-            self.freed_bytes = 0
-            with nogil:
-                give_back_free_pages()
-        if self.accept_paused and self.connections < self.max_connections:
-            self.accept_paused = False
-            self._watch_listeners(True)
+        self._sweep()
         if self.waiting or self.blocked:
             self.shake()
-        for slot in range(self.capacity):
-            c = &self.conns[slot]
-            if c.state == FREE:
-                continue
-            if c.out_len and self.mono_ms - c.progress_ms > WRITE_TIMEOUT_MS:
-                self._lost(slot, "slow_consumer")
-            elif c.deadline_ms and c.deadline_ms <= self.mono_ms:
-                c.deadline_ms = 0
-                if c.state == OPEN:
-                    try:
-                        self.handler.timed_out(slot)
-                    except Exception as error:
-                        self._fault(slot, c.generation, error)
-                else:
-                    self._lost(slot, "finished")
-
-    def drop_unread(self):
-        """Closes connections that have left answers unread; returns how many."""
-        cdef uint32_t slot, dropped = 0
-        for slot in range(self.capacity):
-            if self.conns[slot].state == OPEN and self.conns[slot].out_len:
-                self._lost(slot, "slow_consumer")
-                dropped += 1
-        return dropped
-
-    def accepted(self, uint32_t slot):
-        """A session was accepted there: the connection is no stranger any more."""
-        cdef conn *c = &self.conns[slot]
-        if slot >= self.capacity or c.state == FREE or not c.stranger:
-            return
-        c.stranger = False
-        self.strangers -= 1
-        if c.fd >= 0:
-            self._watch(slot, self.lobby, EPOLL_CTL_DEL)
-            self._watch(slot, self.epfd, EPOLL_CTL_ADD)
-
-    def address(self, uint32_t slot):
-        """What a peer is known by when quotas are shared out: its IPv4 address (4 bytes), or the
-        first half of its IPv6 address (8), all of which one subscriber has."""
-        cdef bytes whole
-        if slot >= self.capacity or self.conns[slot].state == FREE:
-            return b""
-        whole = (<const char *>self.conns[slot].address)[:16]
-        return whole[12:] if whole.startswith(V4_MAPPED) else whole[:8]
-
-    def peer(self, uint32_t slot):
-        """Address of the peer, for logs: "192.0.2.1:50000"."""
-        if slot >= self.capacity or self.conns[slot].state == FREE:
-            return "-"
-        found = ipaddress.ip_address((<const char *>self.conns[slot].address)[:16])
-        if found.ipv4_mapped is not None:
-            return f"{found.ipv4_mapped}:{self.conns[slot].port}"
-        return f"[{found}]:{self.conns[slot].port}"
-
-    def close_all(self):
-        """Closes every connection at once (the end of a stop)."""
-        cdef uint32_t slot
-        for slot in range(self.capacity):
-            if self.conns[slot].state != FREE:
-                self._lost(slot, "stopped")
