@@ -485,9 +485,11 @@ cdef class Tail:
     cdef int _store(self, series *s, int64_t ts, uint64_t order,
                     const tbf_point *point) except -1:
         cdef void *copy = NULL
-        if s.type >= 4 and s.type <= 6 and not s.elsewhere:  # its memory mostly has the right size
+        cdef uint32_t n = 0
+        if s.type >= 4 and s.type <= 6 and not s.elsewhere:
             copy = <void *>s.value
-            self.string_bytes -= s.n
+            n = s.n
+            self.string_bytes -= n
         s.ts = ts
         s.order = order
         s.type = <uint8_t>point.type
@@ -501,12 +503,14 @@ cdef class Tail:
                 free(copy)
                 s.elsewhere = True
                 return 0
-            s.value = <int64_t>realloc(copy, <size_t>s.n + 1)
-            if s.value == 0:
+            if copy == NULL or n != s.n:  # texts of a series are often of one length
                 free(copy)
+                copy = malloc(<size_t>s.n + 1)
+            if copy == NULL:
                 s.elsewhere = True
                 raise MemoryError("no memory for a latest value")
-            memcpy(<void *>s.value, point.bytes.p, s.n)
+            memcpy(copy, point.bytes.p, s.n)
+            s.value = <int64_t>copy
             self.string_bytes += s.n
             return 0
         free(copy)
