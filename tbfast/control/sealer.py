@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tbfast import limits
 from tbfast._ext import metrics as words
-from tbfast._ext.head import Head
+from tbfast._ext.head import Head, keep_memory
 from tbfast._ext.metrics import Slot
 from tbfast._ext.sealer import Sealer
 from tbfast.config import Series
@@ -116,7 +116,7 @@ class SealService:
             head = self._tail.head
             hurried, self._hurried = self._hurried, False
             full = head.nbytes >= self._head_bytes
-            await self._hold_merging(full)
+            await self._pace(full)
             if (
                 full
                 or (self._due and age_s >= self._interval_s)
@@ -125,16 +125,25 @@ class SealService:
                 with contextlib.suppress(StoreFull, StoreStall):  # only when stopping: see finish
                     await self.seal()
 
-    async def _hold_merging(self, full: bool) -> None:
-        """Files of runs are merged again when full heads no longer come one upon the other."""
+    async def _pace(self, full: bool) -> None:
+        """While full heads come one upon the other, files are not merged and memory is kept."""
         now = time.monotonic()
         hold = now - self._last_full < MERGE_AFTER_S
         if full:
             self._last_full = now
+        if hold == self._store.merging_held:
+            return
         try:
             await self._in_thread(partial(self._store.hold_merging, hold))
         except (StoreFull, StoreStall) as error:
             log.limited("merge", logging.WARNING, "merging as before", error=str(error))
+            return
+        except StoreError as error:
+            self._on_broken(error)
+            raise
+        keep_memory(hold)
+        if not hold:
+            self._tail.head.fit()
 
     def hurry(self) -> None:
         """Space is short: seal what is there soon, it takes less room than in the journals."""
