@@ -101,6 +101,7 @@ LINK_REPLAY_BYTES: Final = 262_144  # read from the journal per loop turn while 
 REPLAY_WAIT_S: Final = 5.0  # a save after a restart waits so long for the rows before it
 MERGE_FRESH_MS: Final = 1_000  # journals whose newest blocks are so close are not held in step
 LINK_TURN_S: Final = 0.002  # frames are acted on for so long per loop turn
+LINK_BUFFER_BYTES: Final = 262_144  # read at once from a link; more for a longer frame
 LINK_FRAME_BYTES: Final = 67_108_864  # longest frame either side accepts
 
 # Device operations that the controller carries out

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TypeVar
 
 from tbfast import limits
 from tbfast._ext import metrics as words
-from tbfast._ext.head import Head
+from tbfast._ext.head import Head, keep_memory
 from tbfast._ext.metrics import Slot
 from tbfast._ext.sealer import Sealer
 from tbfast.config import Series
@@ -28,6 +29,7 @@ log = get_logger("tbfast.sealer")
 CHECK_S = 0.25
 HURRY_BYTES = 1 << 20  # of rows; not worth a run below it
 FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
+MERGE_AFTER_S = 5.0  # without a full head
 LATEST_SERIES_PER_STEP = 5_000  # packed in one turn of the loop
 
 T = TypeVar("T")
@@ -73,6 +75,7 @@ class SealService:
         self._on_broken = on_broken
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sealer")
         self._last_run = time.monotonic()
+        self._last_full = -math.inf  # when a full head was last found
         self._sealing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._unrecorded: tuple[Head, dict[int, Cursor]] | None = None  # frozen, with its cursors
@@ -107,17 +110,40 @@ class SealService:
             await self._run()
 
     async def _run(self) -> None:
-        while not await set_within(self._stopping, CHECK_S):
+        full = False
+        while not await set_within(self._stopping, 0 if full else CHECK_S):
             age_s = time.monotonic() - self._last_run
             head = self._tail.head
             hurried, self._hurried = self._hurried, False
+            full = head.nbytes >= self._head_bytes
+            await self._pace(full)
             if (
-                head.nbytes >= self._head_bytes
+                full
                 or (self._due and age_s >= self._interval_s)
                 or (hurried and head.nbytes >= HURRY_BYTES)
             ):
                 with contextlib.suppress(StoreFull, StoreStall):  # only when stopping: see finish
                     await self.seal()
+
+    async def _pace(self, full: bool) -> None:
+        """While full heads come one upon the other, files are not merged and memory is kept."""
+        now = time.monotonic()
+        hold = now - self._last_full < MERGE_AFTER_S
+        if full:
+            self._last_full = now
+        if hold == self._store.merging_held:
+            return
+        try:
+            await self._in_thread(partial(self._store.hold_merging, hold))
+        except (StoreFull, StoreStall) as error:
+            log.limited("merge", logging.WARNING, "merging as before", error=str(error))
+            return
+        except StoreError as error:
+            self._on_broken(error)
+            raise
+        keep_memory(hold)
+        if not hold:
+            self._tail.head.fit()
 
     def hurry(self) -> None:
         """Space is short: seal what is there soon, it takes less room than in the journals."""

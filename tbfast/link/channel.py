@@ -35,17 +35,19 @@ class Peer(Protocol):
     def channel_closed(self, channel: "Channel") -> None: ...
 
 
-class Channel(asyncio.Protocol):
+class Channel(asyncio.BufferedProtocol):
     """One end of a link connection.
 
-    Frames are acted on for so long in a turn of the loop; while more wait nothing is read.
+    Frames are acted on for so long in a turn of the loop; while more wait nothing is read.  The
+    event loop reads into one buffer; what a frame holds is copied once, out of it.
     """
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._transport: asyncio.Transport | None = None
-        self._pending = bytearray()
-        self._wanted = _HEAD.size  # bytes that must be pending before a frame can be whole
+        self._buffer = memoryview(bytearray(limits.LINK_BUFFER_BYTES))
+        self._begin = self._end = 0  # what was read and not acted on
+        self._wanted = _HEAD.size  # bytes of that before a frame can be whole
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,40 +80,65 @@ class Channel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
-        if self._paused:  # what was on its way; a turn for it is due
-            self._pending += data
-        elif self._pending:
-            self._pending += data
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: behind the others, and a whole frame has room."""
+        held = self._end - self._begin
+        wanted = max(self._wanted, held + 1)
+        if self._begin + wanted > len(self._buffer):
+            pending = self._buffer[self._begin : self._end]
+            if wanted > len(self._buffer):
+                self._buffer = memoryview(bytearray(2 * wanted))
+            self._buffer[:held] = pending
+            self._begin, self._end = 0, held
+        return self._buffer[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were read."""
+        self._end += nbytes
+        if not self._paused:  # else a turn for them is due
             self._turn()
-        else:
-            used = self._frames(memoryview(data), time.monotonic() + limits.LINK_TURN_S)
-            self._pending += memoryview(data)[used:]
-            self._rest()
 
     def _turn(self) -> None:
         try:
             self._act(until=time.monotonic() + limits.LINK_TURN_S)
         except Exception:
+            self._begin = self._end
             self.close()  # as the event loop does when reading fails
             raise
         self._rest()
 
     def _act(self, until: float) -> None:
-        if len(self._pending) < self._wanted:
-            return
-        pending, self._pending = self._pending, bytearray()
-        with memoryview(bytes(pending)) as view:
-            used = self._frames(view, until)
-        self._pending = pending
-        del self._pending[:used]
+        """Acts on frames until that moment."""
+        while self._end - self._begin >= self._wanted:
+            length, kind = _HEAD.unpack_from(self._buffer, self._begin)
+            if not 1 <= length <= limits.LINK_FRAME_BYTES or kind > _BLOCK:
+                log.error("link frame is damaged; closing the link")
+                self._begin = self._end
+                self.close()
+                return
+            if self._end - self._begin < length + 4:
+                self._wanted = length + 4
+                return
+            self._wanted = _HEAD.size
+            body = self._buffer[self._begin + _HEAD.size : self._begin + 4 + length]
+            self._begin += 4 + length
+            if kind == _BLOCK:
+                self._peer.block(self, bytes(body))
+            else:
+                self._peer.message(self, _decoder.decode(body))
+            if time.monotonic() > until:
+                return
 
     def _rest(self) -> None:
         """Another turn for what is pending, or on with reading."""
+        if self._begin == self._end:
+            self._begin = self._end = 0
+            if len(self._buffer) > limits.LINK_BUFFER_BYTES:
+                self._buffer = memoryview(bytearray(limits.LINK_BUFFER_BYTES))
         if not self.open:
             return
         assert self._transport is not None
-        waits = len(self._pending) >= self._wanted
+        waits = self._end - self._begin >= self._wanted
         if waits and not self._paused:
             self._transport.pause_reading()
         elif self._paused and not waits:
@@ -119,29 +146,6 @@ class Channel(asyncio.Protocol):
         self._paused = waits
         if waits:
             asyncio.get_running_loop().call_soon(self._turn)
-
-    def _frames(self, view: memoryview, until: float) -> int:
-        """Acts on frames until that moment; returns the bytes of those."""
-        at = 0
-        self._wanted = _HEAD.size
-        while len(view) - at >= _HEAD.size:
-            length, kind = _HEAD.unpack_from(view, at)
-            if not 1 <= length <= limits.LINK_FRAME_BYTES or kind > _BLOCK:
-                log.error("link frame is damaged; closing the link")
-                self.close()
-                return len(view)
-            if len(view) - at < length + 4:
-                self._wanted = length + 4
-                break
-            body = view[at + _HEAD.size : at + 4 + length]
-            at += 4 + length
-            if kind == _BLOCK:
-                self._peer.block(self, bytes(body))
-            else:
-                self._peer.message(self, _decoder.decode(body))
-            if time.monotonic() > until:
-                break
-        return at
 
 
 async def connect(path: str, peer: Peer, *, stopping: Callable[[], bool]) -> None:

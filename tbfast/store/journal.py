@@ -30,7 +30,8 @@ from tbfast.store import known, rocks
 FORMAT_VERSION: Final = 1
 WRITE_BUFFER_BYTES: Final = 32 << 20  # trimmed before it is flushed, a block is written once
 BLOCK_DEFS_OFFSET: Final = 80
-RECLAIM_BYTES: Final = 4 << 20  # of table files, before trimmed ones are looked for
+RECLAIM_BYTES: Final = 4 << 20  # of trimmed table files, before they are freed
+RECLAIM_RATIO: Final = 3  # times the bytes of the others, which that writes once more
 MARK: Final = struct.Struct("<4sIQI")  # magic, epoch, sequence, crc32 of what precedes
 MARK_MAGIC: Final = b"TBJM"
 KEY: Final = struct.Struct(">IQ")
@@ -290,11 +291,27 @@ class Journal:
         self.trimmed = upto
 
     def reclaimable(self, *, pressed: bool = False) -> bool:
-        """Whether trimmed blocks still fill table files: those flushed before they were trimmed.
+        """Whether it is time to free table files of blocks that were flushed before their trim.
 
-        pressed: or only the log, which goes with the next full write buffer and not before.
+        A trim lies in one file with the newest blocks, so freeing what it covers writes all others
+        once more: after each run of a long replay that would be the whole journal again and again.
+        pressed: space is short, free what there is; also the log, which otherwise goes with the
+        next full write buffer.
         """
-        return self.trimmed > self._reclaimed and (pressed or self._table_bytes() >= RECLAIM_BYTES)
+        if self.trimmed <= self._reclaimed:
+            return False
+        if pressed:
+            return True
+        if self._table_bytes() < RECLAIM_BYTES:
+            return False
+        upto = block_key(self.trimmed)
+        trimmed = other = 0
+        for table in self._db.live_files():
+            if table["end_key"] <= upto:
+                trimmed += table["size"]
+            else:
+                other += table["size"]
+        return trimmed >= max(RECLAIM_BYTES, RECLAIM_RATIO * other)
 
     def reclaim(self) -> None:
         """Frees table files and log of trimmed blocks.  Runs without the GIL, beside the rest."""

@@ -218,6 +218,17 @@ class SeriesStore:
             return known
         return self._files.create(0)
 
+    def hold_merging(self, hold: bool) -> None:
+        """While runs come one upon the other, merging their files over and over would take longer
+        than writing them: RocksDB leaves them alone until it is told otherwise.  StoreFull."""
+        if hold != self.merging_held:
+            self._files.hold_merging(hold)
+
+    @property
+    def merging_held(self) -> bool:
+        """What `hold_merging` was told last."""
+        return self._files.merging_held
+
     def write_chunks(self, window: int, chunks: Iterable[tuple[bytes, bytes]]) -> None:
         """Writes chunks of a run, sorted by key, without the log."""
         self._files.write_unlogged(family_name(self._raw[window], 0), chunks)

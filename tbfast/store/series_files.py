@@ -12,11 +12,17 @@ from tbfast.store import rocks
 from tbfast.store.windows import family_name
 
 WRITE_BUFFER_BYTES: Final = 8 << 20
+RUN_BUFFER_BYTES: Final = 64 << 20  # for a run in one: who fills two waits, and holds the GIL
 CACHE_BYTES: Final = 16 << 20
 CHUNK_KEY: Final = struct.Struct(">QII")  # device, key number or 0, run
 CHUNK_BLOCK_BYTES: Final = 16_384  # compressed together: neighbours are much alike
 RAW_FILES: Final = 16  # of a segment before RocksDB merges them; joining rewrites them anyway
+NO_STALL: Final = 1 << 20  # files: runs come no faster than they are made
 FIXED: Final = ("default", "keys", "latest", "deleted", "changes")
+
+
+def _of_runs(name: str) -> bool:
+    return name not in FIXED and name.startswith(family_name(0, 0)[0])
 
 
 class SeriesFiles:
@@ -31,6 +37,7 @@ class SeriesFiles:
         if path.is_dir() and (path / "CURRENT").exists():
             with rocks.translated(path):
                 names = [*FIXED, *(n for n in Rdict.list_cf(str(path)) if n not in FIXED)]
+        self.merging_held = False
         self._cache = Cache.new_hyper_clock_cache(CACHE_BYTES, 16_384)
         families = {name: self._options(name) for name in names}
         self.db = rocks.open_with(path, families["default"], families)
@@ -45,11 +52,18 @@ class SeriesFiles:
     def _options(self, name: str) -> Options:
         chunks = name not in FIXED
         made = rocks.options(
-            write_buffer_bytes=WRITE_BUFFER_BYTES, cache=self._cache, packed=name.startswith("j"),
+            write_buffer_bytes=RUN_BUFFER_BYTES if _of_runs(name) else WRITE_BUFFER_BYTES,
+            cache=self._cache, packed=name.startswith("j"),
             block_bytes=CHUNK_BLOCK_BYTES if chunks else 4_096,
         )  # fmt: skip
         if chunks:
             made.set_level_zero_file_num_compaction_trigger(RAW_FILES)
+            # Else RocksDB makes writers wait for the merging of their files.
+            made.set_level_zero_slowdown_writes_trigger(NO_STALL)
+            made.set_level_zero_stop_writes_trigger(NO_STALL)
+            made.set_soft_pending_compaction_bytes_limit(0)
+            made.set_hard_pending_compaction_bytes_limit(0)
+            made.set_disable_auto_compactions(self.merging_held and _of_runs(name))
         return made
 
     def create(self, level: int) -> int:
@@ -89,6 +103,18 @@ class SeriesFiles:
             batch.put(key, value, handle)
         with rocks.translated(self.path):
             self.db.write(batch, self._no_log)
+
+    def hold_merging(self, hold: bool) -> None:
+        """Whether RocksDB leaves the files of runs as they are, however many.
+
+        Some ms with the GIL for each family of runs.  StoreFull: some are changed.
+        """
+        for name in filter(_of_runs, self.chunks):
+            with rocks.translated(self.path):
+                self.chunks[name].set_options(
+                    {"disable_auto_compactions": "true" if hold else "false"}
+                )
+        self.merging_held = hold
 
     def flush(self, name: str) -> None:
         """Returns when all chunks of a family are on disk."""

@@ -83,6 +83,11 @@ def latest(node: Node) -> tuple[int, int]:
     return point["ts"], point["value"]
 
 
+def tables(node: Node) -> set[Path]:
+    """Files of the series store, each of one run or of several merged."""
+    return set((node.data_dir / "series").glob("*.sst"))
+
+
 def check(node: Node, wanted: dict[int, int]) -> None:
     assert stored(node) == wanted
     assert latest(node) == max(wanted.items())
@@ -142,3 +147,31 @@ def test_the_journal_of_a_former_worker_is_larger_than_the_head(tmp_path: Path) 
         former = node.data_dir / "journal" / "1"
         wait_until(lambda: not former.exists(), what="the empty journal is removed")
         assert len(stored(node)) == 150_000
+
+
+def test_killed_again_and_again_in_the_middle_of_a_replay(tmp_path: Path) -> None:
+    """A backlog of 20 heads, which fill one upon the other."""
+    count, each = 400, 50
+    texts = {n: f"{n}-{'x' * 1_000}" for n in range(count * each)}
+    with running_node(tmp_path / "data", workers=1) as node:
+        (token,) = node.add_devices(1)
+        with writers(node) as (writer,):
+            for first in range(0, count * each, each):
+                rows = [{"ts": n, "values": {"text": texts[n]}} for n in range(first, first + each)]
+                writer.post(token, json.dumps(rows).encode())
+        node.kill_all()
+        node.env.update(SMALL_HEAD)
+        known = tables(node)
+        for _ in range(2):  # a run is of up to four heads: there are five at least
+            node.spawn()
+            wait_until(lambda: len(tables(node) - known) > 3, 60.0, "some runs")
+            node.kill_all()
+            known.update(tables(node))
+        node.start()
+        with node.api() as api:  # waits for all of it
+            text = api.history(api.find("d0"), RangeQuery(keys=("text",), limit=1_000_000))
+        assert {p["ts"]: p["value"] for p in json.loads(text)["text"]} == texts
+        wait_until(lambda: node.metric("tbfast_sealed_points_total") > 0, what="more runs")
+        assert node.stop() == 0  # what makes no full head is sealed now
+        node.start()
+        assert node.metric("tbfast_series_points") == count * each

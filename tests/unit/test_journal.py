@@ -1,5 +1,6 @@
 """The journal on a real file system: what is kept, what is noticed, what is refused."""
 
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,26 @@ def test_trim(tmp_path: Path) -> None:
     journal = reopened(path)  # empty, and rightly so
     assert (journal.epoch, positions(journal)) == (4, [])
     assert journal.definitions() == [KeyDefinitions(2, 1, b"\3new\4text")]
+    journal.close()
+
+
+def test_tables_are_freed_once_most_of_them_are_trimmed(tmp_path: Path) -> None:
+    path = tmp_path / "journal" / "0"
+    rng = random.Random(1)
+    for _ in range(5):  # each opening puts what the last one left in the log into a table
+        journal = reopened(path)
+        fill(journal, 50, text=rng.randbytes(50_000).hex())
+        journal.close()
+    journal = reopened(path)
+    before = journal.disk_bytes()
+    for epoch, trimmed in ((2, False), (3, False), (4, True)):
+        journal.trim(Position(epoch, 50))
+        assert journal.reclaimable() is trimmed
+        assert journal.reclaimable(pressed=True)
+    journal.reclaim()
+    assert journal.disk_bytes() < before / 4
+    assert not journal.reclaimable(pressed=True)
+    assert positions(journal) == [(5, n) for n in range(1, 51)]
     journal.close()
 
 

@@ -1,6 +1,7 @@
 """Latest values that a run changes: packed by one tail, taken back by the next."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -97,3 +98,18 @@ def test_changes_cut_anywhere_are_refused_or_shorter() -> None:
     for damaged in (b"\x00", b"\x00\x08\x00\x00\x00", packed + b"\x00", packed + b"\x01"):
         with pytest.raises(StoreError, match="damaged"):
             empty().restore_changes(damaged)
+
+
+def test_texts_of_any_length_follow_one_another() -> None:
+    rng = random.Random(2)
+    tail = empty()
+    tail.define(0, 1, 1, [name.encode() for name in NAMES])
+    last: dict[str, tuple[int, Any]] = {}
+    for n in range(1, 2_000):
+        key = rng.randrange(len(NAMES))
+        value = rng.choice(("", "a" * 7, "b" * 8, f"{n:07}", "c" * rng.randrange(300), n))
+        point = Point(key + 1, INT64 if isinstance(value, int) else STRING, value)
+        record = Record(1, n, [point])
+        tail.apply(write_block(Block(0, 1, n, COMMIT_MS, 1, (), [record])))
+        last[NAMES[key]] = n, value
+        assert latest(tail, 1) == last

@@ -109,7 +109,9 @@ async def test_frames_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(limits, "LINK_TURN_S", 0.0)  # one frame a turn
     rng = random.Random(4)
     sent: list[msg.Message | bytes | None] = [
-        rng.randbytes(rng.choice((1, 100, 70_000))) if rng.random() < 0.5 else mark(number)
+        rng.randbytes(rng.choice((1, 100, 70_000, 3 * limits.LINK_BUFFER_BYTES)))
+        if rng.random() < 0.5
+        else mark(number)
         for number in range(100)
     ]
     kept = bytearray()

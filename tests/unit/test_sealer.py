@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tbfast._ext.head import Head, keep_memory
 from tbfast._ext.ingest import Ingest
 from tbfast._ext.metrics import Slot
 from tbfast._ext.scan import RangeScan
@@ -62,6 +63,35 @@ def number(device: int, ts: int, key: int, value: int) -> Record:
 
 def series(count: int, key: int = 1, *, step: int = 10, start: int = 0) -> list[Record]:
     return [number(1, start + step * n, key, n) for n in range(count)]
+
+
+def test_memory_of_a_head_goes_to_the_next_while_it_is_kept() -> None:
+    records = [
+        Record(1, n, [Point(1, INT64, n), Point(2, STRING, f"{n:040}")]) for n in range(5000)
+    ]
+    parts = [records[:3_000], records[3_000:]]
+    expected = Written(*parts).read(Written(*parts).chunks())
+    assert len(expected["a"]) == len(expected["b"]) == 5_000
+    small = Head().room
+    keep_memory(True)
+    try:
+        tail = Tail()
+        tail.define(0, 1, 1, [b"a", b"b"])
+        for run in range(1, 4):
+            assert (tail.head.room > small) == (run == 3)  # of the first, while the second filled
+            for seq, part in enumerate(parts, 1):
+                tail.apply(write_block(Block(0, 1, 2 * run + seq, 1_000, 1, (), part)))
+                if run == 3:
+                    tail.head.fit()
+                    assert tail.head.room - tail.head.nbytes < small
+            scan = RangeScan(1, None, limit=1 << 40, ascending=True)
+            tail.feed(scan, tail.head, 1, 0)
+            found = json.loads(scan.to_json())
+            assert {k: [(p["ts"], p["value"]) for p in v] for k, v in found.items()} == expected
+            tail.freeze()  # and gone
+    finally:
+        keep_memory(False)
+    assert Head().room == small
 
 
 def test_an_empty_head_has_no_chunks() -> None:

@@ -1,6 +1,7 @@
 """The series store on a real file system: runs, windows, retention, what is restored, refused."""
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,13 @@ from rocksdict import Options, Rdict
 from tbfast import limits
 from tbfast._ext.scan import RangeScan
 from tbfast.config import Series
+from tbfast.control import sealer
 from tbfast.errors import StoreBusy, StoreError
 from tbfast.store.series import CHUNK_KEY, RunRecord, SeriesStore
+from tbfast.store.series_files import RAW_FILES
 from tests.support.blocks import STRING, Block, Point, Record, write_block
 from tests.support.storage import Crash, Storage, parsed, ranged
+from tests.support.waiting import wait_until
 
 SPAN_MS = 1000
 
@@ -389,6 +393,62 @@ def test_changes_of_latest_values_go_to_the_records_now_and_then(
     latest = parsed(asyncio.run(storage.reads.latest(1, None)))
     assert latest == {"a": [{"ts": 6, "value": 6}]}
     assert asyncio.run(storage.reads.keys(2)) == [f"k{n}" for n in range(7)]
+
+
+# --- merging of files ----------------------------------------------------------------------------
+
+
+def unmerged(store: SeriesStore) -> int:
+    """Files of runs as they were written."""
+    level = "rocksdb.num-files-at-level0"
+    return sum(int(f.property_int_value(level) or 0) for f in store._files.chunks.values())
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["new family", "old family"])
+def test_files_of_runs_are_merged_when_it_is_no_longer_held(storage: Storage, before: int) -> None:
+    for ts in range(before):
+        sealed(storage, ts)
+    storage.store.hold_merging(True)
+    for ts in range(before, RAW_FILES + 4):
+        sealed(storage, ts)
+    assert storage.store.merging_held
+    assert unmerged(storage.store) == RAW_FILES + 4
+    storage.store.hold_merging(False)
+    wait_until(lambda: unmerged(storage.store) == 0)
+    assert stored(storage.store) == [(ts, 1) for ts in range(RAW_FILES + 4)]
+    assert not storage.store.merging_held
+
+
+def test_merging_is_held_while_full_heads_come_one_upon_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealer, "MERGE_AFTER_S", 1.0)
+    storage = Storage(tmp_path / "data", journals=1, settings=Series(head_bytes=1))
+    store = storage.store
+
+    async def until_held(held: bool) -> int:
+        """Writes a full head at a time, or nothing, until merging is held, or not; their number."""
+        count = 0
+        async with asyncio.timeout(30):
+            while store.merging_held != held:
+                if held:
+                    storage.write(0, 1, (count, {"a": "1"}))
+                    count += 1
+                await asyncio.sleep(0.01)
+        return count
+
+    async def write() -> int:
+        sealing = asyncio.create_task(storage.sealer.run())
+        count = await until_held(True)
+        await until_held(False)
+        await storage.sealer.finish()
+        await sealing
+        return count
+
+    with contextlib.closing(storage):
+        count = asyncio.run(write())
+        assert count > 1  # one full head is none upon another
+        assert stored(store) == [(ts, 1) for ts in range(count)]
 
 
 # --- last activity ---------------------------------------------------------------------------

@@ -34,6 +34,8 @@ cdef class Head:
     cdef uint32_t series_count, series_cap
     cdef uint32_t *place      # tail's series index -> index + 1 into series
     cdef uint32_t place_cap
+    cdef void _take_arenas(self) noexcept
+    cdef void _give_arenas(self) noexcept
     cdef int append(self, uint32_t index, uint64_t device, uint32_t key, int64_t ts,
                     uint64_t order, const tbf_point *point) except -1
     cdef int _more_places(self, uint32_t index) except -1

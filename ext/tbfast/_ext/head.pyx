@@ -13,26 +13,86 @@ from libc.string cimport memcpy, memset
 
 from tbfast._ext.batch cimport TBF_BYTES, TBF_DOUBLE, TBF_JSON, TBF_STRING
 
+cdef enum:
+    ROWS = 4096  # room of a new head
+    BYTES = 65536
+
+cdef bint keeping = False
+cdef head_row *spare_rows = NULL  # of the last head that went, while `keeping`
+cdef uint32_t spare_row_cap = 0
+cdef uint8_t *spare_bytes = NULL
+cdef size_t spare_bytes_cap = 0
+
+
+def keep_memory(bint keep):
+    """Whether the arenas of a head that goes are kept for the next.
+
+    While full heads come one upon the other, getting the pages of each from the system takes
+    longer than filling them.
+    """
+    global keeping, spare_rows, spare_bytes
+    keeping = keep
+    if not keep:
+        free(spare_rows)
+        free(spare_bytes)
+        spare_rows = NULL
+        spare_bytes = NULL
+
+
 cdef class Head:
     """Rows since the last freeze."""
 
     def __cinit__(self):
-        self.row_cap = 4096
-        self.bytes_cap = 65536
+        self._take_arenas()
         self.series_cap = 256
         self.place_cap = 1024
-        self.rows = <head_row *>malloc(self.row_cap * sizeof(head_row))
-        self.bytes = <uint8_t *>malloc(self.bytes_cap)
         self.series = <head_series *>malloc(self.series_cap * sizeof(head_series))
         self.place = <uint32_t *>calloc(self.place_cap, sizeof(uint32_t))
         if not (self.rows and self.bytes and self.series and self.place):
             raise MemoryError("no memory for the head")
 
     def __dealloc__(self):
-        free(self.rows)
-        free(self.bytes)
+        self._give_arenas()
         free(self.series)
         free(self.place)
+
+    cdef void _take_arenas(self) noexcept:
+        global spare_rows, spare_bytes
+        self.row_cap = ROWS
+        self.bytes_cap = BYTES
+        if spare_rows != NULL:
+            self.rows, self.row_cap = spare_rows, spare_row_cap
+            self.bytes, self.bytes_cap = spare_bytes, spare_bytes_cap
+            spare_rows = NULL
+            spare_bytes = NULL
+        else:
+            self.rows = <head_row *>malloc(self.row_cap * sizeof(head_row))
+            self.bytes = <uint8_t *>malloc(self.bytes_cap)
+
+    cdef void _give_arenas(self) noexcept:
+        global spare_rows, spare_row_cap, spare_bytes, spare_bytes_cap
+        if keeping and spare_rows == NULL and self.rows != NULL and self.bytes != NULL:
+            spare_rows, spare_row_cap = self.rows, self.row_cap
+            spare_bytes, spare_bytes_cap = self.bytes, self.bytes_cap
+        else:
+            free(self.rows)
+            free(self.bytes)
+
+    def fit(self):
+        """Gives room back that rows do not need now; only before the freeze."""
+        cdef uint32_t row_cap = max(<uint32_t>ROWS, self.row_count)
+        cdef size_t bytes_cap = max(<size_t>BYTES, self.bytes_len)
+        cdef void *less
+        if row_cap < self.row_cap:
+            less = realloc(self.rows, row_cap * sizeof(head_row))
+            if less != NULL:
+                self.rows = <head_row *>less
+                self.row_cap = row_cap
+        if bytes_cap < self.bytes_cap:
+            less = realloc(self.bytes, bytes_cap)
+            if less != NULL:
+                self.bytes = <uint8_t *>less
+                self.bytes_cap = bytes_cap
 
     cdef int _more_places(self, uint32_t index) except -1:
         cdef uint32_t cap = self.place_cap
@@ -148,3 +208,8 @@ cdef class Head:
         """Memory in use, bytes."""
         return (self.row_count * sizeof(head_row) + self.bytes_len
                 + self.series_count * sizeof(head_series))
+
+    @property
+    def room(self):
+        """Memory of the arenas, bytes."""
+        return self.row_cap * sizeof(head_row) + self.bytes_cap

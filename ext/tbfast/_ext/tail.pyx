@@ -423,7 +423,6 @@ cdef class Tail:
         if to_head:
             self.head.append(at - 1, d.number, key, ts, order, point)
         if to_latest and (s.absent or ts > s.ts or (ts == s.ts and order >= s.order)):
-            self._drop_bytes(s)
             self._store(s, ts, order, point)
         return 0
 
@@ -485,27 +484,37 @@ cdef class Tail:
 
     cdef int _store(self, series *s, int64_t ts, uint64_t order,
                     const tbf_point *point) except -1:
-        cdef void *copy
+        cdef void *copy = NULL
+        cdef uint32_t n = 0
+        if s.type >= 4 and s.type <= 6 and not s.elsewhere:
+            copy = <void *>s.value
+            n = s.n
+            self.string_bytes -= n
         s.ts = ts
         s.order = order
         s.type = <uint8_t>point.type
         s.scale = point.scale
         s.n = 0
+        s.value = 0
         s.elsewhere = s.absent = False
         if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
             s.n = <uint32_t>point.bytes.n
-            s.value = 0
             if self.string_bytes + s.n > STRING_BYTES:
+                free(copy)
                 s.elsewhere = True
                 return 0
-            copy = malloc(<size_t>s.n + 1)
+            if copy == NULL or n != s.n:  # texts of a series are often of one length
+                free(copy)
+                copy = malloc(<size_t>s.n + 1)
             if copy == NULL:
                 s.elsewhere = True
                 raise MemoryError("no memory for a latest value")
             memcpy(copy, point.bytes.p, s.n)
             s.value = <int64_t>copy
             self.string_bytes += s.n
-        elif point.type == TBF_DOUBLE:
+            return 0
+        free(copy)
+        if point.type == TBF_DOUBLE:
             memcpy(&s.value, &point.f64, sizeof(double))
         else:
             s.value = point.i64
