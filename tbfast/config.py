@@ -545,6 +545,14 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="bytes on disk per worker's journal; beyond it telemetry is refused",
         ),
     ] = limits.JOURNAL_MAX_BYTES
+    busy_after_ms: Annotated[
+        int,
+        Meta(
+            ge=100,
+            description="ms that telemetry may wait for the disk; beyond it new MQTT connections "
+            "and new HTTP posts are refused as busy until the disk has caught up",
+        ),
+    ] = limits.JOURNAL_BUSY_MS
 
 
 class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

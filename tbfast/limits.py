@@ -70,6 +70,7 @@ COMMIT_INTERVAL_MS: Final = 1  # timer that commits smaller groups
 INFLIGHT_BYTES: Final = 8_388_608  # rows not yet durable; beyond it publishers are not read
 KEYS_PER_EPOCH: Final = 65_536  # key numbers of one journal epoch; further names travel inline
 JOURNAL_MAX_BYTES: Final = 17_179_869_184  # on disk per journal; beyond it telemetry is refused
+JOURNAL_BUSY_MS: Final = 30_000  # rows wait for the disk for longer: newcomers hear "busy"
 
 # Series: what the controller makes of the journals
 HEAD_BYTES: Final = 33_554_432  # rows that no run holds yet; a full head is sealed

@@ -167,7 +167,8 @@ class DeviceApi:
 
         Anything unusual is left for `begin`: heads, bodies, strangers, back-pressure.
         """
-        if self._pressed or len(data) > self._max_plain:
+        assert self.commits is not None
+        if self._pressed or self.commits.stalled or len(data) > self._max_plain:
             return False
         try:
             if not take_post(self._ingest, self._directory.token, exchange, data):
@@ -255,6 +256,11 @@ class DeviceApi:
         self, exchange: Exchange, who: StoredCredentials, body: bytes, attributes: bool
     ) -> None:
         """Appends the rows; the answer comes with the commit of their group."""
+        assert self.commits is not None
+        if self.commits.stalled:
+            self._count("store")
+            exchange.answer(error_response(503, "The node waits for its disk", RETRY))
+            return
         if self._pressed:
             self._hold(exchange, who, body, attributes)
             return

@@ -374,6 +374,11 @@ class MqttPort:
         self, slot: int, engine: MqttSession, client: Presented, *, late: bool = False
     ) -> None:
         """late: the device connects too often and has waited for it."""
+        assert self.commits is not None
+        if self.commits.stalled:  # a session more would only wait, and come again (promises 8)
+            engine.busy(self.reactor.mono_ms)
+            self._pump(slot, engine)
+            return
         expired = "the client certificate is outside its validity period"
         if (
             self._certificates_expire

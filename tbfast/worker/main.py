@@ -213,6 +213,7 @@ class Worker:
             on_durable=feed.committed,
             on_broken=self._broken,
             max_journal_bytes=config.journal.max_bytes,
+            busy_ms=config.journal.busy_after_ms,
             space=self._space,
         )
         directory.sessions = operations.sessions = port
@@ -323,6 +324,8 @@ class Worker:
                 self._load_certificates()
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._look_at_disk()
+            committer.look()
+            self._slot.put(words.DISK_STALLED, committer.stalled)
             self._look_at_clock(ingest)
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
