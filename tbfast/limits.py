@@ -36,6 +36,7 @@ OUTBOUND_PAUSE_BYTES: Final = 65_536  # unsent output at which we stop reading t
 WRITE_TIMEOUT_MS: Final = 10_000  # unsent output without progress: disconnected
 TCP_TIMEOUT_MS: Final = 30_000  # data sent and not acknowledged by the peer's TCP: gone
 UNAUTHENTICATED_CONNECTIONS: Final = 16_384  # per worker; then the fullest address loses one
+STRANGER_GRACE_MS: Final = 200  # a full worker hears them before it closes one of them
 UNAUTHENTICATED_BYTES: Final = 67_108_864  # received from them, per worker; the same
 BLOCKED_ADDRESSES: Final = 65_536  # with wrong credentials, remembered by the node
 FLAPPING_BURST: Final = 30  # connects of one device in a row; then it is let in late

@@ -167,6 +167,9 @@ class MqttPort:
         while (heavy := self._strangers.to_close()) is not None:
             self._shed(heavy)
 
+    def first_to_go(self) -> int | None:
+        return self._strangers.first_to_go()
+
     def make_room(self) -> None:
         self._shed(self._strangers.first_to_go())
 

@@ -140,6 +140,7 @@ cdef struct conn:
     bint secure     # TLS, whether it has begun or not
     bint held       # input waits in `inp` until the store has caught up
     bint stranger   # no session was accepted yet
+    bint spoke      # it has sent something as one
     bint in_on      # interest registered with epoll
     bint out_on
     uint8_t address[16]  # of the peer, or of whom the proxy speaks for
@@ -148,12 +149,14 @@ cdef struct conn:
     uint8_t *out
     int64_t progress_ms  # when unsent output last moved
     int64_t deadline_ms
+    int64_t came_ns
 
 cdef bytes V4_MAPPED = bytes(10) + b"\xff\xff"
 cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
 cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
 cdef int64_t WRITE_TIMEOUT_MS = limits.WRITE_TIMEOUT_MS
 cdef int TCP_TIMEOUT_MS = limits.TCP_TIMEOUT_MS
+cdef int64_t STRANGER_GRACE_NS = limits.STRANGER_GRACE_MS * 1000000
 cdef int64_t HANDSHAKE_WAIT_MS = limits.TLS_HANDSHAKE_WAIT_MS
 
 cdef inline void unsent_to_front(conn *c) noexcept nogil:
@@ -173,7 +176,8 @@ cdef class Reactor:
     (no answer is owed any more), ``refused`` (rows were not stored),
     ``fault(slot, error)`` (the handler itself failed; the connection ends), ``closed(slot,
     reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
-    ``accept_paused``, ``make_room`` (a stranger has to go: every connection is taken).
+    ``accept_paused``, ``first_to_go() -> slot`` (every connection is taken: which stranger may make
+    room; None = nobody) and ``make_room`` (that one has to go).
 
     Before the first packet: ``admits(slot) -> bool`` (the peer's address is known; asked only if
     `screening`), ``introduced(slot)`` (a proxy has told the address), ``may_shake(slot) -> bool``,
@@ -208,6 +212,7 @@ cdef class Reactor:
     cdef object handler
     cdef int ack_histogram
     cdef int64_t turn_ns
+    cdef int64_t heard_ns   # strangers that were there then have been read
     cdef readonly uint32_t connections, strangers
     cdef readonly int64_t mono_ms, wall_ms
     cdef public uint32_t max_connections
@@ -311,8 +316,7 @@ cdef class Reactor:
         cdef sockaddr_in6 address
         cdef unsigned int n
         for _ in range(ACCEPTS):
-            if self.connections >= self.max_connections and not self.strangers:
-                self._pause_accept()
+            if self.connections >= self.max_connections and not self._may_make_room():
                 return 0
             n = sizeof(address)
             with nogil:
@@ -330,6 +334,23 @@ cdef class Reactor:
                 self.handler.make_room()
             self._add(fd, &address, secure)
         return 0
+
+    cdef bint _may_make_room(self) except? -1:
+        """Whether a stranger may be closed for a newcomer; else that one waits in the backlog.
+
+        Who has only just come is heard first, and who has spoken is answered, if that is soon:
+        in a storm each newcomer would else push out one that is no worse, and nobody gets in.
+        """
+        cdef object slot = self.handler.first_to_go() if self.strangers else None
+        cdef conn *c
+        if slot is not None:
+            c = &self.conns[<uint32_t>slot]
+            if self.turn_ns - c.came_ns >= STRANGER_GRACE_NS:
+                return True
+            if not c.spoke:
+                return c.came_ns <= self.heard_ns  # else in the next turn
+        self._pause_accept()
+        return False
 
     cdef int _pause_accept(self) except -1:
         """No connection is left: the backlog waits until the next sweep tries again."""
@@ -352,7 +373,8 @@ cdef class Reactor:
         c.state = OPEN
         c.in_len = c.in_cap = c.out_off = c.out_len = c.out_cap = 0
         c.inp = c.out = NULL
-        c.held = c.out_on = False
+        c.held = c.out_on = c.spoke = False
+        c.came_ns = self.turn_ns
         c.in_on = c.stranger = True
         memset(c.address, 0, sizeof(c.address))
         if address.sin6_family == AF_INET:  # as IPv6 maps it
@@ -429,11 +451,15 @@ cdef class Reactor:
                     self._accept(self.events[i].data.u64 == TLS_LISTENER)
             else:
                 self._serve(&self.events[i])
+        if not visitors and n < EVENTS:
+            self.heard_ns = began - 1  # who came in this turn has not been asked
         if visitors:
             with nogil:
                 n = epoll_wait(self.lobby, self.events, STRANGERS, 0)
             for i in range(n):
                 self._serve(&self.events[i])
+            if n < STRANGERS:
+                self.heard_ns = began
         if self.waiting or self.blocked:
             self._begin_waiting()
         if self.ingest.group.g.messages:
@@ -503,6 +529,7 @@ cdef class Reactor:
         self.metrics.inc(RECEIVED_BYTES_MQTT, <uint64_t>n)
         if c.stranger:
             generation = c.generation
+            c.spoke = True
             self.handler.stranger_sent(slot, n)
             c = &self.conns[slot]
             if not self._is(slot, generation) or c.state != OPEN:
@@ -1077,7 +1104,7 @@ cdef class Reactor:
             self.freed_bytes = 0
             with nogil:
                 give_back_free_pages()
-        if self.accept_paused and self.connections < self.max_connections:
+        if self.accept_paused and (self.strangers or self.connections < self.max_connections):
             self.accept_paused = False
             self._watch_listeners(True)
         if self.waiting or self.blocked:
