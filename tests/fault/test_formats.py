@@ -6,6 +6,7 @@ of three devices had sent `SENT` messages as in `values` and saved the client at
 """
 
 import json
+import os
 import struct
 import tarfile
 import urllib.request
@@ -18,9 +19,10 @@ from rocksdict import Rdict
 from tbfast.cli.devices import new_device
 from tbfast.model.ranges import RangeQuery
 from tbfast.store import rocks
+from tests.support.audit import audit
 from tests.support.ledger import running_load
 from tests.support.mqtt_client import connected
-from tests.support.node import Node, running_node
+from tests.support.node import ROOT, Node, refusal, running_node
 from tests.support.waiting import wait_until
 
 OLD = Path(__file__).parents[1] / "vectors" / "data_format_1.tar.xz"
@@ -163,6 +165,88 @@ def test_a_newer_format_is_refused_and_left_as_it_is(tmp_path: Path, shard: str)
         put(path, family, key, own)
         node.start()
         assert stored(node, "d0") == {n: values(n) for n in range(10)}
+
+
+# --- two builds on one data directory ---------------------------------------------------------
+
+# A build to come: this one, whose stores have another format.  Every process of it is one.
+NEXT = """
+from tbfast.store import attributes, journal, registry, series
+
+journal.FORMAT_VERSION = series.FORMAT_VERSION = 99
+registry.STORE_FORMAT = attributes.STORE_FORMAT = 99
+"""
+
+
+@pytest.fixture
+def next_build(tmp_path: Path) -> dict[str, str]:
+    """The environment that makes a node one of the next build."""
+    directory = tmp_path / "next build"
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(NEXT)
+    return {"PYTHONPATH": f"{directory}{os.pathsep}{ROOT}"}
+
+
+def send(node: Node, token: str, first: int, last: int) -> None:
+    with connected(node.mqtt_port, token) as client:
+        for n in range(first, last):
+            row = {"ts": FIRST_MS + n, "values": values(n)}
+            client.publish_acknowledged(json.dumps(row).encode())
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_two_builds_do_not_share_a_data_directory(
+    tmp_path: Path, next_build: dict[str, str], newer_first: bool
+) -> None:
+    """Whichever comes second is turned away before it touches anything; the first one serves on."""
+    builds = [next_build, {}] if newer_first else [{}, next_build]
+    with running_node(tmp_path / "data", workers=1, env=builds[0]) as first:
+        (token,) = first.add_devices(1)
+        send(first, token, 0, 5)
+        pids = [first.controller_pid(), first.worker_pid(0)]
+        second = Node(first.data_dir, workers=1, env=builds[1], log=tmp_path / "second")
+        said = refusal(second)
+        assert said.startswith("tbfast: another tbfast uses the data directory")
+        assert str(first.data_dir) in said and "--data-dir" in said
+        send(first, token, 5, 10)
+        assert pids == [first.controller_pid(), first.worker_pid(0)]
+        first.kill_all()
+        first.start()  # nothing was written that it could not read
+        assert stored(first, "d0") == {n: values(n) for n in range(10)}
+
+
+def test_an_older_build_after_a_newer_one(tmp_path: Path, next_build: dict[str, str]) -> None:
+    """It names what it cannot read, serves nothing of it, and leaves all to the newer one."""
+    with running_node(tmp_path / "data", workers=1, env=next_build) as newer:
+        (token,) = newer.add_devices(1)
+        send(newer, token, 0, 10)
+        assert newer.stop() == 0
+        older = Node(newer.data_dir, workers=1, log=tmp_path / "older")
+        older.spawn()
+        try:
+            wait_until(lambda: len(_refusals(older)) > 1, 20, "refused")
+            assert "format 99" in str(_refusals(older)[0]["error"])
+            assert not older.ready()
+        finally:
+            older.kill_all()
+        newer.start()
+        send(newer, token, 10, 20)
+        assert stored(newer, "d0") == {n: values(n) for n in range(20)}
+
+
+def test_upgrade_under_load(tmp_path: Path, next_build: dict[str, str]) -> None:
+    """One build stops, the next one starts: devices come back, nothing acknowledged is missing."""
+    with running_node(tmp_path / "data") as node:
+        tokens = node.add_devices(8)
+        with running_load(node.mqtt_port, tokens, http_port=node.http_port, rate=200) as load:
+            load.wait_acked(500)
+            assert node.stop(40) == 0
+            node.env |= next_build
+            node.start()
+            load.wait_connected(len(tokens))
+            load.wait_acked(500)
+            record = load.finish()
+        audit(node, record)
 
 
 def _refusals(node: Node) -> list[dict[str, object]]:

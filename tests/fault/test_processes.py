@@ -23,7 +23,7 @@ from tests.support.certificates import Certificate
 from tests.support.faulty_disk import small_disk
 from tests.support.ledger import running_load
 from tests.support.mqtt_client import Client, connected
-from tests.support.node import Node, running_node
+from tests.support.node import Node, refusal, running_node
 from tests.support.waiting import wait_until
 
 PAYLOAD = b'{"ts":1,"values":{"n":1}}'
@@ -212,20 +212,6 @@ def test_the_disk_of_the_log_is_full(tmp_path: Path) -> None:
 
 
 # --- refusing to start -----------------------------------------------------------------------
-
-
-def refusal(node: Node) -> str:
-    """A start that fails says why in one line and exits with 1."""
-    node.spawn()
-    assert node.process is not None
-    code = node.process.wait(10)
-    node.process = None
-    text = node.log.read_text()
-    assert code == 1, text
-    assert "Traceback" not in text
-    message = text.splitlines()[-1]
-    assert message.startswith("tbfast: ")
-    return message
 
 
 def test_read_only_directory(tmp_path: Path) -> None:
