@@ -9,6 +9,7 @@ and ``tbfast config`` are generated from this module.
 import argparse
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -297,6 +298,19 @@ class RateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 60_000
 
 
+class HttpCompression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Answers of the management API for clients that take gzip."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="compress answers of the management API for clients that take gzip: less "
+            "traffic, more CPU time; downloads and what devices get are sent as they are",
+            extra={"alias": "HTTP_COMPRESSION_ENABLED"},
+        ),
+    ] = False
+
+
 class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """HTTP listeners (HTTP spec 1, 6)."""
 
@@ -367,6 +381,23 @@ class Http(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"alias": "HTTP_MAX_REQUEST_TIMEOUT"},
         ),
     ] = limits.HTTP_POLL_TIMEOUT_MAX_MS
+    allowed_origins: Annotated[
+        str,
+        Meta(
+            description="origins whose web pages may use the APIs from a browser, separated by "
+            "commas, such as `https://ui.example,https://*.example.org`; `*` = all, empty = none "
+            "but the node's own"
+        ),
+    ] = "*"
+    compression: HttpCompression = HttpCompression()
+
+    def origins(self) -> re.Pattern[str] | None:
+        """What the whole of an allowed origin looks like; None = any."""
+        patterns = [text.strip() for text in self.allowed_origins.split(",") if text.strip()]
+        if "*" in patterns:
+            return None
+        one_of = "|".join(re.escape(text).replace(r"\*", "[^/]*") for text in patterns)
+        return re.compile(one_of or "(?!)")
 
 
 class Json(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -545,6 +576,14 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="bytes on disk per worker's journal; beyond it telemetry is refused",
         ),
     ] = limits.JOURNAL_MAX_BYTES
+    busy_after_ms: Annotated[
+        int,
+        Meta(
+            ge=100,
+            description="ms that telemetry may wait for the disk; beyond it new MQTT connections "
+            "and new HTTP posts are refused as busy until the disk has caught up",
+        ),
+    ] = limits.JOURNAL_BUSY_MS
 
 
 class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -36,6 +36,7 @@ OUTBOUND_PAUSE_BYTES: Final = 65_536  # unsent output at which we stop reading t
 WRITE_TIMEOUT_MS: Final = 10_000  # unsent output without progress: disconnected
 TCP_TIMEOUT_MS: Final = 30_000  # data sent and not acknowledged by the peer's TCP: gone
 UNAUTHENTICATED_CONNECTIONS: Final = 16_384  # per worker; then the fullest address loses one
+STRANGER_GRACE_MS: Final = 200  # a full worker hears them before it closes one of them
 UNAUTHENTICATED_BYTES: Final = 67_108_864  # received from them, per worker; the same
 BLOCKED_ADDRESSES: Final = 65_536  # with wrong credentials, remembered by the node
 FLAPPING_BURST: Final = 30  # connects of one device in a row; then it is let in late
@@ -70,6 +71,7 @@ COMMIT_INTERVAL_MS: Final = 1  # timer that commits smaller groups
 INFLIGHT_BYTES: Final = 8_388_608  # rows not yet durable; beyond it publishers are not read
 KEYS_PER_EPOCH: Final = 65_536  # key numbers of one journal epoch; further names travel inline
 JOURNAL_MAX_BYTES: Final = 17_179_869_184  # on disk per journal; beyond it telemetry is refused
+JOURNAL_BUSY_MS: Final = 30_000  # rows wait for the disk for longer: newcomers hear "busy"
 
 # Series: what the controller makes of the journals
 HEAD_BYTES: Final = 33_554_432  # rows that no run holds yet; a full head is sealed

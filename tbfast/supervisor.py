@@ -101,9 +101,11 @@ class Supervisor:
         setup(config.log.level, config.log.format, "supervisor", slot=slot)
         first = sockets[0]
         mqtt_port = 0 if first.mqtt is None else _port(first.mqtt)
-        run = control.NodeRun(os.getpid(), self._workers, mqtt_port, _port(first.http))
         self._tls_port = None if first.mqtt_tls is None else _port(first.mqtt_tls)
         self._https_port = None if first.https is None else _port(first.https)
+        run = control.NodeRun(
+            os.getpid(), self._workers, mqtt_port, _port(first.http), self._https_port or 0
+        )
         shared = self._shared = worker.Shared.made(config)
         self._children.append(
             _Child("controller", lambda: control.main(config, run, metrics, shared.rates))

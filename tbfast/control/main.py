@@ -70,11 +70,14 @@ STOP_S = 5.0  # longest wait for requests that are being answered
 class NodeRun:
     """What the supervisor knows about this run of the node."""
 
-    def __init__(self, supervisor_pid: int, workers: int, mqtt_port: int, http_port: int) -> None:
+    def __init__(
+        self, supervisor_pid: int, workers: int, mqtt_port: int, http_port: int, https_port: int
+    ) -> None:
         self.supervisor_pid = supervisor_pid
         self.workers = workers
         self.mqtt_port = mqtt_port
         self.http_port = http_port
+        self.https_port = https_port  # 0 = none
         self.started_ms = time.time_ns() // 1_000_000
 
 
@@ -96,6 +99,7 @@ class _Status:
             durability=self._config.durability,
             mqtt_port=run.mqtt_port,
             http_port=run.http_port,
+            https_port=run.https_port,
             workers=[self._worker(number) for number in range(run.workers)],
         )
 
@@ -196,10 +200,17 @@ class _Controller:
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
         services = self._services()
-        networks = self._config.admin.allowed_networks()
+        http, networks = self._config.http, self._config.admin.allowed_networks()
         servers = {
             self._layout.api: _server(build_app(services)),
-            self._layout.front: _server(build_front(services, networks)),
+            self._layout.front: _server(
+                build_front(
+                    services,
+                    networks,
+                    origins=http.origins(),
+                    compress=http.compression.enabled,
+                )
+            ),
         }
         serving = [
             loop.create_task(server.serve(sockets=[_unix_socket(path)]))

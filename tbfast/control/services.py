@@ -106,6 +106,7 @@ class NodeInfo(msgspec.Struct, frozen=True, rename="camel"):
     mqtt_port: int
     http_port: int
     workers: list[WorkerInfo]
+    https_port: int = 0
 
 
 class NodeStatus(Protocol):

@@ -132,6 +132,7 @@ class _Connection(asyncio.Protocol):
         self._plain = Exchange(None, None, 0)  # the same for requests on the fast path
         self.link: Link | None = None
         self.peer = "-"  # its address
+        self.forwarded = b"-"  # the same for the controller, and whether over TLS
         self._handler: Handler | None = None  # of the request that is being read
         self.body_bytes = 0  # as last told to the port
         self._scheduled = False
@@ -156,6 +157,8 @@ class _Connection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             self.peer = name[0]
+        over_tls = transport.get_extra_info("sslcontext") is not None
+        self.forwarded = self.peer.encode() + (b";proto=https" if over_tls else b"")
         self._port.opened(self)
         self._arm(limits.HTTP_HEAD_TIMEOUT_MS)
 

@@ -36,7 +36,7 @@ from tbfast.model.operations import (
     Told,
 )
 from tbfast.net.http import OK
-from tbfast.net.http_exchange import RETRY, Exchange, cors, error_response
+from tbfast.net.http_exchange import ANY_ORIGIN, RETRY, Exchange, Origins, error_response
 from tbfast.net.http_routes import ROOT, PayloadLimits, Target, integer, parameters, target, utf8
 from tbfast.net.worker import Commits, Operations
 from tbfast.ops import attributes as attributes_ops
@@ -82,10 +82,12 @@ class Settings:
         max_payload_size: str,
         request_timeout_ms: int = limits.HTTP_POLL_TIMEOUT_MS,
         max_request_timeout_ms: int = limits.HTTP_POLL_TIMEOUT_MAX_MS,
+        origins: Origins = ANY_ORIGIN,
     ) -> None:
         self.payloads = PayloadLimits(max_payload_size)
         self.request_timeout_ms = request_timeout_ms
         self.max_request_timeout_ms = max_request_timeout_ms
+        self.origins = origins
 
 
 class _Waiting:
@@ -122,6 +124,7 @@ class DeviceApi:
         self._directory = directory
         self._operations = operations
         self._settings = settings
+        self.origins = settings.origins
         self._turn_scheduled = False
         self._pressed = False
         self._held: deque[_Held] = deque()  # bound: _held_bytes
@@ -143,14 +146,15 @@ class DeviceApi:
         """As Handler.begin."""
         assert exchange.request is not None
         head = exchange.request.head
-        exchange.headers = cors(head)
+        exchange.headers = self.origins.headers(head)
         try:
             found = target(head.path)
             if found is None:
                 raise HttpError(404, "Not found", "topic")
             method = "GET" if head.method == "HEAD" else head.method
             if method == "OPTIONS":
-                exchange.answer(Response(200, headers=(("Allow", found.allow), *_preflight(head))))
+                allowed = _preflight(head) if exchange.headers else ()
+                exchange.answer(Response(200, headers=(("Allow", found.allow), *allowed)))
             elif method not in found.methods:
                 response = error_response(405, "Method not allowed", [("Allow", found.allow)])
                 exchange.answer(response)
@@ -167,7 +171,8 @@ class DeviceApi:
 
         Anything unusual is left for `begin`: heads, bodies, strangers, back-pressure.
         """
-        if self._pressed or len(data) > self._max_plain:
+        assert self.commits is not None
+        if self._pressed or self.commits.stalled or len(data) > self._max_plain:
             return False
         try:
             if not take_post(self._ingest, self._directory.token, exchange, data):
@@ -255,6 +260,11 @@ class DeviceApi:
         self, exchange: Exchange, who: StoredCredentials, body: bytes, attributes: bool
     ) -> None:
         """Appends the rows; the answer comes with the commit of their group."""
+        assert self.commits is not None
+        if self.commits.stalled:
+            self._count("store")
+            exchange.answer(error_response(503, "The node waits for its disk", RETRY))
+            return
         if self._pressed:
             self._hold(exchange, who, body, attributes)
             return
@@ -511,7 +521,7 @@ def response_of(result: Result) -> Response:
 
 def _preflight(head: Head) -> tuple[tuple[str, str], ...]:
     method = head.header(b"access-control-request-method")
-    if head.header(b"origin") is None or method is None or not method.isascii():
+    if method is None or not method.isascii():
         return ()
     wanted = head.header(b"access-control-request-headers") or b""
     allowed = (

@@ -1,5 +1,6 @@
 """One HTTP request and the answer it is owed, as handlers see them."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
@@ -29,16 +30,32 @@ def error_response(status: int, message: str, headers: Sequence[tuple[str, str]]
     return Response(status, msgspec.json.encode(body), "application/json", tuple(headers))
 
 
-def cors(head: Head) -> tuple[tuple[str, str], ...]:
-    """Any origin may read: nothing is authorised by cookie or address (HTTP spec 1.1)."""
-    origin = head.header(b"origin")
-    if origin is None or not origin.isascii():
-        return ()
-    return (
-        ("Access-Control-Allow-Origin", origin.decode("ascii")),
-        ("Access-Control-Allow-Credentials", "true"),
-        ("Vary", "Origin"),
-    )
+class Origins:
+    """Which web pages may read answers (HTTP spec 1.1): all, unless the configuration says else.
+
+    Nothing is authorised by cookie or address, so another site's page gains nothing by asking.
+    allowed: what the whole of an origin looks like; None = any.
+    """
+
+    def __init__(self, allowed: re.Pattern[str] | None = None) -> None:
+        self._allowed = allowed
+
+    def headers(self, head: Head) -> tuple[tuple[str, str], ...]:
+        """Headers of the answer that let the page read it; none for a page that may not."""
+        raw = head.header(b"origin")
+        if raw is None or not raw.isascii():
+            return ()
+        origin = raw.decode("ascii")
+        if self._allowed is not None and self._allowed.fullmatch(origin) is None:
+            return ()
+        return (
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Vary", "Origin"),
+        )
+
+
+ANY_ORIGIN: Final = Origins()
 
 
 def _ignored() -> None:
@@ -62,6 +79,7 @@ class Carrier(Protocol):
     """The connection of an exchange: tbfast.net.http._Connection."""
 
     peer: str
+    forwarded: bytes  # who asks and how, as the controller is told
     link: "Link | None"
 
     def answered(self, exchange: "Exchange", response: Response) -> None: ...

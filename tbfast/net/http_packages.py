@@ -10,7 +10,7 @@ from tbfast.model.auth import StoredCredentials
 from tbfast.model.operations import Chunk, FindPackage, PackageFound, ReadChunk, Refusal, Result
 from tbfast.model.package import PackageType, disposition, media_type
 from tbfast.net.http_device import DeviceApi, response_of
-from tbfast.net.http_exchange import Exchange, cors, error_response
+from tbfast.net.http_exchange import Exchange, error_response
 from tbfast.net.http_routes import ROOT, integer, parameters, target
 from tbfast.net.http_stream import Stream
 from tbfast.net.worker import Operations
@@ -45,7 +45,7 @@ class PackageApi:
         assert isinstance(exchange, Stream)
         assert exchange.request is not None
         head = exchange.request.head
-        exchange.headers = cors(head)
+        exchange.headers = self._devices.origins.headers(head)
         found = target(head.path)
         assert found is not None  # else it would not have been admitted
         try:

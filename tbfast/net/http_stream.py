@@ -52,6 +52,11 @@ class Stream(Exchange):
         return "" if self._carrier is None else self._carrier.peer
 
     @property
+    def forwarded(self) -> bytes:
+        """Who asks and how, as the controller is told."""
+        return b"" if self._carrier is None else self._carrier.forwarded
+
+    @property
     def link(self) -> Link | None:
         """What was kept for this connection."""
         return None if self._carrier is None else self._carrier.link

@@ -167,6 +167,9 @@ class MqttPort:
         while (heavy := self._strangers.to_close()) is not None:
             self._shed(heavy)
 
+    def first_to_go(self) -> int | None:
+        return self._strangers.first_to_go()
+
     def make_room(self) -> None:
         self._shed(self._strangers.first_to_go())
 
@@ -374,6 +377,11 @@ class MqttPort:
         self, slot: int, engine: MqttSession, client: Presented, *, late: bool = False
     ) -> None:
         """late: the device connects too often and has waited for it."""
+        assert self.commits is not None
+        if self.commits.stalled:  # a session more would only wait, and come again (promises 8)
+            engine.busy(self.reactor.mono_ms)
+            self._pump(slot, engine)
+            return
         expired = "the client certificate is outside its validity period"
         if (
             self._certificates_expire

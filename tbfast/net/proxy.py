@@ -12,7 +12,7 @@ from tbfast import limits
 from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
 from tbfast.codec.http import Head, HttpError
-from tbfast.net.http_exchange import RETRY, Exchange, cors, error_response
+from tbfast.net.http_exchange import ANY_ORIGIN, RETRY, Exchange, Origins, error_response
 from tbfast.net.http_stream import Stream
 from tbfast.net.proxy_upstream import Upstream
 
@@ -35,11 +35,13 @@ class Proxy:
         slot: Slot,
         *,
         max_upload: int = limits.REST_PACKAGE_BYTES,
+        origins: Origins = ANY_ORIGIN,
     ) -> None:
         self._loop = loop
         self._path = path
         self._slot = slot
         self._max_upload = max_upload
+        self.origins = origins
         self._open: set[Upstream] = set()  # bound: limits.PROXY_CONNECTIONS
         self._idle: dict[Upstream, float] = {}  # longest first; since when
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,9 +57,9 @@ class Proxy:
         assert isinstance(exchange, Stream)
         assert exchange.request is not None
         asked = exchange.request.head
-        exchange.headers = cors(asked)  # of answers that are not the controller's
+        exchange.headers = self.origins.headers(asked)  # of answers that are not the controller's
         try:
-            request = asked.forward(exchange.peer.encode())
+            request = asked.forward(exchange.forwarded)
         except HttpError as error:
             self._count(error.reason)
             exchange.answer(error_response(error.status, str(error)))
@@ -109,7 +111,7 @@ class Proxy:
     def unavailable(self, exchange: Exchange) -> None:
         """Nobody has seen the request."""
         assert exchange.request is not None
-        exchange.headers = cors(exchange.request.head)
+        exchange.headers = self.origins.headers(exchange.request.head)
         exchange.answer(error_response(503, "The controller is away; try again", RETRY))
 
     # --- connections --------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tbfast.codec.http_upstream import (
     AnswerReader,
     chunk,
 )
-from tbfast.net.http_exchange import Carrier, cors, error_response
+from tbfast.net.http_exchange import Carrier, Origins, error_response
 from tbfast.net.http_stream import Stream
 from tbfast.obs.log import get_logger
 
@@ -23,6 +23,8 @@ _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 class Owner(Protocol):
     """Who keeps upstreams: tbfast.net.proxy.Proxy."""
+
+    origins: Origins
 
     def rested(self, upstream: "Upstream") -> None: ...
     def resumed(self, upstream: "Upstream") -> bool: ...
@@ -71,7 +73,7 @@ class Upstream(asyncio.Protocol):
     def take(self, carrier: Carrier, data: bytes, reserved: tuple[bytes, ...]) -> Stream | None:
         """As Link.take."""
         transport = self._transport
-        found = whole_request(data, carrier.peer.encode(), reserved)
+        found = whole_request(data, carrier.forwarded, reserved)
         if found is None or transport is None or not self._owner.resumed(self):
             return None
         asked, request = found
@@ -252,7 +254,7 @@ class Upstream(asyncio.Protocol):
             exchange.break_off()
         else:
             assert exchange.request is not None
-            exchange.headers = cors(exchange.request.head)
+            exchange.headers = self._owner.origins.headers(exchange.request.head)
             exchange.answer(error_response(status, message))
 
     # --- its end ------------------------------------------------------------------------------

@@ -7,8 +7,13 @@ from tbfast.model.operations import Operation, ReadChunk, Result
 
 
 class Commits(Protocol):
-    """The commit path: tbfast.worker.commit.Committer."""
+    """The commit path: tbfast.worker.commit.Committer.
 
+    stalled: rows wait for the disk for so long that newcomers are sent away (promises 8).
+    """
+
+    @property
+    def stalled(self) -> bool: ...
     def turn_ended(self) -> None: ...
     def commit(self) -> None: ...
 

@@ -205,6 +205,11 @@ FAMILIES: Final = (
         (Series(w.DISK_FULL),), combine="max",
     ),
     Family(
+        "tbfast_disk_stalled", "gauge",
+        "1 while new connections are refused because the disk has not stored rows for long.",
+        (Series(w.DISK_STALLED),), combine="max",
+    ),
+    Family(
         "tbfast_disk_dropped_points_total", "counter",
         "Points of sealed rows dropped because space was short.",
         (Series(w.DISK_DROPPED_POINTS),),

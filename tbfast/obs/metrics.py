@@ -61,6 +61,8 @@ class NodeMetrics:
                 reasons.append(f"{name} is not running")
             elif slot.get(w.DISK_FULL):
                 reasons.append(f"{name} refuses telemetry: the disk is full")
+            elif slot.get(w.DISK_STALLED):
+                reasons.append(f"{name} refuses new connections: the disk is too slow")
             elif not slot.get(w.HEALTH_JOURNAL_OPEN):
                 reasons.append(f"{name} has not opened its journal")
             elif not slot.get(w.HEALTH_LISTENING):

@@ -143,6 +143,12 @@ def _translated(error: Exception, path: Path) -> TbfastError:
         )
     if "Write stall" in text:
         return StoreStall(f"the store at {path} asks writers to wait")
+    _, newer, families = text.partition("Column families not opened: ")
+    if newer:
+        return StoreError(
+            f"the store at {path} was written by a newer tbfast (it also holds {families}); start "
+            f"that version or use another --data-dir"
+        )
     if text.startswith("Corruption") or "No such file" in text:
         return StoreError(f"the store at {path} is damaged ({text}); {RECOVER}")
     return StoreError(f"the store at {path} failed: {text}")

@@ -71,6 +71,7 @@ class Committer:
         on_durable: Callable[[Group, Position], None],
         on_broken: Callable[[StoreError], None],
         max_journal_bytes: int = limits.JOURNAL_MAX_BYTES,
+        busy_ms: int = limits.JOURNAL_BUSY_MS,
         space: DiskSpace | None = None,
     ) -> None:
         self._loop = loop
@@ -82,7 +83,9 @@ class Committer:
         self._on_durable = on_durable
         self._on_broken = on_broken
         self._max_journal_bytes = max_journal_bytes
+        self._busy_ns = busy_ms * 1_000_000
         self._space = space
+        self.stalled = False  # as `look` saw it, or since then over
         self._seq = 0
         self._last_commit_ns = 0
         self._synced_to = journal.written
@@ -276,6 +279,27 @@ class Committer:
             self._ingest.recycle(group)
         if count:
             self._watch_pressure()
+            if self.stalled:
+                self.look()
+
+    def look(self) -> None:
+        """Whether the disk keeps rows waiting for longer than `busy_ms`; call now and then.
+
+        Sessions hold meanwhile and their acknowledgements come when the disk is done.
+        """
+        waiting = self._unsynced or self._unwritten
+        waited_ns = time.monotonic_ns() - waiting[0].opened_ns if waiting else 0
+        stalled = waited_ns > self._busy_ns
+        if stalled == self.stalled:
+            return
+        self.stalled = stalled
+        if stalled:
+            log.error(
+                "the disk is too slow: nothing was stored for long, newcomers are refused",
+                path=str(self._journal.path), waited_s=round(waited_ns / 1e9, 1),
+            )  # fmt: skip
+        else:
+            log.info("the disk has caught up: newcomers are let in")
 
     def _background_sync(self) -> None:
         """Once a second: syncs what "process" left behind, and moves the high-water mark."""

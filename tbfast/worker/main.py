@@ -27,6 +27,7 @@ from tbfast.net.flapping import Flapping
 from tbfast.net.http import HttpPort
 from tbfast.net.http_device import DeviceApi
 from tbfast.net.http_device import Settings as DeviceSettings
+from tbfast.net.http_exchange import Origins
 from tbfast.net.http_packages import PackageApi
 from tbfast.net.https import HttpsDoor
 from tbfast.net.mqtt import MqttPort
@@ -200,8 +201,9 @@ class Worker:
             proxied=config.mqtt.proxy_enabled,
             certificates_expire=not config.mqtt.ssl.skip_validity_check_for_client_cert,
         )
+        origins = Origins(config.http.origins())
         devices = DeviceApi(
-            loop, ingest, self._slot, directory, operations, _device_api_settings(config)
+            loop, ingest, self._slot, directory, operations, _device_api_settings(config, origins)
         )
         committer = Committer(
             loop,
@@ -213,6 +215,7 @@ class Worker:
             on_durable=feed.committed,
             on_broken=self._broken,
             max_journal_bytes=config.journal.max_bytes,
+            busy_ms=config.journal.busy_after_ms,
             space=self._space,
         )
         directory.sessions = operations.sessions = port
@@ -223,6 +226,7 @@ class Worker:
             str(self._layout.front),
             self._slot,
             max_upload=config.ota.max_upload_bytes,
+            origins=origins,
         )
         shaking = 0 if self._https is None else min(limits.TLS_HANDSHAKES, http_connections // 4)
         of_devices = (PackageApi(devices, operations), devices) if config.http.enabled else ()
@@ -323,6 +327,8 @@ class Worker:
                 self._load_certificates()
             self._slot.put(words.JOURNAL_BYTES, committer.journal_bytes)
             self._look_at_disk()
+            committer.look()
+            self._slot.put(words.DISK_STALLED, committer.stalled)
             self._look_at_clock(ingest)
             self._slot.put(words.UNSYNCED_BYTES, committer.inflight_bytes)
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
@@ -410,11 +416,12 @@ def _connection_limits() -> tuple[int, int]:
     return room - http, http
 
 
-def _device_api_settings(config: Config) -> DeviceSettings:
+def _device_api_settings(config: Config, origins: Origins) -> DeviceSettings:
     return DeviceSettings(
         max_payload_size=config.http.max_payload_size,
         request_timeout_ms=config.http.request_timeout,
         max_request_timeout_ms=config.http.max_request_timeout,
+        origins=origins,
     )
 
 

@@ -7,6 +7,7 @@ would ever accept them.
 import json
 import os
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,24 @@ def test_the_size_of_a_sessions_queue() -> None:
             assert last.reason_code == m.ReasonCode.QUOTA_EXCEEDED
 
 
+def _listening(pids: Iterable[int]) -> set[int]:
+    """TCP ports that sockets of these processes listen on."""
+    held = set[str]().union(*map(_sockets, pids))
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in held:
+                ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
 def test_mqtt_can_be_switched_off() -> None:
+    with Server() as server:
+        assert _listening(server.pids().values()) == {server.mqtt_port, server.http_port}
     with Server(env={"MQTT_ENABLED": "false", "MQTT_SSL_ENABLED": "true"}) as server:
         assert server.mqtt_port == server.mqtt_tls_port == 0
+        assert _listening(server.pids().values()) == {server.http_port}  # and none for MQTT
         token = server.add_device("over-http")
         posted = urllib.request.Request(
             f"http://127.0.0.1:{server.http_port}/api/v1/{token}/telemetry",

@@ -16,13 +16,14 @@ from tbfast.worker.commit import MARK_INTERVAL_S
 from tests.support.audit import audit, query
 from tests.support.faulty_disk import FaultShim, SmallDisk, small_disk
 from tests.support.ledger import running_load
-from tests.support.mqtt_client import connected
+from tests.support.mqtt_client import Client, connected
 from tests.support.node import Node, running_node
 from tests.support.waiting import wait_until
 
 SEED = int(os.environ.get("TBFAST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 ROUNDS = int(os.environ.get("TBFAST_TEST_FAULT_ROUNDS", "200"))
 RESUME_S = 10.0  # 1 s, but a RocksDB that met ENOSPC looks for free space every 5 s
+SERVER_UNAVAILABLE, SERVER_BUSY = 3, 0x89
 SYNC_S = 1.0  # a sync may take so long on a busy machine
 PAYLOAD = b'{"ts":1,"values":{"n":1}}'
 
@@ -150,6 +151,55 @@ def test_slow_disk_delays_acknowledgements_only(tmp_path: Path, shim: FaultShim)
             shim.delay_syncs(0)
             record = load.finish()
         audit(node, record)
+
+
+def test_newcomers_are_sent_away_while_the_disk_stalls(tmp_path: Path, shim: FaultShim) -> None:
+    """Sessions hold, and what they sent is acknowledged when the disk is back."""
+    env = shim.env | {"TBFAST_JOURNAL__BUSY_AFTER_MS": "1000"}
+    with running_node(tmp_path / "data", workers=1, env=env) as node:
+        tokens = node.add_devices(4)
+        pid = node.worker_pid(0)
+        with connected(node.mqtt_port, tokens[0]) as session:
+            session.publish_acknowledged(PAYLOAD)
+            shim.delay_syncs(600_000)
+            session.publish(b'{"ts":2,"values":{"n":2}}')
+            with connected(node.mqtt_port, tokens[1]) as in_time:  # it is not late yet
+                wait_until(lambda: node.page("/readyz")[0] == 503, 10)
+                said = "worker-0 refuses new connections: the disk is too slow\n"
+                assert node.page("/readyz")[1] == said
+                assert node.metric("tbfast_disk_stalled") == 1
+                assert _code(node, tokens[2], 5) == SERVER_BUSY
+                assert _code(node, tokens[2], 4) == SERVER_UNAVAILABLE
+                assert _code(node, "nobody's", 5) == SERVER_BUSY  # not even looked up
+                assert _posted(node, tokens[3]) == (503, "1")
+                in_time.ping()
+            session.ping()
+            assert node.ready()
+            shim.delay_syncs(0)
+            session.expect(m.Puback)
+            session.publish_acknowledged(b'{"ts":3,"values":{"n":3}}')
+            wait_until(lambda: node.page("/readyz")[0] == 200, 5)
+            assert _code(node, tokens[2], 5) == 0
+            assert _posted(node, tokens[3]) == (200, None)
+        assert node.metric("tbfast_disk_stalled") == 0
+        assert node.worker_pid(0) == pid
+        assert query(node, "d0", "n") == {1: 1, 2: 2, 3: 3}
+        assert query(node, "d3", "n") == {1: 1}
+
+
+def _code(node: Node, token: str, version: int) -> int:
+    with contextlib.closing(Client(node.mqtt_port, version)) as client:
+        return client.connect(token)
+
+
+def _posted(node: Node, token: str) -> tuple[int, str | None]:
+    """Status of a POST of telemetry, and when to come again."""
+    connection = HTTPConnection("127.0.0.1", node.http_port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("POST", f"/api/v1/{token}/telemetry", PAYLOAD)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status, answer.headers["Retry-After"]
 
 
 @pytest.mark.parametrize("durability", ["disk", "process"])

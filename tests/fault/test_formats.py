@@ -6,6 +6,7 @@ of three devices had sent `SENT` messages as in `values` and saved the client at
 """
 
 import json
+import os
 import struct
 import tarfile
 import urllib.request
@@ -13,14 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rocksdict import Rdict
+from rocksdict import Options, Rdict
 
 from tbfast.cli.devices import new_device
 from tbfast.model.ranges import RangeQuery
 from tbfast.store import rocks
+from tests.support.audit import audit
 from tests.support.ledger import running_load
 from tests.support.mqtt_client import connected
-from tests.support.node import Node, running_node
+from tests.support.node import ROOT, Node, refusal, running_node
 from tests.support.waiting import wait_until
 
 OLD = Path(__file__).parents[1] / "vectors" / "data_format_1.tar.xz"
@@ -163,6 +165,105 @@ def test_a_newer_format_is_refused_and_left_as_it_is(tmp_path: Path, shard: str)
         put(path, family, key, own)
         node.start()
         assert stored(node, "d0") == {n: values(n) for n in range(10)}
+
+
+def test_a_kind_of_record_that_a_newer_build_added(tmp_path: Path) -> None:
+    """Nothing of the store is opened, and it is said why; without it all is as before."""
+    with running_node(tmp_path / "data", workers=1) as node:
+        (token,) = node.add_devices(1)
+        send(node, token, 0, 10)
+        assert node.stop() == 0
+        path = node.data_dir / "registry"
+        families = Rdict.list_cf(str(path))
+        db = rocks.open_families(path, families, write_buffer_bytes=1 << 20)
+        db.create_column_family("of_tomorrow", Options(raw_mode=True))
+        rocks.close(db, path)
+        node.spawn()
+        wait_until(lambda: _refusals(node), 20, "refused")
+        (said,) = {str(line["error"]) for line in _refusals(node)}
+        assert str(path) in said and "of_tomorrow" in said and "version" in said
+        assert not node.ready()
+        node.kill_all()
+        db = rocks.open_families(path, [*families, "of_tomorrow"], write_buffer_bytes=1 << 20)
+        db.drop_column_family("of_tomorrow")
+        rocks.close(db, path)
+        node.start()
+        assert stored(node, "d0") == {n: values(n) for n in range(10)}
+
+
+# --- two builds on one data directory ---------------------------------------------------------
+
+# A build to come: this one, whose stores have another format.  Every process of it is one.
+NEXT = """
+from tbfast.store import attributes, journal, registry, series
+
+journal.FORMAT_VERSION = series.FORMAT_VERSION = 99
+registry.STORE_FORMAT = attributes.STORE_FORMAT = 99
+"""
+
+
+@pytest.fixture
+def next_build(tmp_path: Path) -> dict[str, str]:
+    """The environment that makes a node one of the next build."""
+    directory = tmp_path / "next build"
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(NEXT)
+    return {"PYTHONPATH": f"{directory}{os.pathsep}{ROOT}"}
+
+
+def send(node: Node, token: str, first: int, last: int) -> None:
+    with connected(node.mqtt_port, token) as client:
+        for n in range(first, last):
+            row = {"ts": FIRST_MS + n, "values": values(n)}
+            client.publish_acknowledged(json.dumps(row).encode())
+
+
+def test_an_upgrade_under_load(tmp_path: Path, next_build: dict[str, str]) -> None:
+    """The next build is turned away while this one runs; then one stops and the other starts.
+
+    Devices come back by themselves, and nothing acknowledged is missing.
+    """
+    with running_node(tmp_path / "data") as node:
+        tokens = node.add_devices(8)
+        with running_load(node.mqtt_port, tokens, http_port=node.http_port, rate=200) as load:
+            load.wait_acked(500)
+            pids = [node.controller_pid(), node.worker_pid(0), node.worker_pid(1)]
+            said = refusal(Node(node.data_dir, env=next_build, log=tmp_path / "next"))
+            assert said.startswith("tbfast: another tbfast uses the data directory")
+            assert str(node.data_dir) in said and "--data-dir" in said
+            load.wait_acked(500)
+            assert pids == [node.controller_pid(), node.worker_pid(0), node.worker_pid(1)]
+            assert load.progress.connects == len(tokens)
+            assert node.stop(40) == 0
+            node.env |= next_build
+            node.start()
+            load.wait_connected(len(tokens))
+            load.wait_acked(500)
+            record = load.finish()
+        audit(node, record)
+
+
+def test_an_older_build_beside_and_after_a_newer_one(
+    tmp_path: Path, next_build: dict[str, str]
+) -> None:
+    """It names what it cannot read, serves nothing of it, and leaves all to the newer one."""
+    with running_node(tmp_path / "data", workers=1, env=next_build) as newer:
+        (token,) = newer.add_devices(1)
+        send(newer, token, 0, 10)
+        older = Node(newer.data_dir, workers=1, log=tmp_path / "older")
+        assert "another tbfast uses the data directory" in refusal(older)
+        send(newer, token, 10, 20)
+        assert newer.stop() == 0
+        older.spawn()
+        try:
+            wait_until(lambda: len(_refusals(older)) > 1, 20, "refused")
+            assert "format 99" in str(_refusals(older)[0]["error"])
+            assert not older.ready()
+        finally:
+            older.kill_all()
+        newer.start()
+        send(newer, token, 20, 30)
+        assert stored(newer, "d0") == {n: values(n) for n in range(30)}
 
 
 def _refusals(node: Node) -> list[dict[str, object]]:

@@ -23,11 +23,12 @@ from tests.support.certificates import Certificate
 from tests.support.faulty_disk import small_disk
 from tests.support.ledger import running_load
 from tests.support.mqtt_client import Client, connected
-from tests.support.node import Node, running_node
+from tests.support.node import Node, refusal, running_node
 from tests.support.waiting import wait_until
 
 PAYLOAD = b'{"ts":1,"values":{"n":1}}'
-SERVER_UNAVAILABLE = 3
+SERVER_UNAVAILABLE, NOT_AUTHORIZED = 3, 5
+CLIENTS = 1000  # of a node with 200 descriptors
 
 
 def lines(node: Node, event: str) -> list[dict[str, object]]:
@@ -213,20 +214,6 @@ def test_the_disk_of_the_log_is_full(tmp_path: Path) -> None:
 # --- refusing to start -----------------------------------------------------------------------
 
 
-def refusal(node: Node) -> str:
-    """A start that fails says why in one line and exits with 1."""
-    node.spawn()
-    assert node.process is not None
-    code = node.process.wait(10)
-    node.process = None
-    text = node.log.read_text()
-    assert code == 1, text
-    assert "Traceback" not in text
-    message = text.splitlines()[-1]
-    assert message.startswith("tbfast: ")
-    return message
-
-
 def test_read_only_directory(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 4) as disk:
         disk.read_only()
@@ -274,9 +261,12 @@ def small_node(tmp_path: Path) -> Iterator[Node]:
 def test_more_strangers_than_descriptors(small_node: Node) -> None:
     """Connections that never say who they are: they make room for those that do."""
     tokens = small_node.add_devices(9)
-    with running_load(small_node.mqtt_port, tokens[:8]) as load, contextlib.ExitStack() as stack:
+    with (
+        running_load(small_node.mqtt_port, tokens[:8], rate=100) as load,
+        contextlib.ExitStack() as stack,
+    ):
         load.wait_acked(500)
-        for _ in range(400):
+        for _ in range(CLIENTS):
             sock = socket.create_connection(("127.0.0.1", small_node.mqtt_port), 5)
             stack.enter_context(contextlib.closing(sock))
         with connected(small_node.mqtt_port, tokens[8], timeout_s=3) as client:
@@ -307,21 +297,35 @@ def crowded(node: Node, tokens: list[str], stack: contextlib.ExitStack) -> list[
 def test_more_sessions_than_descriptors(small_node: Node) -> None:
     """Those that found no place wait, the rest is served; they get in when others leave."""
     tokens = small_node.add_devices(200)
-    with running_load(small_node.mqtt_port, tokens[:8]) as load, contextlib.ExitStack() as stack:
+    with (
+        running_load(small_node.mqtt_port, tokens[:8], rate=100) as load,
+        contextlib.ExitStack() as stack,
+    ):
         load.wait_acked(500)
-        *crowd, waiting = crowded(small_node, tokens[8:], stack)
+        *crowd, first = crowded(small_node, tokens[8:], stack)
+        waiting = {first: 0}
+        devices = iter(tokens[8 + len(crowd) + 1 :])
+        for number in range(CLIENTS - len(crowd) - 1):  # some of them nobody knows
+            device = next(devices, None) if number % 8 == 0 else None
+            client = stack.enter_context(contextlib.closing(Client(small_node.mqtt_port)))
+            client.hello(device or f"nobody {number}")
+            waiting[client] = 0 if device else NOT_AUTHORIZED
         pid = small_node.worker_pid(0)
         with small_node.api() as api:
             api.create(new_device("made meanwhile", "token"))
         assert health(small_node, "/healthz") == (200, b"ok\n")
         load.wait_acked(500)
         crowd[-1].publish_acknowledged(PAYLOAD)
-        for client in crowd[:10]:
+        for client in crowd:
             client.close()
-        waiting.sock.settimeout(3)
-        assert waiting.expect(m.Connack).reason_code == 0
-        waiting.publish_acknowledged(PAYLOAD)
+        for client, code in waiting.items():  # each in its turn: as many come in as leave
+            client.sock.settimeout(10)
+            assert client.expect(m.Connack).reason_code == code
+            if code == 0:
+                client.publish_acknowledged(PAYLOAD)
+            client.close()
         assert small_node.worker_pid(0) == pid
+        assert load.progress.connects == 8  # who was in stayed
         record = load.finish()
     audit(small_node, record)
 
@@ -335,7 +339,7 @@ def test_reload_without_descriptors(tmp_path: Path) -> None:
         contextlib.ExitStack() as stack,
     ):
         tokens = node.add_devices(200)
-        with running_load(node.mqtt_port, tokens[:8]) as load:
+        with running_load(node.mqtt_port, tokens[:8], rate=100) as load:
             load.wait_acked(500)
             *crowd, waiting = crowded(node, tokens[8:], stack)
             tls_settings(tmp_path, second := Certificate("localhost"))

@@ -2,7 +2,8 @@
  * had reached it.
  *
  * TBFAST_TEST_SHIM names a directory with the file "control", two little-endian int32: how many
- * of the next syncs of journal files fail with EIO, and how many milliseconds each one takes.
+ * of the next syncs of journal files fail with EIO, and how many milliseconds each one takes; one
+ * that waits goes by what is written there meanwhile.
  * Every successful sync of any file appends "path\tlength\n" to the file "synced": its bytes up to
  * that length survive a power cut. */
 #define _GNU_SOURCE
@@ -21,7 +22,7 @@
 
 static struct {
     _Atomic int32_t failures;
-    int32_t delay_ms;
+    volatile int32_t delay_ms;
 } * control;
 static int synced_fd = -1;
 
@@ -44,6 +45,12 @@ __attribute__((constructor)) static void shim_open(void) {
         abort();
 }
 
+static int64_t elapsed_ms(const struct timespec *since) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec - since->tv_sec) * 1000 + (now.tv_nsec - since->tv_nsec) / 1000000;
+}
+
 static int shim_sync(const char *name, int fd) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
     char link[64], path[4096], line[4200];
@@ -56,10 +63,12 @@ static int shim_sync(const char *name, int fd) {
         return real(fd);
     path[n] = 0;
     if (strstr(path, "/journal/")) {
-        int32_t ms = control->delay_ms;
-        struct timespec pause = {ms / 1000, ms % 1000 * 1000000L};
-        if (ms)
+        struct timespec began;
+        clock_gettime(CLOCK_MONOTONIC, &began);
+        for (int64_t left_ms; (left_ms = control->delay_ms - elapsed_ms(&began)) > 0;) {
+            struct timespec pause = {0, (left_ms < 5 ? left_ms : 5) * 1000000L};
             nanosleep(&pause, NULL);
+        }
         int32_t left = atomic_load(&control->failures);
         while (left > 0)
             if (atomic_compare_exchange_weak(&control->failures, &left, left - 1)) {

@@ -40,7 +40,7 @@ class FaultShim:
         return int(struct.unpack("<i", self._control[0:4])[0])
 
     def delay_syncs(self, ms: int) -> None:
-        """Every sync of a journal takes so long."""
+        """Every sync of a journal takes so long, also one that has begun; 0 lets it go."""
         self._control[4:8] = struct.pack("<i", ms)
 
     def cut_power(self, data_dir: Path) -> int:

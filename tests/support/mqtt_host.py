@@ -170,6 +170,10 @@ class Host:
         self.engine.auth_unavailable(self.now)
         self._pump()
 
+    def busy(self) -> None:
+        self.engine.busy(self.now)
+        self._pump()
+
     def answer(self, result: Result) -> None:
         """The controller answers the oldest operation."""
         self.engine.answered(self.operations.pop(0), result, self.now)

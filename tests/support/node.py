@@ -322,3 +322,17 @@ def running_node(data_dir: Path, **arguments: Any) -> Iterator[Node]:
     finally:
         if node.process is not None:
             node.kill_all()
+
+
+def refusal(node: Node) -> str:
+    """A start that fails says why in one line and exits with 1; that line."""
+    node.spawn()
+    assert node.process is not None
+    code = node.process.wait(READY_S)
+    node.process = None
+    text = node.log.read_text()
+    assert code == 1, text
+    assert "Traceback" not in text
+    message = text.splitlines()[-1]
+    assert message.startswith("tbfast: ")
+    return message

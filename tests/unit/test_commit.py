@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -61,7 +62,14 @@ class _Metrics:
 class Bench:
     """A committer and everything around it; answers are recorded as message numbers."""
 
-    def __init__(self, path: Path, *, disk: bool = True, max_bytes: int = 1 << 40) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        disk: bool = True,
+        max_bytes: int = 1 << 40,
+        busy_ms: int = limits.JOURNAL_BUSY_MS,
+    ) -> None:
         self.journal = HeldJournal(path)
         make = GroupMaker(self.journal)
         self.ingest = make.ingest
@@ -82,6 +90,7 @@ class Bench:
             on_durable=self.on_durable,
             on_broken=self.broken.append,
             max_journal_bytes=max_bytes,
+            busy_ms=busy_ms,
         )
 
     def on_durable(self, group: Group, before: Position) -> None:
@@ -128,9 +137,11 @@ def run(
     *,
     disk: bool = True,
     max_bytes: int = 1 << 40,
+    busy_ms: int = limits.JOURNAL_BUSY_MS,
 ) -> None:
     async def main() -> None:
-        bench = Bench(tmp_path / "journal" / "0", disk=disk, max_bytes=max_bytes)
+        path = tmp_path / "journal" / "0"
+        bench = Bench(path, disk=disk, max_bytes=max_bytes, busy_ms=busy_ms)
         try:
             await body(bench)
         finally:
@@ -233,6 +244,48 @@ def test_stall_is_waited_out_under_pressure(tmp_path: Path, disk: bool) -> None:
         assert bench.refused == []
 
     run(tmp_path, body, disk=disk)
+
+
+def test_rows_that_wait_for_a_sync_too_long_are_a_stall(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        bench.committer.look()
+        assert not bench.committer.stalled  # nothing waits, for however long
+        bench.journal.may_sync.clear()
+        bench.commit(1)
+        bench.committer.look()
+        assert bench.committer.stalled
+        bench.journal.may_sync.set()
+        await bench.until(lambda: bench.acknowledged == [1])
+        assert not bench.committer.stalled  # at once, without being looked at
+
+    run(tmp_path, body, busy_ms=0)
+
+
+@pytest.mark.parametrize("disk", [True, False])
+def test_rows_that_the_store_does_not_take_for_too_long_are_a_stall(
+    tmp_path: Path, disk: bool
+) -> None:
+    async def body(bench: Bench) -> None:
+        bench.journal.append_errors = [StoreStall("slow")] * 2
+        bench.commit(1)
+        bench.committer.look()
+        assert bench.committer.stalled
+        await bench.until(lambda: bench.acknowledged == [1])
+        assert not bench.committer.stalled
+
+    run(tmp_path, body, disk=disk, busy_ms=0)
+
+
+def test_a_slow_disk_is_no_stall_before_its_time(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        bench.journal.may_sync.clear()
+        bench.commit(1)
+        await bench.until(lambda: bench.journal.syncs_begun)
+        bench.committer.look()
+        assert not bench.committer.stalled
+
+    # The groups of a bench are as old as the clock.
+    run(tmp_path, body, busy_ms=time.monotonic_ns() // 1_000_000 + 60_000)
 
 
 @pytest.mark.parametrize("disk", [True, False])

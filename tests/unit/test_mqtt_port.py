@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator
 
@@ -180,6 +181,40 @@ def test_a_full_worker_lets_devices_in_past_strangers(tmp_path):
             assert await flood[0].closed()
             await _alive(device)
             assert node.port.reactor.connections == 4
+
+    asyncio.run(run())
+
+
+def test_strangers_that_speak_make_room_a_little_later(tmp_path):
+    """Half a CONNECT keeps nobody out."""
+
+    async def run() -> None:
+        async with running_port(tmp_path, max_connections=4) as node:
+            flood = [await node.connect("127.0.0.3") for _ in range(4)]
+            for client in flood:
+                client.writer.write(codec.encode(connect_packet("x"), 4)[:5])
+            await _until(lambda: node.slot.get(words.RECEIVED_BYTES_MQTT) == 4 * 5)
+            device = await _session(node, "device", "127.0.0.2")
+            assert await flood[0].closed()
+            await _alive(device)
+            assert node.slot.get(words.REFUSED_MQTT + words.REASON_LIMIT) == 1  # not its time alone
+
+    asyncio.run(run())
+
+
+def test_newcomers_of_a_storm_do_not_push_each_other_out(tmp_path):
+    """All wait in the queue of the socket at once, with their CONNECT; all get in in their turn."""
+
+    async def run() -> None:
+        async with running_port(tmp_path, max_connections=4) as node:
+            address = node.listener.getsockname()
+            storm = [socket.create_connection(address, 5) for _ in range(40)]
+            for number, sock in enumerate(storm):
+                sock.sendall(codec.encode(connect_packet(f"device-{number}"), 4))
+            for sock in storm:
+                client = Client(*await asyncio.open_connection(sock=sock))
+                assert isinstance(await client.receive(), m.Connack)
+                client.writer.close()
 
     asyncio.run(run())
 

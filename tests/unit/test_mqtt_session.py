@@ -298,6 +298,18 @@ def test_lookup_unavailable(version: int, code: int) -> None:
     assert (answer.reason_code, host.ended) == (code, "finish")
 
 
+@pytest.mark.parametrize(("version", "code"), [(3, 3), (4, 3), (5, Code.SERVER_BUSY)])
+def test_a_server_that_waits_for_its_disk_is_busy(version: int, code: int) -> None:
+    host = Host(who="later")
+    host.write(connect(version), publish())
+    host.busy()
+    (answer,) = host.replies()
+    assert isinstance(answer, m.Connack)
+    assert (answer.reason_code, host.ended, host.opened) == (code, "finish", 0)
+    host.authenticate(KNOWN)  # too late
+    assert (host.replies(), host.opened) == ([], 0)
+
+
 def test_presented_credentials_reach_the_lookup_as_sent() -> None:
     host = opened(4, connect={"client_id": "+/#", "username": "t", "password": b"\xff\x00"})
     (asked,) = host.asked

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rocksdict import Options, Rdict
 
 from tbfast.control.registry import Registry
+from tbfast.errors import StoreError
+from tbfast.store import rocks
 from tbfast.store.journal import Journal
 from tbfast.store.series import SeriesStore
 
@@ -49,3 +52,19 @@ def test_a_log_of_its_own_never_passes_its_bound(tmp_path: Path) -> None:
         "max_total_wal_size=25165824",
     ):
         assert f"  {line}\n" in options
+
+
+@pytest.mark.parametrize(
+    "reopen", [_registry, lambda path: Journal(path, 0).close()], ids=["registry", "journal"]
+)
+def test_a_family_that_a_newer_version_added_is_named(
+    tmp_path: Path, reopen: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "store" / "one"
+    reopen(path)
+    families = Rdict.list_cf(str(path))
+    db = rocks.open_families(path, families, write_buffer_bytes=1 << 20)
+    db.create_column_family("of_tomorrow", Options(raw_mode=True))
+    rocks.close(db, path)
+    with pytest.raises(StoreError, match=f"{path} was written by a newer tbfast .*of_tomorrow"):
+        reopen(path)

@@ -45,6 +45,7 @@ cdef struct conn:
     bint secure     # TLS, whether it has begun or not
     bint held       # input waits in `inp` until the store has caught up
     bint stranger   # no session was accepted yet
+    bint spoke      # it has sent something as one
     bint in_on      # interest registered with epoll
     bint out_on
     uint8_t address[16]  # of the peer, or of whom the proxy speaks for
@@ -53,6 +54,7 @@ cdef struct conn:
     uint8_t *out
     int64_t progress_ms  # when unsent output last moved
     int64_t deadline_ms
+    int64_t came_ns
 
 cdef class Connections:
     cdef Ingest ingest
@@ -71,6 +73,8 @@ cdef class Connections:
     cdef bytearray gathered
     cdef set held_slots
     cdef size_t linger_ms, freed_bytes
+    cdef int64_t turn_ns    # when the turn of the loop began
+    cdef int64_t heard_ns   # strangers that were there then have been read
     cdef readonly uint32_t connections, strangers
     cdef readonly int64_t mono_ms
     cdef public uint32_t max_connections
@@ -79,6 +83,7 @@ cdef class Connections:
 
     cdef int _watch_listeners(self, bint on) except -1
     cdef int _accept(self, bint secure) except -1
+    cdef bint _may_make_room(self) except? -1
     cdef int _pause_accept(self) except -1
     cdef int _add(self, int fd, const sockaddr_in6 *address, bint secure) except -1
     cdef int _more_slots(self) except -1

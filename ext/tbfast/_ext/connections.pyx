@@ -65,6 +65,7 @@ cdef uint32_t OUTBOUND_BYTES = limits.OUTBOUND_BYTES
 cdef uint32_t OUTBOUND_PAUSE_BYTES = limits.OUTBOUND_PAUSE_BYTES
 cdef int64_t WRITE_TIMEOUT_MS = limits.WRITE_TIMEOUT_MS
 cdef int TCP_TIMEOUT_MS = limits.TCP_TIMEOUT_MS
+cdef int64_t STRANGER_GRACE_NS = limits.STRANGER_GRACE_MS * 1000000
 
 cdef inline void unsent_to_front(conn *c) noexcept nogil:
     """Moves unsent output to the front of its buffer."""
@@ -156,8 +157,7 @@ cdef class Connections:
         cdef sockaddr_in6 address
         cdef unsigned int n
         for _ in range(ACCEPTS):
-            if self.connections >= self.max_connections and not self.strangers:
-                self._pause_accept()
+            if self.connections >= self.max_connections and not self._may_make_room():
                 return 0
             n = sizeof(address)
             with nogil:
@@ -175,6 +175,23 @@ cdef class Connections:
                 self.handler.make_room()
             self._add(fd, &address, secure)
         return 0
+
+    cdef bint _may_make_room(self) except? -1:
+        """Whether a stranger may be closed for a newcomer; else that one waits in the backlog.
+
+        Who has only just come is heard first, and who has spoken is answered, if that is soon:
+        in a storm each newcomer would else push out one that is no worse, and nobody gets in.
+        """
+        cdef object slot = self.handler.first_to_go() if self.strangers else None
+        cdef conn *c
+        if slot is not None:
+            c = &self.conns[<uint32_t>slot]
+            if self.turn_ns - c.came_ns >= STRANGER_GRACE_NS:
+                return True
+            if not c.spoke:
+                return c.came_ns <= self.heard_ns  # else in the next turn
+        self._pause_accept()
+        return False
 
     cdef int _pause_accept(self) except -1:
         """No connection is left: the backlog waits until the next sweep tries again."""
@@ -197,7 +214,8 @@ cdef class Connections:
         c.state = OPEN
         c.in_len = c.in_cap = c.out_off = c.out_len = c.out_cap = 0
         c.inp = c.out = NULL
-        c.held = c.out_on = False
+        c.held = c.out_on = c.spoke = False
+        c.came_ns = self.turn_ns
         c.in_on = c.stranger = True
         memset(c.address, 0, sizeof(c.address))
         if address.sin6_family == AF_INET:  # as IPv6 maps it
@@ -543,7 +561,7 @@ cdef class Connections:
             self.freed_bytes = 0
             with nogil:
                 give_back_free_pages()
-        if self.accept_paused and self.connections < self.max_connections:
+        if self.accept_paused and (self.strangers or self.connections < self.max_connections):
             self.accept_paused = False
             self._watch_listeners(True)
         for slot in range(self.capacity):

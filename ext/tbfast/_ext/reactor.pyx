@@ -99,7 +99,8 @@ cdef class Reactor(Connections):
     (no answer is owed any more), ``refused`` (rows were not stored),
     ``fault(slot, error)`` (the handler itself failed; the connection ends), ``closed(slot,
     reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
-    ``accept_paused``, ``make_room`` (a stranger has to go: every connection is taken).
+    ``accept_paused``, ``first_to_go() -> slot`` (every connection is taken: which stranger may make
+    room; None = nobody) and ``make_room`` (that one has to go).
 
     Before the first packet: ``admits(slot) -> bool`` (the peer's address is known; asked only if
     `screening`), ``introduced(slot)`` (a proxy has told the address), ``may_shake(slot) -> bool``,
@@ -118,7 +119,6 @@ cdef class Reactor(Connections):
     cdef epoll_event *events
     cdef size_t max_remaining
     cdef int ack_histogram
-    cdef int64_t turn_ns
     cdef readonly int64_t wall_ms
 
     def __cinit__(self, Ingest ingest, handler, Slot metrics, int ack_histogram, *,
@@ -180,11 +180,15 @@ cdef class Reactor(Connections):
                     self._accept(self.events[i].data.u64 == TLS_LISTENER)
             else:
                 self._serve(&self.events[i])
+        if not visitors and n < EVENTS:
+            self.heard_ns = began - 1  # who came in this turn has not been asked
         if visitors:
             with nogil:
                 n = epoll_wait(self.lobby, self.events, STRANGERS, 0)
             for i in range(n):
                 self._serve(&self.events[i])
+            if n < STRANGERS:
+                self.heard_ns = began
         if self.waiting or self.blocked:
             self._begin_waiting()
         if self.ingest.group.g.messages:
@@ -237,6 +241,7 @@ cdef class Reactor(Connections):
         self.metrics.inc(RECEIVED_BYTES_MQTT, <uint64_t>n)
         if c.stranger:
             generation = c.generation
+            c.spoke = True
             self.handler.stranger_sent(slot, n)
             c = &self.conns[slot]
             if not self._is(slot, generation) or c.state != OPEN:

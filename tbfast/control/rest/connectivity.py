@@ -45,7 +45,10 @@ class ConnectivityRoutes:
         node = await self._node.status()
         found: dict[str, Commands] = {}
         if node.http_port and secret.type == "ACCESS_TOKEN":
-            found["http"] = {"http": _curl(host, node.http_port, secret.credentials_id)}
+            found["http"] = {"http": _curl("http", host, node.http_port, secret.credentials_id)}
+            if node.https_port:
+                curl = _curl("https", host, node.https_port, secret.credentials_id)
+                found["http"]["https"] = curl
         words = _mqtt_words(secret)
         if node.mqtt_port and words is not None:
             command = _mosquitto(host, node.mqtt_port, words)
@@ -53,9 +56,9 @@ class ConnectivityRoutes:
         return json_answer(found)
 
 
-def _curl(host: str, port: int, token: str) -> str:
+def _curl(scheme: str, host: str, port: int, token: str) -> str:
     named = f"[{host}]" if ":" in host else host
-    url = f"http://{named}:{port}/api/v1/{quote(token, safe='')}/telemetry"
+    url = f"{scheme}://{named}:{port}/api/v1/{quote(token, safe='')}/telemetry"
     return shlex.join(
         ["curl", "-v", "-X", "POST", url, "-H", "Content-Type: application/json", "-d", _TELEMETRY]
     )

@@ -15,7 +15,13 @@ Network = IPv4Network | IPv6Network
 
 def peer_of(request: HTTPConnection) -> str | None:
     """Address of whoever asks; None on the owner's socket."""
-    return request.headers.get(PEER_HEADER)
+    said = request.headers.get(PEER_HEADER)
+    return None if said is None else said.partition(";")[0]
+
+
+def scheme_of(request: HTTPConnection) -> str:
+    """Of links that lead whoever asks back here: https if the request came so."""
+    return "https" if request.headers.get(PEER_HEADER, "").endswith(";proto=https") else "http"
 
 
 class Border:

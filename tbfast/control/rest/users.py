@@ -15,6 +15,7 @@ from tbfast.control.rest.callers import Caller, caller_of, refused
 from tbfast.control.rest.endpoints import PAGING, Endpoint, Query
 from tbfast.control.rest.errors import bad_request
 from tbfast.control.rest.paging import page_of
+from tbfast.control.rest.peer import scheme_of
 from tbfast.control.rest.shapes import NULL_UUID, EntityId, Page, Reference
 from tbfast.errors import NotFound
 from tbfast.model.account import Authority, User
@@ -231,7 +232,7 @@ class UserRoutes:
     async def _link(self, request: Request) -> str:
         token = self._accounts.activation_token(await self._managed(request))
         host = request.headers.get("host", "localhost")
-        return f"http://{host}/api/noauth/activate?activateToken={token}"
+        return f"{scheme_of(request)}://{host}/api/noauth/activate?activateToken={token}"
 
     def _page(self, request: Request, users: Sequence[User]) -> Response:
         return page_of(

@@ -74,6 +74,7 @@ class Sink(Protocol):
 _V3_CONNACK = {
     Code.CLIENT_IDENTIFIER_NOT_VALID: 2,
     Code.SERVER_UNAVAILABLE: 3,
+    Code.SERVER_BUSY: 3,
     Code.CONNECTION_RATE_EXCEEDED: 3,
 }
 _NOT_AUTHORIZED_V3 = 5
@@ -362,6 +363,12 @@ class MqttSession(Requests):
         if self.state is State.AUTHENTICATING:
             self._refused("auth", "credentials could not be looked up")
             self._refuse_connect(Code.SERVER_UNAVAILABLE, "credentials cannot be checked now")
+
+    def busy(self, now: int) -> None:
+        """The disk has been behind for too long to take anybody in: "try later" (promises 8)."""
+        if self.state is State.AUTHENTICATING:
+            self._refused("store", "the disk is too slow for new sessions")
+            self._refuse_connect(Code.SERVER_BUSY, "the server waits for its disk; try later")
 
     def _connack_properties(self, connect: m.Connect) -> m.Properties | None:
         if self.version < 5:
