@@ -33,6 +33,10 @@ class LocalError(TbfastError):
     """We, or our configuration, are wrong; the message says what to change."""
 
 
+class ConfigError(LocalError):
+    """A setting is unknown or has a value we cannot use; the message names it and its source."""
+
+
 class ResourceError(TbfastError):
     """A bound was reached (memory, descriptors, rate); trying later may work."""
 
