@@ -127,6 +127,16 @@ def test_trim(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_trimming_writes_no_table(journal: Journal) -> None:
+    """Only the log: it runs on the worker's loop, before what waits to be acknowledged."""
+    make = GroupMaker(journal)
+    for n in (1, 2, 3):
+        journal.append(make.group(n))
+        journal.trim(Position(journal.epoch, n))
+    assert positions(journal) == []
+    assert not list(journal.path.glob("*.sst"))
+
+
 # --- damage ----------------------------------------------------------------------------------
 
 
