@@ -52,6 +52,11 @@ class SeriesFiles:
             made.set_level_zero_file_num_compaction_trigger(RAW_FILES)
         return made
 
+    @property
+    def cached_bytes(self) -> int:
+        """Blocks of chunks in memory."""
+        return int(self._cache.get_usage())
+
     def create(self, level: int) -> int:
         """A family for a segment of that level; a number is never tried twice.  Three syncs."""
         self._number += 1
