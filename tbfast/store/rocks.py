@@ -95,7 +95,7 @@ def pairs(
     reading = None
     if once:
         reading = ReadOptions()
-        reading.fill_cache(False)
+        reading.fill_cache(False)  # type: ignore[call-arg]  # its stub has no argument
     with translated(path):
         it = db.iter(reading)
         it.seek(from_key)
