@@ -157,7 +157,7 @@ cdef class Generator:
         self.epfd = -1
         prefixes = prefixes or []
         if n == 0 or window == 0 or burst == 0 or (ledger_fd >= 0 and len(prefixes) != n):
-            raise ValueError("no devices, no window, no burst, or a ledger without a prefix per device")
+            raise ValueError("no devices, window or burst, or a ledger without a prefix per device")
         if any(len(prefix) > LEDGER_LINE_BYTES // 2 for prefix in prefixes):
             raise ValueError("a prefix of a ledger line is too long")
         self.count = n
