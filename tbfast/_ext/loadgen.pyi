@@ -48,6 +48,7 @@ class Generator:
         window: int,
         reconnect: bool,
         first_ts_ms: int,
+        burst: int = ...,
         ledger_fd: int = ...,
         prefixes: list[bytes] | None = ...,
     ) -> None: ...

@@ -50,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load.add_argument(
         "--rate", type=float, metavar="N", help="open loop: messages/s over all connections"
     )
+    load.add_argument(
+        "--burst", type=int, default=1, metavar="N",
+        help="messages a device sends at once with --rate; default: 1",
+    )  # fmt: skip
     load.add_argument("--qos", type=int, choices=(0, 1, 2), default=1, help="default: 1")
     load.add_argument(
         "--mqtt", choices=("3.1.1", "5"), default="3.1.1", help="protocol version; default: 3.1.1"
@@ -89,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         "connections": args.connections,
         "depth": args.depth or (1 if args.rate is None else 1024),
         "rate": args.rate,
+        "burst": args.burst,
         "qos": args.qos,
         "version": 5 if args.mqtt == "5" else 4,
         "idle": args.idle,

@@ -27,6 +27,7 @@ from tbfast.store.windows import Run
 log = get_logger("tbfast.sealer")
 
 CHECK_S = 0.25
+SOON_S = 0.01  # a head that fills fast is looked at again in time, but not sooner
 HURRY_BYTES = 1 << 20  # of rows; not worth a run below it
 FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
 MERGE_AFTER_S = 5.0  # without a full head
@@ -34,6 +35,24 @@ LATEST_SERIES_PER_STEP = 5_000  # packed in one turn of the loop
 
 T = TypeVar("T")
 Tally = Callable[[Sequence[tuple[bytes, bytes]]], None]  # (key, chunk) of a batch
+
+
+class Lookout:
+    """When the head is looked at next, so that it is not far over its size by then."""
+
+    def __init__(self, head_bytes: int) -> None:
+        self._head_bytes = head_bytes
+        self._now_s = 0.0
+        self._held = head_bytes  # at the first look nothing seems to have come
+
+    def pause_s(self, now_s: float, held: int) -> float:
+        """At most CHECK_S; held: bytes in the head now."""
+        passed_s, filled = now_s - self._now_s, held - self._held
+        self._now_s, self._held = now_s, held
+        if filled <= 0:  # nothing came, or it is another head
+            return CHECK_S
+        left_s = (self._head_bytes - held) * passed_s / filled
+        return min(max(left_s, SOON_S), CHECK_S)
 
 
 class SealService:
@@ -111,7 +130,11 @@ class SealService:
 
     async def _run(self) -> None:
         full = False
-        while not await set_within(self._stopping, 0 if full else CHECK_S):
+        lookout = Lookout(self._head_bytes)
+        while not await set_within(
+            self._stopping,
+            0 if full else lookout.pause_s(time.monotonic(), self._tail.head.nbytes),
+        ):
             age_s = time.monotonic() - self._last_run
             head = self._tail.head
             hurried, self._hurried = self._hurried, False

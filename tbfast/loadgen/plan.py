@@ -21,7 +21,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     ``rate`` None: closed loop, ``depth`` messages per connection and the next round when all are
     acknowledged. With a rate: open loop of that many messages a second over all connections, at
-    most ``depth`` of a connection in flight, latency from the intended time of sending.
+    most ``depth`` of a connection in flight, latency from the intended time of sending; a device
+    sends ``burst`` messages at once, as one that gathers them does.
     """
 
     port: Annotated[int, Meta(ge=1, le=65_535)]
@@ -29,6 +30,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 500
     depth: Annotated[int, Meta(ge=1, le=65_535)] = 1
     rate: Annotated[float, Meta(gt=0)] | None = None
+    burst: Annotated[int, Meta(ge=1, le=65_535)] = 1
     qos: Literal[0, 1, 2] = 1
     version: Literal[4, 5] = 4
     idle: bool = False
@@ -56,3 +58,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise PlanError("a ledger needs messages with their own time")
         if self.idle and self.rate is not None:
             raise PlanError("idle connections have no rate")
+        if self.burst > 1 and (self.rate is None or self.burst > self.depth):
+            raise PlanError("bursts are of the open loop, and no longer than a connection's depth")

@@ -53,6 +53,7 @@ class _Run:
             window=plan.depth,
             reconnect=plan.reconnect,
             first_ts_ms=first_ts_ms,
+            burst=plan.burst,
             ledger_fd=ledger_fd,
             prefixes=frames.ledger_prefixes(plan) if ledger_fd >= 0 else [],
         )

@@ -32,7 +32,7 @@ class _Source:
 
     def __init__(self, source: Open, path: Path) -> None:
         self._source = source
-        self._pairs = rocks.pairs(source.family, path)
+        self._pairs = rocks.pairs(source.family, path, once=True)
         self._step()
 
     def _step(self) -> None:

@@ -57,9 +57,9 @@ def block_key(position: Position) -> bytes:
     return KEY.pack(*position)
 
 
-def read_definitions(db: Rdict, path: Path) -> Iterator[KeyDefinitions]:
+def read_definitions(meta: Rdict, path: Path) -> Iterator[KeyDefinitions]:
     """Every key definition of an open journal, oldest epoch first; StoreError at damage."""
-    for key, defs in rocks.pairs(db.get_column_family("meta"), path, b"k"):
+    for key, defs in rocks.pairs(meta, path, b"k"):
         if key[:1] != b"k":
             return
         epoch, first = struct.unpack(">II", key[1:])
@@ -134,6 +134,7 @@ class Journal:
         self._db = rocks.open_families(
             path, ("default", "meta"), write_buffer_bytes=WRITE_BUFFER_BYTES
         )
+        # Kept: a family's Rdict flushes it when it goes, with syncs and the GIL held.
         self._meta = self._db.get_column_family("meta")
         self._meta_handle = self._db.get_column_family_handle("meta")
         self._write_options = WriteOptions()
@@ -267,7 +268,7 @@ class Journal:
 
     def definitions(self) -> list[KeyDefinitions]:
         """Key tables of every epoch that may still have blocks."""
-        return list(read_definitions(self._db, self.path))
+        return list(read_definitions(self._meta, self.path))
 
     def trim(self, upto: Position) -> None:
         """Forgets blocks up to `upto`: their rows are safe elsewhere.  One DeleteRange per call.

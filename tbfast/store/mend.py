@@ -56,7 +56,7 @@ def _mend_blocks(
     db: Rdict, meta: Rdict, path: Path, definitions_lost: bool
 ) -> tuple[list[str], Position]:
     names: dict[int, dict[int, bytes]] = {}
-    for defined in journals.read_definitions(db, path):
+    for defined in journals.read_definitions(meta, path):
         names.setdefault(defined.epoch, {}).update(
             enumerate(split_definitions(defined.defs), defined.first)
         )

@@ -15,6 +15,7 @@ from rocksdict import (
     DBRecoveryMode,
     Options,
     Rdict,
+    ReadOptions,
 )
 
 from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall, TbfastError
@@ -83,15 +84,20 @@ def close(db: Rdict, path: Path) -> None:
 
 
 def pairs(
-    db: Rdict, path: Path, from_key: bytes = b""
+    db: Rdict, path: Path, from_key: bytes = b"", *, once: bool = False
 ) -> Generator[tuple[bytes, bytes], None, None]:
     """Keys and values from a key on, in order.
 
+    once: they will not be read again soon and must not drive others out of the block cache.
     StoreError where a table file is damaged: a RocksDB iterator just ends there, as after the last
     key, and only its status knows the difference.
     """
+    reading = None
+    if once:
+        reading = ReadOptions()
+        reading.fill_cache(False)  # type: ignore[call-arg]  # its stub has no argument
     with translated(path):
-        it = db.iter()
+        it = db.iter(reading)
         it.seek(from_key)
         while it.valid():
             yield it.key(), it.value()

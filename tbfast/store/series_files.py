@@ -66,6 +66,11 @@ class SeriesFiles:
             made.set_disable_auto_compactions(self.merging_held and _of_runs(name))
         return made
 
+    @property
+    def cached_bytes(self) -> int:
+        """Blocks of chunks in memory."""
+        return int(self._cache.get_usage())
+
     def create(self, level: int) -> int:
         """A family for a segment of that level; a number is never tried twice.  Three syncs."""
         self._number += 1

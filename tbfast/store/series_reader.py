@@ -51,7 +51,7 @@ class JournalFile:
     def definitions(self) -> dict[int, list[tuple[int, bytes]]]:
         """Key definitions by epoch: (first number, names)."""
         found: dict[int, list[tuple[int, bytes]]] = {}
-        for known in read_definitions(self._db, self.path):
+        for known in read_definitions(self._db.get_column_family("meta"), self.path):
             found.setdefault(known.epoch, []).append((known.first, known.defs))
         return found
 

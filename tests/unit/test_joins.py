@@ -77,6 +77,16 @@ def chunk_keys(store: SeriesStore) -> list[tuple[int, int, int]]:
 # --- what is joined when ---------------------------------------------------------------------
 
 
+def test_a_join_leaves_the_block_cache_to_reads(storage: Storage) -> None:
+    for run in range(RUNS):
+        sealed(storage, *((1000 * run + n, f"{n:0200}x") for n in range(100)))
+    cached = storage.store._files.cached_bytes
+    assert joined(storage) == 1
+    assert storage.store._files.cached_bytes == cached
+    assert len(rows(storage.store)["a"]) == 100 * RUNS
+    assert storage.store._files.cached_bytes > cached
+
+
 def test_an_open_window_is_joined_when_a_segment_is_full(storage: Storage) -> None:
     for ts in range(RUNS):
         assert joined(storage) == 0

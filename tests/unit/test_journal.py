@@ -148,6 +148,16 @@ def test_tables_are_freed_once_most_of_them_are_trimmed(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_trimming_writes_no_table(journal: Journal) -> None:
+    """Only the log: it runs on the worker's loop, before what waits to be acknowledged."""
+    make = GroupMaker(journal)
+    for n in (1, 2, 3):
+        journal.append(make.group(n))
+        journal.trim(Position(journal.epoch, n))
+    assert positions(journal) == []
+    assert not list(journal.path.glob("*.sst"))
+
+
 # --- damage ----------------------------------------------------------------------------------
 
 

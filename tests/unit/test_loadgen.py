@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,27 @@ def test_open_loop_keeps_its_rate() -> None:
     assert len(broker.acknowledged) == pytest.approx(550, rel=0.1)
     per_device = Counter(user for user, _ in broker.published).values()
     assert max(per_device) - min(per_device) <= 1
+
+
+def test_open_loop_of_bursts() -> None:
+    """Every device sends its messages in groups, one device after the other."""
+    with stub_broker() as broker:
+        result = run(short(broker, rate=1_000.0, depth=50, burst=10, duration_s=0.5))
+    assert healthy(result)
+    assert result.messages == pytest.approx(500, abs=20)
+    users = [user for user, _ in broker.published]
+    assert set(Counter(users).values()) <= {100, 110, 120}
+    groups = [(user, len(list(same))) for user, same in groupby(users)]
+    assert {n % 10 for _, n in groups} == {0}
+    assert [user for user, _ in groups[:5]] == [f"T{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"burst": 2}, {"burst": 3, "depth": 2, "rate": 10.0}], ids=["closed", "depth"]
+)
+def test_bursts_that_cannot_be(fields: dict[str, float]) -> None:
+    with pytest.raises(PlanError):
+        Plan(port=1883, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("depth", [1, 500])

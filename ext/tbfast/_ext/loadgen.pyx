@@ -110,7 +110,8 @@ cdef class Generator:
     address, sources: packed sockaddr of the server and of local addresses to connect from (device
     i uses the i-th, cyclically; none: the kernel chooses).  connects: one encoded CONNECT per
     device.  marker: the QoS 1 message of `send_markers`.  window: messages a device may have in
-    flight; in the closed loop also the size of a round.  ledger_fd: acknowledged messages are
+    flight; in the closed loop also the size of a round.  burst: messages of a device that the open
+    loop makes due at once.  ledger_fd: acknowledged messages are
     appended there as lines ``<prefix of the device><ts>,"seq":<n>}``, at the latest when the turn
     of the loop that read the acknowledgement ends.
 
@@ -128,6 +129,7 @@ cdef class Generator:
     cdef uint32_t count, next_new, pending, waiting
     cdef int epfd, ledger_fd, ledger_errno
     cdef uint8_t version, qos
+    cdef uint16_t burst
     cdef bint reconnect
     cdef uint64_t first_ts_ms
     cdef Template publish, marker
@@ -137,7 +139,7 @@ cdef class Generator:
     cdef unsigned int address_n, source_n, source_count
     cdef list connects, prefixes
     cdef Flow flow
-    cdef double interval_ns
+    cdef double interval_ns        # between two bursts of the fleet
     cdef int64_t open_ns, from_ns, until_ns, retry_scan_ns
     cdef readonly uint64_t due, begun
     cdef uint64_t refusals[256]
@@ -149,13 +151,13 @@ cdef class Generator:
 
     def __cinit__(self, *, bytes address, list sources, list connects, Template publish,
                   Template marker, uint8_t version, uint8_t qos, uint16_t window, bint reconnect,
-                  uint64_t first_ts_ms, int ledger_fd=-1, list prefixes=None):
+                  uint64_t first_ts_ms, uint16_t burst=1, int ledger_fd=-1, list prefixes=None):
         cdef uint32_t i, n = len(connects)
         cdef bytes text
         self.epfd = -1
         prefixes = prefixes or []
-        if n == 0 or window == 0 or (ledger_fd >= 0 and len(prefixes) != n):
-            raise ValueError("no devices, no window, or a ledger without a prefix per device")
+        if n == 0 or window == 0 or burst == 0 or (ledger_fd >= 0 and len(prefixes) != n):
+            raise ValueError("no devices, window or burst, or a ledger without a prefix per device")
         if any(len(prefix) > LEDGER_LINE_BYTES // 2 for prefix in prefixes):
             raise ValueError("a prefix of a ledger line is too long")
         self.count = n
@@ -169,6 +171,7 @@ cdef class Generator:
         self.prefixes = prefixes
         self.version, self.qos, self.reconnect = version, qos, reconnect
         self.first_ts_ms = first_ts_ms
+        self.burst = burst
         self.ledger_fd = ledger_fd
         self.last_disconnect = -1
         self.until_ns = INT64_MAX
@@ -224,7 +227,7 @@ cdef class Generator:
         if flow == OPEN:
             if not rate > 0.0:
                 raise ValueError("an open loop needs a rate")
-            self.interval_ns = 1e9 / rate
+            self.interval_ns = 1e9 / rate * self.burst
             self.open_ns = now_ns()
             self.due = self.begun = 0
             for i in range(self.count):
@@ -314,8 +317,8 @@ cdef class Generator:
                 next_ns = self.retry_scan_ns
             timeout_ms = <int>min((next_ns - now) // 1000000 + 1, 100)
             if self.flow == OPEN:
-                if self._due_ns(self.due) < self.until_ns:
-                    next_ns = min(next_ns, self._due_ns(self.due))
+                if self._due_ns(self.due // self.burst) < self.until_ns:
+                    next_ns = min(next_ns, self._due_ns(self.due // self.burst))
                 timeout_ms = 0
                 now = now_ns()
                 if now < next_ns:
@@ -454,18 +457,20 @@ cdef class Generator:
     cdef inline tbf_load_wait _first_wait(self) noexcept nogil:
         return TBF_LOAD_PUBACK if self.qos == 1 else TBF_LOAD_PUBREC
 
-    cdef inline int64_t _due_ns(self, uint64_t message) noexcept nogil:
-        return self.open_ns + <int64_t>(<double>message * self.interval_ns)
+    cdef inline int64_t _due_ns(self, uint64_t burst) noexcept nogil:
+        return self.open_ns + <int64_t>(<double>burst * self.interval_ns)
 
     cdef void _send_due(self, int64_t now) noexcept nogil:
-        """Message m of the open loop belongs to device m modulo their number."""
-        cdef int64_t due_ns = self._due_ns(self.due)
+        """Burst b of the open loop belongs to device b modulo their number."""
+        cdef uint64_t next_burst = self.due // self.burst
+        cdef int64_t due_ns = self._due_ns(next_burst)
         while due_ns <= now and due_ns < self.until_ns:
             if due_ns >= self.from_ns:
                 tbf_hist_record(&self.lag.h, <uint64_t>(now - due_ns))
-            self._top_up(&self.conns[self.due % self.count], now, 0)
-            self.due += 1
-            due_ns = self._due_ns(self.due)
+            self._top_up(&self.conns[next_burst % self.count], now, 0)
+            self.due += self.burst
+            next_burst += 1
+            due_ns = self._due_ns(next_burst)
 
     cdef inline size_t _stamp(self, conn *c, tbf_load_slot *s, size_t at) noexcept nogil:
         return tbf_load_stamp(self.scratch + at,
@@ -513,7 +518,7 @@ cdef class Generator:
         cdef int64_t intended
         cdef size_t added
         while n + self.publish.t.n <= self.burst_bytes:
-            intended = self._due_ns(c.scheduled * self.count + index)
+            intended = self._due_ns(c.scheduled // self.burst * self.count + index)
             if intended > now or intended >= self.until_ns:
                 break
             added = self._begin(c, intended, n)
