@@ -109,6 +109,8 @@ class SealService:
     async def _run(self) -> None:
         while not await set_within(self._stopping, CHECK_S):
             age_s = time.monotonic() - self._last_run
+            if age_s >= limits.HEAD_SPARE_MS / 1000:
+                self._tail.release_spare()
             head = self._tail.head
             hurried, self._hurried = self._hurried, False
             if (

@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 
 import os
 
+from tbfast import limits
 from tbfast.errors import StoreError
 
 from tbfast._ext.batch cimport (
@@ -37,7 +38,7 @@ from tbfast._ext.batch cimport (
 )
 from tbfast._ext.chunk cimport tbf_cell
 from tbfast._ext.deleted cimport Deleted, Ranges
-from tbfast._ext.head cimport Head, head_row, head_series, order_of, warm_place, warm_series
+from tbfast._ext.head cimport Head, HeadPool, head_row, head_series, order_of, warm_place, warm_series
 from tbfast._ext.scan cimport RangeScan, hit
 from tbfast._ext.series cimport (
     Text,
@@ -146,6 +147,7 @@ cdef class Tail:
     cdef dict maps            # (journal, epoch) -> KeyMap
     cdef size_t string_bytes
     cdef uint32_t heads       # frozen so far
+    cdef readonly HeadPool pool
     cdef object registered
     cdef readonly uint64_t points, dropped
     cdef readonly uint64_t attribute_records  # client attributes, which are not series
@@ -156,7 +158,8 @@ cdef class Tail:
         self.registered = registered
         self.seed[0] = int.from_bytes(random[:8], "little")
         self.seed[1] = int.from_bytes(random[8:], "little")
-        self.head = Head()
+        self.pool = HeadPool(limits.HEAD_SPARE_BYTES)
+        self.head = Head(self.pool)
         self.keys = {}
         self.names = [b""]
         self.maps = {}
@@ -795,7 +798,7 @@ cdef class Tail:
 
     def freeze(self):
         """The head so far, for the sealer; rows that follow go to a new one."""
-        head, self.head = self.head, Head()
+        head, self.head = self.head, Head(self.pool)
         self.heads += 1
         return head
 
