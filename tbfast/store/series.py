@@ -254,6 +254,7 @@ class SeriesStore:
         }
         for number in changed:
             self._files.flush(family_name(self._raw[number], 0))
+        self.latest.flush()
         state = State(run.number, max((self._state.window, *changed)), dict(run.cursors))
         batch = WriteBatch(raw_mode=True)
         for window in changed.values():
