@@ -14,6 +14,7 @@ from tbfast._ext.sealer import Sealer, feed_chunk
 from tbfast._ext.tail import Tail
 from tbfast.control.tail import TailService
 from tbfast.errors import StoreError
+from tbfast.store.pages import expanded
 from tbfast.store.series import CHUNK_KEY
 from tests.support.blocks import DOUBLE, INT64, STRING, Block, Point, Record, write_block
 
@@ -34,12 +35,19 @@ class Written:
             self.tail.apply(write_block(Block(0, 1, seq, 1_000, 1, (), list(records))))
         self.sealer = Sealer(self.tail.freeze(), 7)
 
-    def chunks(self, max_bytes: int = 1 << 30) -> Chunks:
+    def stored(self, max_bytes: int = 1 << 30) -> Chunks:
+        """Keys and values as they go to the store, each key once."""
         found: Chunks = []
         while not self.sealer.done:
             (batch,) = self.sealer.next(max_bytes)
             found += batch
+        keys = [key for key, _ in found]
+        assert len(keys) == len(set(keys))
         return found
+
+    def chunks(self, max_bytes: int = 1 << 30) -> Chunks:
+        """The same with pages unpacked."""
+        return [chunk for pair in self.stored(max_bytes) for chunk in expanded(*pair)]
 
     def read(self, chunks: Chunks, device: int = 1) -> dict[str, list[tuple[int, Any]]]:
         scan = RangeScan(device, None, limit=1 << 40, ascending=True)
@@ -246,3 +254,80 @@ def test_a_clock_that_was_set_back_makes_nothing_older() -> None:
     tail.apply(at(hour_ms + 5, 2, 4, journal=1))
     tail.apply(at(hour_ms + 4, 3, 5))
     assert tail.latest(1, None)[0] == b'{"a":[{"ts":50,"value":4}]'
+
+
+# --- pages -----------------------------------------------------------------------------------
+
+
+def stored_places(written: Written, max_bytes: int = 1 << 30) -> list[tuple[int, int, int]]:
+    """(device, key, chunks) of each value."""
+    found = []
+    for key, value in written.stored(max_bytes):
+        device, number, run = CHUNK_KEY.unpack(key)
+        assert run == 7
+        found.append((device, number, len(expanded(key, value))))
+    return found
+
+
+def test_neighbours_share_a_page() -> None:
+    devices = (1, 63, 64, 127, 128, 5_000)
+    written = Written([number(device, 10, 1, device) for device in devices])
+    assert stored_places(written) == [(0, 0, 2), (64, 0, 2), (128, 0, 1), (5_000, 0, 1)]
+    again = Written([number(device, 10, 1, device) for device in devices])
+    chunks = again.chunks()
+    assert places(chunks) == [(device, 0) for device in devices]
+    for device in devices:
+        assert again.read(chunks, device) == {"a": [(10, device)]}
+
+
+@pytest.mark.parametrize("device", [0, 2**32, 2**62 - 64])
+def test_the_first_device_of_a_page(device: int) -> None:
+    """Its chunk and the page have one key: it is in the page whenever there is one."""
+    own = [Record(device, 10 * n, [Point(2, INT64, n)]) for n in range(ALWAYS_OWN_POINTS)]
+    shared = [number(device, 5, 1, 1), number(device + 1, 5, 1, 2)]
+    written = Written([*own, *shared])
+    assert stored_places(written) == [(device, 0, 2), (device, 2, 1)]
+
+
+def large(device: int, salt: int) -> list[Record]:
+    """A common chunk of more than 3 KB, on 40 rows."""
+    rng = random.Random(device * 100 + salt)
+    return [
+        Record(device, 10 * n, [Point(1, STRING, rng.randbytes(40).hex())])
+        for n in range(40)
+    ]
+
+
+def test_what_is_large_has_keys_of_its_own() -> None:
+    few = Written([row for device in range(4) for row in large(device, 1)])
+    assert stored_places(few) == [(0, 0, 4)]
+    many = Written([row for device in range(8) for row in large(device, 1)])
+    assert stored_places(many) == [(device, 0, 1) for device in range(8)]
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1_000, 20_000, 65_536])
+def test_pages_are_written_whole_however_small_the_steps_are(max_bytes: int) -> None:
+    """A page in two steps would replace itself; what was begun singly goes on singly."""
+    rows = [row for device in range(20) for row in large(device, 1)]
+    rows += [number(device, 10, 1, device) for device in range(64, 400, 3)]
+    written = Written(rows)
+    chunks = written.chunks(max_bytes)
+    assert places(chunks) == [(device, 0) for device in (*range(20), *range(64, 400, 3))]
+    assert written.sealer.totals[0].points == 20 * 40 + len(range(64, 400, 3))
+    assert written.read(chunks, 64) == {"a": [(10, 64)]}
+
+
+def test_each_class_has_pages_of_its_own() -> None:
+    tail = Tail()
+    tail.define(0, 1, 1, [b"a"])
+    rows = [number(device, 10, 1, device) for device in range(8)]
+    tail.apply(write_block(Block(0, 1, 1, 1_000, 1, (), rows)))
+    sealer = Sealer(tail.freeze(), 7, 3, lambda device: (0, 2, 2, 2)[device % 4])
+    first, second, third = sealer.next(1 << 30)
+    assert second == []
+    assert places([c for pair in first for c in expanded(*pair)]) == [(0, 0), (4, 0)]
+    assert places([c for pair in third for c in expanded(*pair)]) == [
+        (device, 0) for device in (1, 2, 3, 5, 6, 7)
+    ]
+    assert (len(first), len(third)) == (1, 1)
+    assert [totals.points for totals in sealer.totals] == [2, 0, 6]
