@@ -28,7 +28,8 @@ log = get_logger("tbfast.sealer")
 CHECK_S = 0.25
 HURRY_BYTES = 1 << 20  # of rows; not worth a run below it
 FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
-LATEST_SERIES_PER_STEP = 5_000  # packed in one turn of the loop
+CHANGES_PER_STEP = 20_000  # series packed in one turn of the loop, 0.3 ms; each costs 0.1 beside
+RECORDS_PER_STEP = 5_000  # the same where every device gets a key
 
 T = TypeVar("T")
 Tally = Callable[[Sequence[tuple[bytes, bytes]]], None]  # (key, chunk) of a batch
@@ -186,12 +187,12 @@ class SealService:
         start = 0
         # Changes of devices that were looked at already come after `before`.
         while (
-            packed := self._tail.pack_stale(start, LATEST_SERIES_PER_STEP, self._keys_stored)
+            packed := self._tail.pack_stale(start, RECORDS_PER_STEP, self._keys_stored)
         ) is not None:
             if packed:
                 write = partial(self._store.latest.write_records, packed)
                 await self._patiently(partial(self._in_thread, write))
-            start += LATEST_SERIES_PER_STEP
+            start += RECORDS_PER_STEP
         forget = partial(self._store.latest.forget_changes, before)
         await self._patiently(partial(self._in_thread, forget))
         self._folded_run = self._store.recorded
@@ -203,7 +204,7 @@ class SealService:
         while start:
             # Series that began after the freeze may have keys whose names are not stored yet.
             start, packed = self._tail.pack_changes(
-                head, max(start, 0), LATEST_SERIES_PER_STEP, self._keys_stored + len(names)
+                head, max(start, 0), CHANGES_PER_STEP, self._keys_stored + len(names)
             )
             await self._in_thread(partial(self._store.latest.write_changes, packed))
         if self._before_record is not None:
