@@ -13,8 +13,8 @@ from rocksdict import Rdict
 from tbfast.config import Series
 from tbfast.store import rocks
 from tbfast.store.mend_series import UNKNOWN, mend_series
-from tbfast.store.series import SeriesStore
 from tbfast.store.pages import expanded
+from tbfast.store.series import SeriesStore
 from tbfast.store.series_files import CHUNK_KEY
 from tbfast.store.verify import damage
 from tbfast.store.verify_records import NAME_COPY
@@ -173,7 +173,9 @@ def test_a_page_that_cannot_be_read_is_told(storage: Storage, at: int) -> None:
     storage.close()
     with hurt(storage.layout.series) as db:
         family = db.get_column_family("w1")
-        page = bytearray(family[CHUNK_KEY.pack(0, 0, 1)])
+        stored = family[CHUNK_KEY.pack(0, 0, 1)]
+        assert isinstance(stored, bytes)
+        page = bytearray(stored)
         page[at] ^= 0xFF
         family[CHUNK_KEY.pack(0, 0, 1)] = bytes(page)
         rocks.close(family, storage.layout.series)

@@ -128,14 +128,15 @@ def test_whatever_shares_a_value_comes_device_by_device(
         values[CHUNK_KEY.pack(first, 0, run)] = a_page(held)
 
     source = PagedChunks(iter(sorted(values.items())))
-    found, devices = {}, []
+    found: dict[tuple[int, int, int], bytes] = {}
+    devices = []
     while source.device is not None:
         device = source.device
         devices.append(device)
         assert list(source.of(device - 1)) == []
-        for run, key, chunk in source.of(device):
-            at = CHUNK_KEY.unpack(key)
-            assert (at[0], at[2]) == (device, run) and at not in found
+        for of_run, stored_key, chunk in source.of(device):
+            at = CHUNK_KEY.unpack(stored_key)
+            assert (at[0], at[2]) == (device, of_run) and at not in found
             found[at] = chunk
     assert found == content
     assert all(a < b for a, b in pairwise(devices))

@@ -292,10 +292,7 @@ def test_the_first_device_of_a_page(device: int) -> None:
 def large(device: int, salt: int) -> list[Record]:
     """A common chunk of more than 3 KB, on 40 rows."""
     rng = random.Random(device * 100 + salt)
-    return [
-        Record(device, 10 * n, [Point(1, STRING, rng.randbytes(40).hex())])
-        for n in range(40)
-    ]
+    return [Record(device, 10 * n, [Point(1, STRING, rng.randbytes(40).hex())]) for n in range(40)]
 
 
 def test_what_is_large_has_keys_of_its_own() -> None:
