@@ -68,43 +68,42 @@ class PagedChunks:
 
     def __init__(self, stored: Iterator[tuple[bytes, bytes]]) -> None:
         self._stored = stored
-        self._group = -1  # first device of the pages in hand
-        self._paged: list[tuple[int, int, bytes]] = []  # (device, run, chunk), the next one last
+        self._paged: dict[int, list[tuple[int, bytes, bytes]]] = {}  # by device
+        self._order: list[int] = []  # of its devices, the next one last
         self.device: int | None = None
-        self._step()
+        self._read()
+        self._settle()
 
-    def _step(self) -> None:
-        """Takes the next value."""
-        self._next = next(self._stored, None)
-        self._fill()
+    def _read(self) -> None:
+        """Takes the next value; its device is None at the end."""
+        key, self._value = next(self._stored, (None, b""))
+        self._at: int | None = None
+        if key is not None:
+            self._key = key
+            self._at, _, self._run = CHUNK_KEY.unpack(key)
 
-    def _fill(self) -> None:
+    def _settle(self) -> None:
+        """Unpacks the pages that may hold the next device, and says which that is."""
+        group = page.first_device(self._order[-1]) if self._order else self._at
         unpacked = False
-        while self._next is not None and page.is_page(self._next[1]):
-            first, _, run = CHUNK_KEY.unpack(self._next[0])
-            if self._paged and first != self._group:
-                break  # its devices come after those in hand
-            self._group = first
-            self._paged += [(device, run, c) for device, c in page.unpack(first, self._next[1])]
+        # Devices of a later page come after those in hand.
+        while self._at is not None and self._at == group and page.is_page(self._value):
+            page.collect(self._at, self._run, self._value, self._paged)
             unpacked = True
-            self._next = next(self._stored, None)
+            self._read()
         if unpacked:
-            self._paged.sort(key=lambda chunk: chunk[:2], reverse=True)
-        here = [self._paged[-1][0]] if self._paged else []
-        if self._next is not None:
-            here.append(CHUNK_KEY.unpack(self._next[0])[0])
-        self.device = min(here, default=None)
+            self._order = sorted(self._paged, reverse=True)
+        self.device = self._at
+        if self._order and (self._at is None or self._order[-1] < self._at):
+            self.device = self._order[-1]
 
     def of(self, device: int) -> Iterator[tuple[int, bytes, bytes]]:
         """(run, key, chunk) of a device, which is the next one or not there; in any order."""
         while self.device == device:
-            if self._paged and self._paged[-1][0] == device:
-                _, run, chunk = self._paged.pop()
-                yield run, CHUNK_KEY.pack(device, 0, run), chunk
-                self._fill()
-                continue
-            if self._next is None:
-                raise StoreError("chunks of a segment came in no order")
-            key, chunk = self._next
-            yield CHUNK_KEY.unpack(key)[2], key, chunk
-            self._step()
+            if self._order and self._order[-1] == device:
+                self._order.pop()
+                yield from self._paged.pop(device)
+            while self._at == device and not page.is_page(self._value):
+                yield self._run, self._key, self._value
+                self._read()
+            self._settle()

@@ -11,6 +11,8 @@ cdef struct timed:
     uint64_t order  # of its commit
     uint32_t arrival
 
+cdef bytes chunk_key(uint64_t device, uint32_t key, uint32_t run)
+
 cdef int by_time(const void *a, const void *b) noexcept nogil
 
 cdef class Totals:

@@ -1,9 +1,10 @@
 """Pages: small chunks of neighbouring devices in one value (layout in tbf_page.h)."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from tbfast._ext.batch cimport TBF_EVERSION, TBF_OK, tbf_span, tbf_status
+from tbfast._ext.packer cimport chunk_key
 from tbfast._ext.page cimport TBF_PAGE_DEVICES, tbf_is_page, tbf_page, tbf_page_open
 from tbfast.errors import StoreError
 
@@ -47,6 +48,25 @@ def unpack(uint64_t first, bytes value not None):
     cdef size_t i
     open_page(value, &page)
     return [(first + page.entries[i].place, chunk_at(&page, i)) for i in range(page.count)]
+
+
+def collect(uint64_t first, uint32_t run, bytes value not None, dict held not None):
+    """Appends (run, key that it would have by itself, chunk) to held[device] for each of a page.
+
+    StoreError as of `unpack`; then nothing was appended.
+    """
+    cdef tbf_page page
+    cdef size_t i
+    cdef uint64_t device
+    open_page(value, &page)
+    for i in range(page.count):
+        device = first + page.entries[i].place
+        chunk = (run, chunk_key(device, 0, run), chunk_at(&page, i))
+        mine = held.get(device)
+        if mine is None:
+            held[device] = [chunk]
+        else:
+            (<list>mine).append(chunk)
 
 
 def devices(uint64_t first, bytes value not None):
