@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tbfast._ext import page
-from tbfast.errors import StoreError
 from tbfast.store.series_files import CHUNK_KEY
 
 _RUN: Final = struct.Struct(">I")

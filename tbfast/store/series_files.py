@@ -16,6 +16,7 @@ CACHE_BYTES: Final = 16 << 20
 CHUNK_KEY: Final = struct.Struct(">QII")  # device, key number or 0, run
 CHUNK_BLOCK_BYTES: Final = 16_384  # compressed together: neighbours are much alike
 RAW_FILES: Final = 16  # of a segment before RocksDB merges them; joining rewrites them anyway
+NO_STALL: Final = 1 << 20  # files: runs come no faster than they are made
 FIXED: Final = ("default", "keys", "latest", "deleted", "changes")
 
 
@@ -52,6 +53,9 @@ class SeriesFiles:
             made.set_level_zero_file_num_compaction_trigger(RAW_FILES)
         if name == "changes":  # varints of differences, soon dropped: LZ4 saves a third of them
             made.set_compression_type(DBCompressionType.none())
+            # A file a run: else RocksDB makes writers wait for the merging of 20.
+            made.set_level_zero_slowdown_writes_trigger(NO_STALL)
+            made.set_level_zero_stop_writes_trigger(NO_STALL)
         return made
 
     def create(self, level: int) -> int:

@@ -38,7 +38,9 @@ from tbfast._ext.batch cimport (
 )
 from tbfast._ext.chunk cimport tbf_cell
 from tbfast._ext.deleted cimport Deleted, Ranges
-from tbfast._ext.head cimport Head, HeadPool, head_row, head_series, order_of, warm_place, warm_series
+from tbfast._ext.head cimport (
+    Head, HeadPool, head_row, head_series, order_of, warm_place, warm_series,
+)
 from tbfast._ext.scan cimport RangeScan, hit
 from tbfast._ext.series cimport (
     Text,
