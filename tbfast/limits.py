@@ -76,6 +76,8 @@ JOURNAL_BUSY_MS: Final = 30_000  # rows wait for the disk for longer: newcomers 
 # Series: what the controller makes of the journals
 HEAD_BYTES: Final = 33_554_432  # rows that no run holds yet; a full head is sealed
 HEAD_BLOCKED_HEADS: Final = 4  # heads of rows held while sealing lags; then workers wait
+HEAD_SPARE_BYTES: Final = 67_108_864  # memory of a sealed head kept for the next one, at most ...
+HEAD_SPARE_MS: Final = 60_000  # ... and no longer than this after the last run
 SEAL_INTERVAL_MS: Final = 600_000  # rows are sealed after this time even in a small head
 JOIN_RUNS: Final = 64  # runs whose chunks lie side by side; then they are joined
 JOIN_POINTS: Final = 131_072  # of one device that are joined at a time; bounds memory

@@ -1,7 +1,7 @@
 from collections.abc import Callable, Container, Mapping, Sequence
 
 from tbfast._ext.deleted import Deleted
-from tbfast._ext.head import Head
+from tbfast._ext.head import Head, HeadPool
 from tbfast._ext.scan import RangeScan
 
 class Tail:
@@ -9,6 +9,7 @@ class Tail:
     attribute_records: int
     dropped: int
     head: Head
+    pool: HeadPool
     def __init__(self, registered: Callable[[int], bool] | None = None) -> None: ...
     def define(self, journal: int, epoch: int, first: int, names: Sequence[bytes]) -> None: ...
     def forget_epochs(self, journal: int, before: int) -> None: ...

@@ -22,6 +22,7 @@ from tbfast.store.journal import retire_epoch
 from tbfast.store.known import known_journal, read_epoch, remember_epoch, remember_stores
 from tbfast.store.layout import Layout
 from tbfast.store.packages import PackageFiles
+from tbfast.store.pages import expanded
 
 log = get_logger("tbfast.backups")
 
@@ -96,7 +97,7 @@ class Backups:
 
     async def _seal_until(self, wanted: dict[int, Cursor], sealed: Sealed) -> None:
         def tally(batch: Sequence[tuple[bytes, bytes]]) -> None:
-            for _, chunk in batch:
+            for _, chunk in (stored for pair in batch for stored in expanded(*pair)):
                 sealed.bytes += len(chunk)
                 for _, kind, points, _, _, nbytes in describe(chunk):
                     known = sealed.kinds.setdefault(kind, SealedKind())

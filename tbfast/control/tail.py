@@ -167,6 +167,10 @@ class TailService:
             for known in [k for k in self._names if k[0] == journal and k[1] < epoch]:
                 del self._names[known]
 
+    def release_spare(self) -> None:
+        """Gives the memory kept for the next head back: it fills slowly now."""
+        self._tail.pool.release()
+
     @property
     def key_count(self) -> int:
         """Own key numbers given so far."""

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from tbfast import limits
+from tbfast._ext import page
 from tbfast._ext.joiner import Joiner
 from tbfast.errors import StoreError
 from tbfast.store import rocks
+from tbfast.store.pages import PagedChunks, read_chunk
 from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
 from tbfast.store.tombstones import Tombstones
 from tbfast.store.windows import Open, Segment, family_name
@@ -27,36 +29,26 @@ _RUN: Final = struct.Struct(">I")
 _DEVICE: Final = struct.Struct(">Q")
 
 
-class _Source:
+class _Source(PagedChunks):
     """Chunks of one segment, device by device."""
 
     def __init__(self, source: Open, path: Path) -> None:
         self._source = source
         self._pairs = rocks.pairs(source.family, path, once=True)
-        self._step()
+        super().__init__(self._visible())
 
-    def _step(self) -> None:
+    def _visible(self) -> Iterator[tuple[bytes, bytes]]:
         runs = self._source.runs
-        for key, chunk in self._pairs:
-            device, _, run = CHUNK_KEY.unpack(key)
-            if runs is None or run in runs:
-                self.device: int | None = device
-                self._now = run, key, chunk
-                return
-        self.device = None
-
-    def of(self, device: int) -> Iterator[tuple[int, bytes, bytes]]:
-        """(run, key, chunk) of a device, which is the next one or not there."""
-        while self.device == device:
-            yield self._now
-            self._step()
+        for key, value in self._pairs:
+            if runs is None or _RUN.unpack(key[-4:])[0] in runs:
+                yield key, value
 
     def again(self, key: bytes) -> bytes:
         """A chunk that was not held."""
-        chunk = self._source.family.get(key)
+        chunk = read_chunk(self._source.family.get, *CHUNK_KEY.unpack(key))
         if chunk is None:
             raise StoreError("a chunk of the series store is gone")
-        return bytes(chunk)
+        return chunk
 
     def close(self) -> None:
         """Ends the iterator, which would keep files alive."""
@@ -70,6 +62,8 @@ class _Elsewhere:
         self._path = path
         self._runs = segment.runs
         self._it = segment.family.iter()
+        self._group = -1  # first device of the pages in hand
+        self._paged: dict[int, list[int]] = {}  # device -> runs
         self._seek(b"")
 
     def _seek(self, key: bytes) -> None:
@@ -77,22 +71,45 @@ class _Elsewhere:
             self._it.seek(key)
             self._read()
 
+    def _next(self) -> None:
+        with rocks.translated(self._path):
+            self._it.next()
+            self._read()
+
     def _read(self) -> None:
         self._key = self._it.key() if self._it.valid() else None
         if self._key is None:
             self._it.status()
 
+    def _visible(self, run: int) -> bool:
+        return self._runs is None or run in self._runs
+
+    def _read_pages(self, first: int) -> None:
+        self._group, self._paged = first, {}
+        prefix = CHUNK_KEY.pack(first, 0, 0)[:-4]
+        if self._key is not None and self._key < prefix:
+            self._seek(prefix)
+        while self._key is not None and self._key.startswith(prefix):
+            run, value = _RUN.unpack(self._key[-4:])[0], self._it.value()
+            if self._visible(run):
+                shared = page.is_page(value)
+                for device in page.devices(first, value) if shared else [first]:
+                    self._paged.setdefault(device, []).append(run)
+            self._next()
+
     def of(self, device: int) -> Iterator[int]:
+        first = page.first_device(device)
+        if first != self._group:
+            self._read_pages(first)
+        yield from self._paged.get(device, ())
         prefix = _DEVICE.pack(device)
         if self._key is not None and self._key < prefix:
             self._seek(prefix)
         while self._key is not None and self._key.startswith(prefix):
             run = _RUN.unpack(self._key[-4:])[0]
-            if self._runs is None or run in self._runs:
+            if self._visible(run):
                 yield run
-            with rocks.translated(self._path):
-                self._it.next()
-                self._read()
+            self._next()
 
 
 class Join:

@@ -28,18 +28,28 @@ class LatestValues:
             self._changes_bytes += len(packed)
 
     def write_changes(self, packed: bytes) -> None:
-        """Latest values of series that have changed; durable with the next recorded run."""
-        batch = WriteBatch(raw_mode=True)
-        self.put_changes(batch, packed)
-        self._files.write(batch)
+        """Latest values of series that have changed; durable with `flush`.
+
+        Not in the log, as the chunks of their run: without its record nobody misses them.
+        """
+        if packed:
+            self._files.write_unlogged("changes", [(self._number_change(packed), packed)])
+
+    def flush(self) -> None:
+        """All changes are on disk when it returns."""
+        self._files.flush_changes()
 
     def put_changes(self, batch: WriteBatch, packed: bytes) -> None:
         """Adds the same to a batch of the caller's."""
         if packed:
             handle = self._files.db.get_column_family_handle("changes")
-            batch.put(_U64.pack(self._next_change), packed, handle)
-            self._next_change += 1
-            self._changes_bytes += len(packed)
+            batch.put(self._number_change(packed), packed, handle)
+
+    def _number_change(self, packed: bytes) -> bytes:
+        key = _U64.pack(self._next_change)
+        self._next_change += 1
+        self._changes_bytes += len(packed)
+        return key
 
     @property
     def changes_bytes(self) -> int:

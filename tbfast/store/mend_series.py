@@ -15,11 +15,13 @@ from typing import Final, TypeVar
 import msgspec
 from rocksdict import Rdict
 
+from tbfast._ext import page
 from tbfast._ext.chunk import describe
 from tbfast._ext.scan import RangeScan
 from tbfast._ext.tail import Tail
 from tbfast.errors import StoreError
 from tbfast.store import rocks
+from tbfast.store.pages import expanded
 from tbfast.store.series import FORMAT_VERSION, SeriesStore
 from tbfast.store.series_files import CHUNK_KEY, FIXED
 from tbfast.store.verify_records import NAME_COPY, SEGMENT
@@ -92,17 +94,30 @@ def mend_series(to: Path, families: Iterable[str], lossy: Iterable[str]) -> list
 def _mend_chunks(db: Rdict, path: Path, name: str, keys: set[int], lost: list[str]) -> _Runs:
     found: _Runs = {}
     family = db.get_column_family(name)
-    for key, chunk in rocks.pairs(family, path):
+    for key, value in rocks.pairs(family, path):
         device, number, run = CHUNK_KEY.unpack(key)
+        kept = []
         try:
-            columns = describe(chunk)
+            stored = expanded(key, value)
         except StoreError as error:
-            lost.append(f"chunk of device {device}, key {number}, run {run}: {error}")
+            last = device + page.DEVICES - 1
+            lost.append(f"chunks of devices {device} to {last}, run {run}: {error}")
+            stored = []
+        for at, chunk in stored:
+            try:
+                columns = describe(chunk)
+            except StoreError as error:
+                owner = CHUNK_KEY.unpack(at)[0]
+                lost.append(f"chunk of device {owner}, key {number}, run {run}: {error}")
+                continue
+            kept.append((at, chunk))
+            keys |= {column[0] for column in columns}
+            found.setdefault(run, _Held()).add(chunk, columns)
+        if not stored or len(kept) < len(stored):  # what a page keeps is stored singly
             with rocks.translated(path):
                 family.delete(key)
-            continue
-        keys |= {column[0] for column in columns}
-        found.setdefault(run, _Held()).add(chunk, columns)
+                for at, chunk in kept:
+                    family.put(at, chunk)
     rocks.close(family, path)
     return found
 

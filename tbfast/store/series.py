@@ -14,6 +14,7 @@ Column families:
     latest    device (u64) -> latest value of each of its series, without
     changes   number (u64) -> those of some series since, oldest first
     w<number> chunks of runs, j<number> joined ones: device (u64), key number or 0 (u32), run (u32)
+              in w<number> common chunks of neighbours share a value: see `pages`
 
 All numbers in keys are big-endian.  Key numbers belong to this store, not to a journal epoch.
 """
@@ -28,10 +29,11 @@ import msgspec
 from rocksdict import WriteBatch
 
 from tbfast import limits
+from tbfast._ext import page
 from tbfast._ext.scan import RangeScan
 from tbfast._ext.sealer import feed_chunk
 from tbfast.errors import StoreError
-from tbfast.store import rocks
+from tbfast.store import pages, rocks
 from tbfast.store.joins import Join
 from tbfast.store.latest import LatestValues
 from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
@@ -51,7 +53,7 @@ from tbfast.store.windows import (
     opened,
 )
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 WRITE_BATCH_BYTES: Final = 65_536  # the GIL is held during one write
 _U32: Final = struct.Struct(">I")
 
@@ -133,7 +135,7 @@ class SeriesStore:
             )
         if version == 1:
             self._upgrade()
-        elif stored is None:
+        elif stored is None or version == 2:  # format 2 has no pages
             db.put(b"f", _U32.pack(FORMAT_VERSION))
 
     def _upgrade(self) -> None:
@@ -265,6 +267,7 @@ class SeriesStore:
         }
         for number in changed:
             self._files.flush(family_name(self._raw[number], 0))
+        self.latest.flush()
         state = State(run.number, max((self._state.window, *changed)), dict(run.cursors))
         batch = WriteBatch(raw_mode=True)
         for window in changed.values():
@@ -308,13 +311,19 @@ class SeriesStore:
                 yield from self._chunks_in(segment, device, key)
 
     def _chunks_in(self, segment: Open, device: int, key: int) -> Iterator[tuple[int, bytes]]:
-        prefix = CHUNK_KEY.pack(device, key, 0)[:-4]
-        for found, chunk in rocks.pairs(segment.family, self.path, prefix):
-            if found[:-4] != prefix:
-                break
-            run = _U32.unpack(found[-4:])[0]
-            if segment.runs is None or run in segment.runs:
-                yield run, chunk
+        for place in pages.places(device, key, raw=segment.runs is not None):
+            for found, value in rocks.pairs(segment.family, self.path, place):
+                if found[:-4] != place:
+                    break
+                run = _U32.unpack(found[-4:])[0]
+                if segment.runs is not None and run not in segment.runs:
+                    continue
+                try:
+                    chunk = pages.chunk_of(device, found, value)
+                except StoreError as error:
+                    raise self._damaged(device, key, run, error) from error
+                if chunk is not None:
+                    yield run, chunk
 
     def feed(self, scan: RangeScan, names: dict[int, bytes]) -> None:
         """Gives what recorded runs hold of the scan's device and keys to it."""
@@ -334,8 +343,7 @@ class SeriesStore:
 
     def _chunk(self, segment: Open, device: int, key: int, run: int) -> bytes | None:
         with rocks.translated(self.path):
-            chunk = segment.family.get(CHUNK_KEY.pack(device, key, run))
-        return None if chunk is None else bytes(chunk)
+            return pages.read_chunk(segment.family.get, device, key, run)
 
     def _damaged(self, device: int, key: int, run: int, error: StoreError) -> StoreError:
         return StoreError(
@@ -455,12 +463,16 @@ class SeriesStore:
         for segment in self._index:
             start = b""
             while True:
-                key = next((k for k, _ in rocks.pairs(segment.family, self.path, start)), None)
-                if key is None:
+                pair = next(rocks.pairs(segment.family, self.path, start), None)
+                if pair is None:
                     break
-                device = CHUNK_KEY.unpack(key)[0]
-                yield device
-                start = CHUNK_KEY.pack(device + 1, 0, 0)
+                key, value = pair
+                device, number, _ = CHUNK_KEY.unpack(key)
+                yield from (CHUNK_KEY.unpack(k)[0] for k, _ in pages.expanded(key, value))
+                if number or page.first_device(device) != device:
+                    start = CHUNK_KEY.pack(device + 1, 0, 0)
+                else:  # the next run may have put a page there
+                    start = key + b"\0"
 
     def checkpoint(self, to: Path) -> None:
         """A copy of its present state; recorded runs are in it whole."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from rocksdict import Cache, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import Cache, DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
 from tbfast.errors import StoreError, StoreFull
 from tbfast.store import rocks
@@ -56,7 +56,7 @@ class SeriesFiles:
             cache=self._cache, packed=name.startswith("j"),
             block_bytes=CHUNK_BLOCK_BYTES if chunks else 4_096,
         )  # fmt: skip
-        if chunks:
+        if chunks or name == "changes":
             made.set_level_zero_file_num_compaction_trigger(RAW_FILES)
             # Else RocksDB makes writers wait for the merging of their files.
             made.set_level_zero_slowdown_writes_trigger(NO_STALL)
@@ -64,6 +64,8 @@ class SeriesFiles:
             made.set_soft_pending_compaction_bytes_limit(0)
             made.set_hard_pending_compaction_bytes_limit(0)
             made.set_disable_auto_compactions(self.merging_held and _of_runs(name))
+        if name == "changes":  # varints of differences, soon dropped: LZ4 saves a third of them
+            made.set_compression_type(DBCompressionType.none())
         return made
 
     @property
@@ -101,7 +103,7 @@ class SeriesFiles:
                 self._unwanted.discard(unwanted)  # it was not made
 
     def write_unlogged(self, name: str, chunks: Iterable[tuple[bytes, bytes]]) -> None:
-        """Chunks for a family; on disk after `flush`."""
+        """Pairs for a family, chunks or changes; on disk once it is flushed."""
         batch = WriteBatch(raw_mode=True)
         handle = self.db.get_column_family_handle(name)
         for key, value in chunks:
@@ -125,6 +127,11 @@ class SeriesFiles:
         """Returns when all chunks of a family are on disk."""
         with rocks.translated(self.path):
             self.chunks[name].flush(True)
+
+    def flush_changes(self) -> None:
+        """Returns when all changes of latest values are in files."""
+        with rocks.translated(self.path):
+            self.changes.flush(True)
 
     def flush_names(self) -> None:
         """Returns when all names of keys are in files of their own."""

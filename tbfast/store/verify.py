@@ -12,6 +12,7 @@ from tbfast.errors import LocalError, StoreError
 from tbfast.store import known, rocks
 from tbfast.store.journal import KEY, Position, read_epoch, read_mark, retired_epoch
 from tbfast.store.layout import Layout
+from tbfast.store.pages import expanded
 from tbfast.store.series_files import CHUNK_KEY
 from tbfast.store.tombstones import decode
 from tbfast.store.verify_records import SEGMENT, Held, records_damage
@@ -101,8 +102,7 @@ def _rows_damage(
             step(len(key) + len(value))
             try:
                 if shard == "series" and SEGMENT.fullmatch(family):
-                    run = CHUNK_KEY.unpack(key)[2]
-                    runs[run] = runs.get(run, 0) + sum(column[2] for column in describe(value))
+                    found += _chunks_damage(key, value, runs)
                 elif shard == "series" and family == "deleted":
                     decode(value)
                 elif shard.startswith("journal/") and family == "default":
@@ -117,6 +117,20 @@ def _rows_damage(
     return found
 
 
+def _chunks_damage(key: bytes, value: bytes, runs: dict[int, int]) -> list[str]:
+    """Of a chunk or of all in a page; adds their points to `runs`."""
+    found = []
+    for at, chunk in expanded(key, value):
+        try:
+            points = sum(column[2] for column in describe(chunk))
+        except StoreError as error:
+            found.append(f"{_where_chunk(at)}: {error}")
+            continue
+        run = CHUNK_KEY.unpack(at)[2]
+        runs[run] = runs.get(run, 0) + points
+    return found
+
+
 def _rows(db: Rdict, path: Path, family: str) -> Iterator[tuple[bytes, bytes]]:
     yield from rocks.pairs(db if family == "default" else db.get_column_family(family), path)
 
@@ -127,10 +141,14 @@ def where(shard: str, family: str, key: bytes) -> str:
         epoch, seq = KEY.unpack(key)
         return f"block of epoch {epoch}, sequence {seq}"
     if shard == "series" and SEGMENT.fullmatch(family) and len(key) == CHUNK_KEY.size:
-        device, number, run = CHUNK_KEY.unpack(key)
-        return f"chunk of device {device}, key {number}, run {run}"
+        return _where_chunk(key)
     if family == "attribute" and len(key) > 9:
         name = key[9:].decode("utf-8", "backslashreplace")
         return f"attribute {name!r} of device {int.from_bytes(key[:8], 'big')}"
     text = key.decode("utf-8", "backslashreplace")
     return f"{family} {text if text.isprintable() else key.hex()}"
+
+
+def _where_chunk(key: bytes) -> str:
+    device, number, run = CHUNK_KEY.unpack(key)
+    return f"chunk of device {device}, key {number}, run {run}"

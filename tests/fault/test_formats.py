@@ -1,6 +1,6 @@
 """Upgrade and downgrade: data of an older build is taken over, a newer format is left alone.
 
-``vectors/data_format_1.tar.xz`` is what the last build before series format 2 left: a node of two
+``vectors/data_format_N.tar.xz`` is what the last build with series format N left: a node of two
 workers, stopped twice and then killed, without files that tell nothing (LOG, LOCK, OPTIONS).  Each
 of three devices had sent `SENT` messages as in `values` and saved the client attribute fw, last 2.
 """
@@ -25,7 +25,7 @@ from tests.support.mqtt_client import connected
 from tests.support.node import ROOT, Node, refusal, running_node
 from tests.support.waiting import wait_until
 
-OLD = Path(__file__).parents[1] / "vectors" / "data_format_1.tar.xz"
+VECTORS = Path(__file__).parents[1] / "vectors"
 SENT = 120
 FIRST_MS = 1_700_000_000_000
 DEVICES = ("d0", "d1", "d2")
@@ -36,10 +36,10 @@ def values(n: int) -> dict[str, object]:
     return {"n": n, "x": n + 0.25, "ok": even, "text": f"message {n}", "more": {"n": n}}
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Node:
-    """The node of the older build, not started."""
-    with tarfile.open(OLD) as archive:
+@pytest.fixture(params=[1, 2])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Node:
+    """The node of an older build, not started."""
+    with tarfile.open(VECTORS / f"data_format_{request.param}.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     return Node(tmp_path / "data", env={"TBFAST_SERIES__JOIN_RUNS": "2"})
 
@@ -136,7 +136,7 @@ def put(path: Path, family: str, key: bytes, value: bytes) -> None:
 SHARDS = {
     "registry": ("meta", b"format", b"1", b"99"),
     "attributes": ("meta", b"format", b"1", b"99"),
-    "series": ("default", b"f", struct.pack(">I", 2), struct.pack(">I", 99)),
+    "series": ("default", b"f", struct.pack(">I", 3), struct.pack(">I", 99)),
     "journal/0": ("meta", b"f", struct.pack("<I", 1), struct.pack("<I", 99)),
     "journal/65535": ("meta", b"f", struct.pack("<I", 1), struct.pack("<I", 99)),
 }

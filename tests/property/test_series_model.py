@@ -24,7 +24,8 @@ from tbfast.config import Series
 from tbfast.store.series_reader import OfflineSeries
 from tests.support.storage import Answer, Crash, Storage, ranged
 
-DEVICES = st.integers(1, 3)
+NUMBERS = (64, 65, 66, 130)  # three that share pages, with their key, and one that does not
+DEVICES = st.sampled_from(NUMBERS)
 KEYS = ("a", "b", "ä", "long name")
 TIMES = st.integers(0, 12) | st.sampled_from([-1, -(2**53), 2**53, 253_402_300_799_999])
 VALUES = st.sampled_from(
@@ -90,7 +91,7 @@ class SeriesModel(RuleBasedStateMachine):
         self.latest_runs = mock.patch("tbfast.limits.LATEST_RUNS", 2)
         self.latest_runs.start()
         self.arrivals = 0
-        self.classes = {1: 0, 2: 0, 3: 1}
+        self.classes = {64: 0, 65: 0, 66: 1, 130: 0}
         self.storage = self._opened(self.directory / "0")
 
     def _opened(self, root: Path) -> Storage:
@@ -311,7 +312,7 @@ class SeriesModel(RuleBasedStateMachine):
         async def read() -> None:
             reader = OfflineSeries(self.storage.layout)
             try:
-                for device in (1, 2, 3):
+                for device in NUMBERS:
                     expected = self._expected(device)
                     assert await ranged(reader, device) == expected
                     assert await reader.keys(device) == sorted(expected)
@@ -372,7 +373,7 @@ class SeriesModel(RuleBasedStateMachine):
 
     async def _compare(self) -> None:
         reads = self.storage.reads
-        for device in (1, 2, 3):
+        for device in NUMBERS:
             assert await ranged(reads, device) == self._expected(device)
             newest = {k: v for (owner, k), v in self.newest.items() if owner == device}
             assert await reads.keys(device) == sorted(newest)

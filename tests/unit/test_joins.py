@@ -476,7 +476,7 @@ def test_a_store_of_format_1_is_taken_over(storage: Storage) -> None:
     to_format_1(storage.layout.series)
     reopened(storage)
     assert storage.replayed == 0
-    assert storage.store._files.db.get(b"f") == struct.pack(">I", 2)
+    assert storage.store._files.db.get(b"f") == struct.pack(">I", 3)
     assert storage.tail.cursors() == {0: (1, 2 * RUNS - 2)}
     assert [len(window.segments[0].runs) for window in storage.store.windows()] == [3, 3]
     assert rows(storage.store) == expected

@@ -13,6 +13,7 @@ from rocksdict import Rdict
 from tbfast.config import Series
 from tbfast.store import rocks
 from tbfast.store.mend_series import UNKNOWN, mend_series
+from tbfast.store.pages import expanded
 from tbfast.store.series import SeriesStore
 from tbfast.store.series_files import CHUNK_KEY
 from tbfast.store.verify import damage
@@ -136,16 +137,27 @@ def test_chunks_of_a_run_that_was_never_recorded_stay_invisible(storage: Storage
     assert of(storage.store) == before
 
 
-def test_a_chunk_that_cannot_be_read_is_told(storage: Storage) -> None:
-    storage.close()
+def hurt_chunks(storage: Storage, device: int) -> int:
+    """Damages all chunks of a device, also those in pages; how many."""
+    count = 0
     with hurt(storage.layout.series) as db:
-        chunks = db.get_column_family("w1")
-        keys = [key for key, _ in chunks.items() if CHUNK_KEY.unpack(key)[0] == 1]
-        for key in keys:
-            chunks[key] = chunks[key][:-1]
-        rocks.close(chunks, storage.layout.series)
+        family = db.get_column_family("w1")
+        for key, value in [*family.items()]:
+            for at, chunk in expanded(key, value):
+                if CHUNK_KEY.unpack(at)[0] == device:
+                    count += 1
+                    value = value.replace(chunk, chunk[:-1] + bytes([chunk[-1] ^ 1]))
+            family[key] = value
+        rocks.close(family, storage.layout.series)
+    return count
+
+
+def test_a_chunk_that_cannot_be_read_is_told(storage: Storage) -> None:
+    """It costs no other chunk of its page."""
+    storage.close()
+    assert hurt_chunks(storage, 1) == 2
     lost = mended(storage)
-    assert len(lost) == len(keys) + 2
+    assert len(lost) == 2 + 2
     assert lost[0].startswith("chunk of device 1, key 0, run 1: ")
     assert lost[-2:] == ["chunks of run 2", "2 of 3 points of run 1"]
     assert rows(storage.store) == {
@@ -154,6 +166,24 @@ def test_a_chunk_that_cannot_be_read_is_told(storage: Storage) -> None:
     }
     assert rows(storage.store, 2) == {"a": [(1, 2), (2, 2), (3, 2)]}
     assert [window.points for window in storage.store.windows()] == [1, 8]
+
+
+@pytest.mark.parametrize("at", [0, 1, 6])
+def test_a_page_that_cannot_be_read_is_told(storage: Storage, at: int) -> None:
+    storage.close()
+    with hurt(storage.layout.series) as db:
+        family = db.get_column_family("w1")
+        stored = family[CHUNK_KEY.pack(0, 0, 1)]
+        assert isinstance(stored, bytes)
+        page = bytearray(stored)
+        page[at] ^= 0xFF
+        family[CHUNK_KEY.pack(0, 0, 1)] = bytes(page)
+        rocks.close(family, storage.layout.series)
+    lost = mended(storage)
+    what = "chunk of device 0, key 0" if at == 0 else "chunks of devices 0 to 63"
+    assert lost[0].startswith(f"{what}, run 1: ")
+    assert lost[1:] == ["chunks of run 1"]
+    assert rows(storage.store, 2) == {"a": [(2, 2), (3, 2)]}
 
 
 def test_a_family_is_missing(storage: Storage) -> None:

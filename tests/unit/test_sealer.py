@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tbfast._ext.head import Head, keep_memory
+from tbfast import limits
 from tbfast._ext.ingest import Ingest
 from tbfast._ext.metrics import Slot
 from tbfast._ext.scan import RangeScan
@@ -15,6 +15,7 @@ from tbfast._ext.sealer import Sealer, feed_chunk
 from tbfast._ext.tail import Tail
 from tbfast.control.tail import TailService
 from tbfast.errors import StoreError
+from tbfast.store.pages import expanded
 from tbfast.store.series import CHUNK_KEY
 from tests.support.blocks import DOUBLE, INT64, STRING, Block, Point, Record, write_block
 
@@ -35,12 +36,19 @@ class Written:
             self.tail.apply(write_block(Block(0, 1, seq, 1_000, 1, (), list(records))))
         self.sealer = Sealer(self.tail.freeze(), 7)
 
-    def chunks(self, max_bytes: int = 1 << 30) -> Chunks:
+    def stored(self, max_bytes: int = 1 << 30) -> Chunks:
+        """Keys and values as they go to the store, each key once."""
         found: Chunks = []
         while not self.sealer.done:
             (batch,) = self.sealer.next(max_bytes)
             found += batch
+        keys = [key for key, _ in found]
+        assert len(keys) == len(set(keys))
         return found
+
+    def chunks(self, max_bytes: int = 1 << 30) -> Chunks:
+        """The same with pages unpacked."""
+        return [chunk for pair in self.stored(max_bytes) for chunk in expanded(*pair)]
 
     def read(self, chunks: Chunks, device: int = 1) -> dict[str, list[tuple[int, Any]]]:
         scan = RangeScan(device, None, limit=1 << 40, ascending=True)
@@ -65,33 +73,50 @@ def series(count: int, key: int = 1, *, step: int = 10, start: int = 0) -> list[
     return [number(1, start + step * n, key, n) for n in range(count)]
 
 
-def test_memory_of_a_head_goes_to_the_next_while_it_is_kept() -> None:
+def fill_and_freeze(tail: Tail, seq: int, rows: int) -> dict[str, list[tuple[int, object]]]:
+    """What a head of so many rows is read back as; it is gone afterwards."""
     records = [
-        Record(1, n, [Point(1, INT64, n), Point(2, STRING, f"{n:040}")]) for n in range(5000)
+        Record(1, n, [Point(1, INT64, n), Point(2, STRING, f"{n:040}")]) for n in range(rows)
     ]
-    parts = [records[:3_000], records[3_000:]]
-    expected = Written(*parts).read(Written(*parts).chunks())
-    assert len(expected["a"]) == len(expected["b"]) == 5_000
-    small = Head().room
-    keep_memory(True)
-    try:
-        tail = Tail()
-        tail.define(0, 1, 1, [b"a", b"b"])
-        for run in range(1, 4):
-            assert (tail.head.room > small) == (run == 3)  # of the first, while the second filled
-            for seq, part in enumerate(parts, 1):
-                tail.apply(write_block(Block(0, 1, 2 * run + seq, 1_000, 1, (), part)))
-                if run == 3:
-                    tail.head.fit()
-                    assert tail.head.room - tail.head.nbytes < small
-            scan = RangeScan(1, None, limit=1 << 40, ascending=True)
-            tail.feed(scan, tail.head, 1, 0)
-            found = json.loads(scan.to_json())
-            assert {k: [(p["ts"], p["value"]) for p in v] for k, v in found.items()} == expected
-            tail.freeze()  # and gone
-    finally:
-        keep_memory(False)
-    assert Head().room == small
+    tail.apply(write_block(Block(0, 1, seq, 1_000, 1, (), records)))
+    scan = RangeScan(1, None, limit=1 << 40, ascending=True)
+    tail.feed(scan, tail.head, 1, 0)
+    tail.freeze()
+    found = json.loads(scan.to_json())
+    return {key: [(p["ts"], p["value"]) for p in points] for key, points in found.items()}
+
+
+def test_memory_of_a_sealed_head_goes_to_the_next() -> None:
+    tail = Tail()
+    tail.define(0, 1, 1, [b"a", b"b"])
+    assert tail.pool.nbytes == 0
+    held = []
+    for seq, rows in enumerate((3_000, 3_000, 2_000, 10), 1):
+        expected = {
+            "a": [(n, n) for n in range(rows)],
+            "b": [(n, f"{n:040}") for n in range(rows)],
+        }
+        assert fill_and_freeze(tail, seq, rows) == expected  # nothing is left of the one before
+        held.append(tail.pool.nbytes)
+    assert held[0] == held[1] == held[2] > 3_000 * 2 * 24
+    assert held[3] == 0  # so little use of it: the next may need none
+    fill_and_freeze(tail, 5, 3_000)
+    assert tail.pool.nbytes == held[0]
+    tail.pool.release()
+    assert tail.pool.nbytes == 0
+
+
+def test_more_than_the_bound_is_not_kept() -> None:
+    rows = limits.HEAD_SPARE_BYTES // 200
+    tail = Tail()
+    tail.define(0, 1, 1, [b"a", b"b"])
+    for seq in range(5):
+        text = "x" * 250
+        records = [Record(1, n, [Point(2, STRING, text)]) for n in range(rows // 5)]
+        tail.apply(write_block(Block(0, 1, seq + 1, 1_000, 1, (), records)))
+    assert tail.head.nbytes > limits.HEAD_SPARE_BYTES
+    tail.freeze()
+    assert tail.pool.nbytes == 0
 
 
 def test_an_empty_head_has_no_chunks() -> None:
@@ -276,3 +301,77 @@ def test_a_clock_that_was_set_back_makes_nothing_older() -> None:
     tail.apply(at(hour_ms + 5, 2, 4, journal=1))
     tail.apply(at(hour_ms + 4, 3, 5))
     assert tail.latest(1, None)[0] == b'{"a":[{"ts":50,"value":4}]'
+
+
+# --- pages -----------------------------------------------------------------------------------
+
+
+def stored_places(written: Written, max_bytes: int = 1 << 30) -> list[tuple[int, int, int]]:
+    """(device, key, chunks) of each value."""
+    found = []
+    for key, value in written.stored(max_bytes):
+        device, number, run = CHUNK_KEY.unpack(key)
+        assert run == 7
+        found.append((device, number, len(expanded(key, value))))
+    return found
+
+
+def test_neighbours_share_a_page() -> None:
+    devices = (1, 63, 64, 127, 128, 5_000)
+    written = Written([number(device, 10, 1, device) for device in devices])
+    assert stored_places(written) == [(0, 0, 2), (64, 0, 2), (128, 0, 1), (5_000, 0, 1)]
+    again = Written([number(device, 10, 1, device) for device in devices])
+    chunks = again.chunks()
+    assert places(chunks) == [(device, 0) for device in devices]
+    for device in devices:
+        assert again.read(chunks, device) == {"a": [(10, device)]}
+
+
+@pytest.mark.parametrize("device", [0, 2**32, 2**62 - 64])
+def test_the_first_device_of_a_page(device: int) -> None:
+    """Its chunk and the page have one key: it is in the page whenever there is one."""
+    own = [Record(device, 10 * n, [Point(2, INT64, n)]) for n in range(ALWAYS_OWN_POINTS)]
+    shared = [number(device, 5, 1, 1), number(device + 1, 5, 1, 2)]
+    written = Written([*own, *shared])
+    assert stored_places(written) == [(device, 0, 2), (device, 2, 1)]
+
+
+def large(device: int, salt: int) -> list[Record]:
+    """A common chunk of more than 3 KB, on 40 rows."""
+    rng = random.Random(device * 100 + salt)
+    return [Record(device, 10 * n, [Point(1, STRING, rng.randbytes(40).hex())]) for n in range(40)]
+
+
+def test_what_is_large_has_keys_of_its_own() -> None:
+    few = Written([row for device in range(4) for row in large(device, 1)])
+    assert stored_places(few) == [(0, 0, 4)]
+    many = Written([row for device in range(8) for row in large(device, 1)])
+    assert stored_places(many) == [(device, 0, 1) for device in range(8)]
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1_000, 20_000, 65_536])
+def test_pages_are_written_whole_however_small_the_steps_are(max_bytes: int) -> None:
+    """A page in two steps would replace itself; what was begun singly goes on singly."""
+    rows = [row for device in range(20) for row in large(device, 1)]
+    rows += [number(device, 10, 1, device) for device in range(64, 400, 3)]
+    written = Written(rows)
+    chunks = written.chunks(max_bytes)
+    assert places(chunks) == [(device, 0) for device in (*range(20), *range(64, 400, 3))]
+    assert written.sealer.totals[0].points == 20 * 40 + len(range(64, 400, 3))
+    assert written.read(chunks, 64) == {"a": [(10, 64)]}
+
+
+def test_each_class_has_pages_of_its_own() -> None:
+    tail = Tail()
+    tail.define(0, 1, 1, [b"a"])
+    rows = [number(device, 10, 1, device) for device in range(8)]
+    tail.apply(write_block(Block(0, 1, 1, 1_000, 1, (), rows)))
+    sealer = Sealer(tail.freeze(), 7, 3, lambda device: (0, 2, 2, 2)[device % 4])
+    first, second, third = sealer.next(1 << 30)
+    assert second == []
+    assert places([c for pair in first for c in expanded(*pair)]) == [(0, 0), (4, 0)]
+    assert places([c for pair in third for c in expanded(*pair)]) == [
+        (device, 0) for device in (1, 2, 3, 5, 6, 7)
+    ]
+    assert (len(first), len(third)) == (1, 1)
+    assert [totals.points for totals in sealer.totals] == [2, 0, 6]

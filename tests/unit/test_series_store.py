@@ -322,9 +322,9 @@ def test_a_second_opener_is_refused(storage: Storage) -> None:
 
 
 def test_a_newer_format_is_refused(storage: Storage) -> None:
-    storage.store._files.db.put(b"f", struct.pack(">I", 3))
+    storage.store._files.db.put(b"f", struct.pack(">I", 4))
     storage.close()
-    with pytest.raises(StoreError, match=r"newer tbfast \(format 3"):
+    with pytest.raises(StoreError, match=r"newer tbfast \(format 4"):
         SeriesStore(storage.layout.series)
 
 

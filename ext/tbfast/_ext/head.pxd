@@ -25,17 +25,31 @@ cdef struct head_series:
     uint32_t last     # index + 1 of its newest row
     uint32_t count
 
+cdef struct head_memory:
+    head_row *rows
+    uint8_t *bytes
+    head_series *series
+    uint32_t *place       # tail's series index -> index + 1 into series
+    size_t bytes_cap
+    uint32_t row_cap, series_cap, place_cap
+
+cdef class HeadPool:
+    cdef head_memory spare
+    cdef readonly size_t max_bytes
+    cdef bint take(self, head_memory *m) noexcept
+    cdef bint give(self, head_memory *m) noexcept
+
 cdef class Head:
+    cdef HeadPool pool
     cdef head_row *rows
     cdef uint32_t row_count, row_cap
     cdef uint8_t *bytes
     cdef size_t bytes_len, bytes_cap
     cdef head_series *series
     cdef uint32_t series_count, series_cap
-    cdef uint32_t *place      # tail's series index -> index + 1 into series
+    cdef uint32_t *place
     cdef uint32_t place_cap
-    cdef void _take_arenas(self) noexcept
-    cdef void _give_arenas(self) noexcept
+    cdef int _begin(self) except -1
     cdef int append(self, uint32_t index, uint64_t device, uint32_t key, int64_t ts,
                     uint64_t order, const tbf_point *point) except -1
     cdef int _more_places(self, uint32_t index) except -1

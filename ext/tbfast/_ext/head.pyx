@@ -6,6 +6,9 @@ the same moment the later arrival, so that journals may arrive a little out of s
 One arena of 32-byte rows, one of value bytes, one entry per series that has rows.  A full head is
 frozen, handed to the sealer, and a new one takes its place; a frozen head is never written again,
 so that reads on the loop and the sealer's thread may share it.
+
+The memory of a sealed head goes to the next one: fetching fresh pages for every head cost as much
+as filling them, and giving them back between others left holes in the heap.
 """
 
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -14,85 +17,112 @@ from libc.string cimport memcpy, memset
 from tbfast._ext.batch cimport TBF_BYTES, TBF_DOUBLE, TBF_JSON, TBF_STRING
 
 cdef enum:
-    ROWS = 4096  # room of a new head
-    BYTES = 65536
-
-cdef bint keeping = False
-cdef head_row *spare_rows = NULL  # of the last head that went, while `keeping`
-cdef uint32_t spare_row_cap = 0
-cdef uint8_t *spare_bytes = NULL
-cdef size_t spare_bytes_cap = 0
+    ROWS_FIRST = 4096      # room of a head that finds no spare memory
+    BYTES_FIRST = 65536
+    SERIES_FIRST = 256
+    PLACES_FIRST = 1024
+    FILLED_PART = 8        # one that filled less of its rows does not pass its memory on
 
 
-def keep_memory(bint keep):
-    """Whether the arenas of a head that goes are kept for the next.
+cdef void free_memory(head_memory *m) noexcept:
+    free(m.rows)
+    free(m.bytes)
+    free(m.series)
+    free(m.place)
+    memset(m, 0, sizeof(head_memory))
 
-    While full heads come one upon the other, getting the pages of each from the system takes
-    longer than filling them.
-    """
-    global keeping, spare_rows, spare_bytes
-    keeping = keep
-    if not keep:
-        free(spare_rows)
-        free(spare_bytes)
-        spare_rows = NULL
-        spare_bytes = NULL
+
+cdef class HeadPool:
+    """Memory of at most one sealed head, for the next: none above `max_bytes`."""
+
+    def __cinit__(self, size_t max_bytes):
+        self.max_bytes = max_bytes
+
+    def __dealloc__(self):
+        free_memory(&self.spare)
+
+    @property
+    def nbytes(self):
+        """Bytes held for the next head."""
+        return memory_bytes(&self.spare)
+
+    def release(self):
+        """Gives what is held back to the system."""
+        free_memory(&self.spare)
+
+    cdef bint take(self, head_memory *m) noexcept:
+        """Whether there was memory; its places are zero."""
+        if self.spare.rows == NULL:
+            return False
+        m[0] = self.spare
+        memset(&self.spare, 0, sizeof(head_memory))
+        memset(m.place, 0, m.place_cap * sizeof(uint32_t))
+        return True
+
+    cdef bint give(self, head_memory *m) noexcept:
+        """Whether it is kept; if not, it still is the caller's."""
+        if self.spare.rows != NULL or memory_bytes(m) > self.max_bytes:
+            return False
+        self.spare = m[0]
+        return True
+
+
+cdef size_t memory_bytes(const head_memory *m) noexcept:
+    return (m.row_cap * sizeof(head_row) + m.bytes_cap + m.series_cap * sizeof(head_series)
+            + m.place_cap * sizeof(uint32_t))
 
 
 cdef class Head:
-    """Rows since the last freeze."""
+    """Rows since the last freeze; takes no memory before the first one.
 
-    def __cinit__(self):
-        self._take_arenas()
-        self.series_cap = 256
-        self.place_cap = 1024
-        self.series = <head_series *>malloc(self.series_cap * sizeof(head_series))
-        self.place = <uint32_t *>calloc(self.place_cap, sizeof(uint32_t))
-        if not (self.rows and self.bytes and self.series and self.place):
-            raise MemoryError("no memory for the head")
+    pool: where its memory comes from and goes to when nobody reads it any more.
+    """
+
+    def __cinit__(self, HeadPool pool=None):
+        self.pool = pool
 
     def __dealloc__(self):
-        self._give_arenas()
-        free(self.series)
-        free(self.place)
+        cdef head_memory m
+        m.rows = self.rows
+        m.row_cap = self.row_cap
+        m.bytes = self.bytes
+        m.bytes_cap = self.bytes_cap
+        m.series = self.series
+        m.series_cap = self.series_cap
+        m.place = self.place
+        m.place_cap = self.place_cap
+        if (
+            self.pool is None
+            or self.rows == NULL
+            or self.row_count < self.row_cap // FILLED_PART
+            or not self.pool.give(&m)
+        ):
+            free_memory(&m)
 
-    cdef void _take_arenas(self) noexcept:
-        global spare_rows, spare_bytes
-        self.row_cap = ROWS
-        self.bytes_cap = BYTES
-        if spare_rows != NULL:
-            self.rows, self.row_cap = spare_rows, spare_row_cap
-            self.bytes, self.bytes_cap = spare_bytes, spare_bytes_cap
-            spare_rows = NULL
-            spare_bytes = NULL
-        else:
-            self.rows = <head_row *>malloc(self.row_cap * sizeof(head_row))
-            self.bytes = <uint8_t *>malloc(self.bytes_cap)
-
-    cdef void _give_arenas(self) noexcept:
-        global spare_rows, spare_row_cap, spare_bytes, spare_bytes_cap
-        if keeping and spare_rows == NULL and self.rows != NULL and self.bytes != NULL:
-            spare_rows, spare_row_cap = self.rows, self.row_cap
-            spare_bytes, spare_bytes_cap = self.bytes, self.bytes_cap
-        else:
-            free(self.rows)
-            free(self.bytes)
-
-    def fit(self):
-        """Gives room back that rows do not need now; only before the freeze."""
-        cdef uint32_t row_cap = max(<uint32_t>ROWS, self.row_count)
-        cdef size_t bytes_cap = max(<size_t>BYTES, self.bytes_len)
-        cdef void *less
-        if row_cap < self.row_cap:
-            less = realloc(self.rows, row_cap * sizeof(head_row))
-            if less != NULL:
-                self.rows = <head_row *>less
-                self.row_cap = row_cap
-        if bytes_cap < self.bytes_cap:
-            less = realloc(self.bytes, bytes_cap)
-            if less != NULL:
-                self.bytes = <uint8_t *>less
-                self.bytes_cap = bytes_cap
+    cdef int _begin(self) except -1:
+        cdef head_memory m
+        memset(&m, 0, sizeof(m))
+        if self.pool is None or not self.pool.take(&m):
+            m.rows = <head_row *>malloc(ROWS_FIRST * sizeof(head_row))
+            m.bytes = <uint8_t *>malloc(BYTES_FIRST)
+            m.series = <head_series *>malloc(SERIES_FIRST * sizeof(head_series))
+            m.place = <uint32_t *>calloc(PLACES_FIRST, sizeof(uint32_t))
+            if not (m.rows and m.bytes and m.series and m.place):
+                free_memory(&m)
+                raise MemoryError("no memory for the head")
+            m.row_cap = ROWS_FIRST
+            m.bytes_cap = BYTES_FIRST
+            m.series_cap = SERIES_FIRST
+            m.place_cap = PLACES_FIRST
+        self.rows = m.rows
+        self.row_cap = m.row_cap
+        self.bytes = m.bytes
+        self.bytes_cap = m.bytes_cap
+        self.series = m.series
+        self.series_cap = m.series_cap
+        self.place = m.place
+        self.place_cap = m.place_cap
+        return 0
 
     cdef int _more_places(self, uint32_t index) except -1:
         cdef uint32_t cap = self.place_cap
@@ -110,6 +140,8 @@ cdef class Head:
     cdef head_series *_series_of(self, uint32_t index, uint64_t device, uint32_t key) except NULL:
         cdef void *more
         cdef head_series *s
+        if self.rows == NULL:
+            self._begin()
         if index >= self.place_cap:
             self._more_places(index)
         if self.place[index]:
@@ -208,8 +240,3 @@ cdef class Head:
         """Memory in use, bytes."""
         return (self.row_count * sizeof(head_row) + self.bytes_len
                 + self.series_count * sizeof(head_series))
-
-    @property
-    def room(self):
-        """Memory of the arenas, bytes."""
-        return self.row_cap * sizeof(head_row) + self.bytes_cap

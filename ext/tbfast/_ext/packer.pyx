@@ -6,7 +6,7 @@ reading one key does not fetch the others.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp
 
@@ -17,6 +17,9 @@ from tbfast._ext.chunk cimport (
     tbf_cell,
     tbf_column,
 )
+
+from tbfast._ext.batch cimport TBF_OK
+from tbfast._ext.page cimport TBF_PAGE_DEVICES, tbf_page, tbf_page_entry, tbf_page_write
 
 cdef extern from "<endian.h>" nogil:
     uint64_t to_big_endian "htobe64"(uint64_t v)
@@ -57,8 +60,8 @@ cdef class Packer:
     """Memory for the columns of one device, used again for the next.
 
     Whoever fills it writes the next series at ts[rows:] and cells[rows:], then calls `add`; `pack`
-    makes chunks of all series of a device, `give` hands out those of all devices since the last
-    time.  TBF_CHUNK_BATCH rows more than reserved may be written to.
+    makes chunks of all series of a device, `give` or `give_pages` hands out those of all devices
+    since the last time.  TBF_CHUNK_BATCH rows more than reserved may be written to.
     """
 
     def __cinit__(self):
@@ -141,30 +144,116 @@ cdef class Packer:
             self._write(device, 0, self.common, common)
         return 0
 
-    cdef int give(self, uint32_t run, list totals, list out, class_of) except -1:
-        """Appends (key, chunk) of what was packed to out[class], and counts it in totals[class].
+    cdef bint room_for(self, uint64_t device, size_t max_bytes) noexcept nogil:
+        """Whether a device, the next in order, is to be packed before the rest is given out.
 
-        class_of(device number): None = all belong to the first.
+        Devices of a page stay together, so that it is written once; unless they are so much that
+        they need none: then those to come are given singly, too.
         """
-        cdef size_t i, at = 0
+        cdef chunk_made *last
+        cdef size_t i
+        if self.writer.len < max_bytes or self.chunk_count == 0:
+            return True
+        last = &self.chunks[self.chunk_count - 1]
+        if last.device // TBF_PAGE_DEVICES != device // TBF_PAGE_DEVICES:
+            return False
+        i = self.chunk_count
+        while i and self.chunks[i - 1].device // TBF_PAGE_DEVICES == device // TBF_PAGE_DEVICES:
+            i -= 1
+        if self.writer.len - self.chunks[i].at <= PAGE_BYTES:
+            return True
+        self.split = device // TBF_PAGE_DEVICES + 1
+        return False
+
+    cdef int _sort_out(self, list totals, class_of) except -1:
+        """Finds the class of each chunk and counts it in totals[class]."""
+        cdef size_t i
         cdef chunk_made *chunk
         cdef Totals mine = totals[0]
-        cdef list chunks = out[0]
+        cdef uint32_t which = 0
         for i in range(self.chunk_count):
             chunk = &self.chunks[i]
             if class_of is not None and (i == 0 or chunk.device != self.chunks[i - 1].device):
                 which = class_of(chunk.device)
                 mine = totals[which]
-                chunks = out[which]
+            chunk.which = which
             mine.points += chunk.points
             mine.nbytes += chunk.n
             mine.min_ts = min(mine.min_ts, chunk.min_ts)
             mine.max_ts = max(mine.max_ts, chunk.max_ts)
-            chunks.append((chunk_key(chunk.device, chunk.key, run), PyBytes_FromStringAndSize(
-                <char *>self.writer.buf + at, <Py_ssize_t>chunk.n)))
-            at += chunk.n
+        return 0
+
+    cdef bytes _bytes_of(self, const chunk_made *chunk):
+        return PyBytes_FromStringAndSize(
+            <char *>self.writer.buf + chunk.at, <Py_ssize_t>chunk.n)
+
+    cdef int give(self, uint32_t run, list totals, list out, class_of) except -1:
+        """Appends (key, chunk) of what was packed to out[class], and counts it in totals[class].
+
+        class_of(device number): None = all belong to the first.
+        """
+        cdef size_t i
+        cdef chunk_made *chunk
+        self._sort_out(totals, class_of)
+        for i in range(self.chunk_count):
+            chunk = &self.chunks[i]
+            (<list>out[chunk.which]).append(
+                (chunk_key(chunk.device, chunk.key, run), self._bytes_of(chunk)))
         self.chunk_count = self.writer.len = 0
         return 0
+
+    cdef int give_pages(self, uint32_t run, list totals, list out, class_of) except -1:
+        """The same with pages, where common chunks of neighbours are small: see tbf_page.h.
+
+        A page has the key that the common chunk of its first device would have.
+        """
+        cdef size_t i = 0, end, at
+        cdef uint32_t which
+        cdef uint64_t first
+        cdef chunk_made *chunk
+        cdef bytes page
+        self._sort_out(totals, class_of)
+        while i < self.chunk_count:
+            first = self.chunks[i].device // TBF_PAGE_DEVICES
+            end = i
+            while end < self.chunk_count and self.chunks[end].device // TBF_PAGE_DEVICES == first:
+                end += 1
+            for which in range(<uint32_t>len(totals)):
+                page = self._page(i, end, which) if first + 1 != self.split else None
+                if page is not None:
+                    (<list>out[which]).append(
+                        (chunk_key(first * TBF_PAGE_DEVICES, 0, run), page))
+                for at in range(i, end):
+                    chunk = &self.chunks[at]
+                    if chunk.which == which and (page is None or chunk.key):
+                        (<list>out[which]).append(
+                            (chunk_key(chunk.device, chunk.key, run), self._bytes_of(chunk)))
+            i = end
+        self.chunk_count = self.writer.len = 0
+        return 0
+
+    cdef bytes _page(self, size_t i, size_t end, uint32_t which):
+        """A page of a class's common chunks among some; None if it would be too large or of one."""
+        cdef tbf_page page
+        cdef tbf_page_entry *entry
+        cdef const chunk_made *chunk
+        cdef size_t written = 0
+        page.count = 0
+        for i in range(i, end):
+            chunk = &self.chunks[i]
+            if chunk.which != which or chunk.key:
+                continue
+            entry = &page.entries[page.count]
+            page.count += 1
+            entry.place = <uint8_t>(chunk.device % TBF_PAGE_DEVICES)
+            entry.chunk.p = self.writer.buf + chunk.at
+            entry.chunk.n = chunk.n
+            written += chunk.n
+        if page.count < 2 or written > PAGE_BYTES:
+            return None
+        if tbf_page_write(self.page, sizeof(self.page), &page, &written) != TBF_OK:
+            raise AssertionError("a page of chunks does not fit its own bound")
+        return PyBytes_FromStringAndSize(<char *>self.page, <Py_ssize_t>written)
 
     cdef bint _earns_own(self, size_t c) noexcept nogil:
         cdef size_t other
@@ -197,6 +286,7 @@ cdef class Packer:
         chunk.device = device
         chunk.key = key
         chunk.points = 0
+        chunk.at = before
         chunk.n = self.writer.len - before
         chunk.min_ts = INT64_MAX
         chunk.max_ts = INT64_MIN

@@ -111,15 +111,17 @@ cdef class Sealer:
         return self.next_group == self.count
 
     def next(self, size_t max_bytes):
-        """[[(key, chunk), ...] of each class] of the next devices, about max_bytes together."""
+        """[[(key, chunk or page), ...] of each class] of the next devices, about max_bytes."""
         cdef uint64_t device
         out = [[] for _ in self.totals]
         with nogil:
-            while self.next_group < self.count and self.packer.writer.len < max_bytes:
+            while self.next_group < self.count:
                 device = self.groups[self.next_group].device
+                if not self.packer.room_for(device, max_bytes):
+                    break
                 self._columns(device)
                 self.packer.pack(device)
-        self.packer.give(self.run, self.totals, out, self.class_of)
+        self.packer.give_pages(self.run, self.totals, out, self.class_of)
         return out
 
     cdef int _columns(self, uint64_t device) except -1 nogil:

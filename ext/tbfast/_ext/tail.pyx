@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 
 import os
 
+from tbfast import limits
 from tbfast.errors import StoreError
 
 from tbfast._ext.batch cimport (
@@ -37,7 +38,9 @@ from tbfast._ext.batch cimport (
 )
 from tbfast._ext.chunk cimport tbf_cell
 from tbfast._ext.deleted cimport Deleted, Ranges
-from tbfast._ext.head cimport Head, head_row, head_series, order_of, warm_place, warm_series
+from tbfast._ext.head cimport (
+    Head, HeadPool, head_row, head_series, order_of, warm_place, warm_series,
+)
 from tbfast._ext.scan cimport RangeScan, hit
 from tbfast._ext.series cimport (
     Text,
@@ -56,7 +59,7 @@ cdef enum:
     STRING_BYTES = 67108864  # latest strings kept in memory, all series together
     ELSEWHERE = 255          # scale of a packed value that has to be read from the chunks
     ABSENT = 254             # scale of a packed series whose latest value was deleted
-    DEVICES_PER_SERIES = 32  # looked at in the time that it takes to pack a series
+    DEVICES_PER_SERIES = 8   # looked at in the time that it takes to pack a series
     AHEAD = 16               # records whose memory is on its way while an earlier one is applied
 
 cdef extern from *:
@@ -93,6 +96,39 @@ cdef uint64_t mix(uint64_t a, uint64_t b) noexcept nogil:
     cdef uint64_t h = (a ^ 0x9E3779B97F4A7C15ULL) * 0xBF58476D1CE4E5B9ULL
     h = (h ^ (h >> 31) ^ b) * 0x94D049BB133111EBULL
     return h ^ (h >> 29)
+
+
+cdef inline int make_room(Text text, const series *s) except -1:
+    """Room for 0 and an entry."""
+    cdef size_t n = 51 + (0 if s.elsewhere else s.n)
+    return text.room(n) if text.cap - text.len < n else 0
+
+
+cdef inline uint8_t *put_entry(uint8_t *p, int64_t base, const series *s) noexcept nogil:
+    """Writes varint(key << 3 | type) scale varint(zigzag(ts - base)) value; where it ends.
+
+    Values as in tbf_batch.h.  One that is kept elsewhere has scale ELSEWHERE and no bytes, a
+    deleted one scale ABSENT.
+    """
+    p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
+    if s.elsewhere:
+        p[0] = ELSEWHERE
+    elif s.absent:
+        p[0] = ABSENT
+    else:
+        p[0] = s.scale if s.type == TBF_DECIMAL else 0
+    p = tbf_put_varint(p + 1, tbf_zigzag(<int64_t>(<uint64_t>s.ts - <uint64_t>base)))
+    if s.type == TBF_INT64 or s.type == TBF_DECIMAL:
+        p = tbf_put_varint(p, tbf_zigzag(s.value))
+    elif s.type == TBF_DOUBLE:
+        memcpy(p, &s.value, 8)
+        p += 8
+    elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
+        p = tbf_put_varint(p, 0 if s.elsewhere else s.n)
+        if not s.elsewhere:
+            memcpy(p, <void *>s.value, s.n)
+            p += s.n
+    return p
 
 
 cdef struct warmer:
@@ -146,6 +182,7 @@ cdef class Tail:
     cdef dict maps            # (journal, epoch) -> KeyMap
     cdef size_t string_bytes
     cdef uint32_t heads       # frozen so far
+    cdef readonly HeadPool pool
     cdef object registered
     cdef readonly uint64_t points, dropped
     cdef readonly uint64_t attribute_records  # client attributes, which are not series
@@ -156,7 +193,8 @@ cdef class Tail:
         self.registered = registered
         self.seed[0] = int.from_bytes(random[:8], "little")
         self.seed[1] = int.from_bytes(random[8:], "little")
-        self.head = Head()
+        self.pool = HeadPool(limits.HEAD_SPARE_BYTES)
+        self.head = Head(self.pool)
         self.keys = {}
         self.names = [b""]
         self.maps = {}
@@ -664,50 +702,27 @@ cdef class Tail:
             at = d.first
             while at:
                 if self.all[at - 1].key < keys_end:
-                    self._pack(text, 0, &self.all[at - 1])
+                    self._pack(text, &self.all[at - 1])
                 at = self.all[at - 1].next
             out.append((d.number, text.to_bytes()))
         return out
 
-    cdef int64_t _pack_change(self, Text text, int64_t base, series *s) except? -1:
+    cdef int64_t _pack_change(self, Text text, int64_t base, const series *s) except? -1:
         """Appends 0, for the same device as before, and an entry with its time less `base`.
 
         Returns the base of the next: the time of this one.
         """
-        text.room(1)
-        text.buf[text.len] = 0
-        text.len += 1
-        self._pack(text, base, s)
+        cdef uint8_t *p
+        make_room(text, s)
+        p = text.buf + text.len
+        p[0] = 0
+        text.len = put_entry(p + 1, base, s) - text.buf
         return s.ts
 
-    cdef int _pack(self, Text text, int64_t base, series *s) except -1:
-        """Appends varint(key << 3 | type) scale varint(zigzag(ts - base)) value.
-
-        Values as in tbf_batch.h.  One that is kept elsewhere has scale ELSEWHERE and no bytes, a
-        deleted one scale ABSENT.
-        """
-        cdef uint8_t *p
-        text.room(50 + (0 if s.elsewhere else s.n))
-        p = text.buf + text.len
-        p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
-        if s.elsewhere:
-            p[0] = ELSEWHERE
-        elif s.absent:
-            p[0] = ABSENT
-        else:
-            p[0] = s.scale if s.type == TBF_DECIMAL else 0
-        p = tbf_put_varint(p + 1, tbf_zigzag(<int64_t>(<uint64_t>s.ts - <uint64_t>base)))
-        if s.type == TBF_DOUBLE:
-            memcpy(p, &s.value, 8)
-            p += 8
-        elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
-            p = tbf_put_varint(p, 0 if s.elsewhere else s.n)
-            if not s.elsewhere:
-                memcpy(p, <void *>s.value, s.n)
-                p += s.n
-        elif s.type == TBF_INT64 or s.type == TBF_DECIMAL:
-            p = tbf_put_varint(p, tbf_zigzag(s.value))
-        text.len = p - text.buf
+    cdef int _pack(self, Text text, const series *s) except -1:
+        """Appends an entry with its time as it is."""
+        make_room(text, s)
+        text.len = put_entry(text.buf + text.len, 0, s) - text.buf
         return 0
 
     def restore_latest(self, uint64_t number, const uint8_t[::1] packed not None):
@@ -804,7 +819,7 @@ cdef class Tail:
 
     def freeze(self):
         """The head so far, for the sealer; rows that follow go to a new one."""
-        head, self.head = self.head, Head()
+        head, self.head = self.head, Head(self.pool)
         self.heads += 1
         return head
 
