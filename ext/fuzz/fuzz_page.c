@@ -85,7 +85,7 @@ static void make_page(const uint8_t *data, size_t n) {
         at += length;
     }
     uint8_t small[HEAD];
-    if (page.count == 0 || page.entries[page.count - 1].place >= TBF_PAGE_DEVICES) {
+    if (page.count == 0 || place > TBF_PAGE_DEVICES) { /* past 255 they do not ascend either */
         insist(tbf_page_write(small, sizeof small, &page, &written) == TBF_EMALFORMED);
         return;
     }
