@@ -165,19 +165,20 @@ def settled(count: Callable[[], int]) -> int:
 
 
 def test_pipelining_without_reading_does_not_grow_or_stall_others(port):
+    before = port.slot.get(words.RECEIVED_BYTES_HTTP)
     with port.connect() as greedy:
         greedy.setblocking(False)
         sent = 0
         with pytest.raises(BlockingIOError):
             while sent < 1 << 30:
                 sent += greedy.send(GET * 2_000)
-        started = time.monotonic()
-        assert port.exchange(LAST).endswith(b"ok\n")
-        assert time.monotonic() - started < 5
-        received = settled(lambda: port.slot.get(words.RECEIVED_BYTES_HTTP))
-        assert port.exchange(LAST).endswith(b"ok\n")
-        # Reading from the greedy peer has stopped: only the other request came in.
-        assert port.slot.get(words.RECEIVED_BYTES_HTTP) == received + len(LAST)
+        for _ in range(2):
+            started = time.monotonic()
+            assert port.exchange(LAST).endswith(b"ok\n")
+            assert time.monotonic() - started < 5
+            received = settled(lambda: port.slot.get(words.RECEIVED_BYTES_HTTP)) - before
+        # Reading from the greedy peer has stopped: the rest of it is still in the system's buffers.
+        assert received - 2 * len(LAST) < sent
     wait_until(lambda: port.connections == 0)
 
 
