@@ -83,6 +83,7 @@ setup(
         modules(),
         include_path=["ext"],
         build_dir="build/cython",
+        nthreads=os.cpu_count() or 1,
         compiler_directives={
             "language_level": "3",
             "boundscheck": False,

@@ -9,6 +9,10 @@ copy=build/sanitize
 mkdir -p "$copy"
 tar -cf - --exclude='*.so' --exclude='__pycache__' --exclude='build' \
     setup.py pyproject.toml README.md Makefile ext tbfast tests | tar -xf - -C "$copy"
+if [ -d build/cython ]; then # generated already, and the same for both
+    mkdir -p "$copy/build"
+    cp -rp build/cython "$copy/build/"
+fi
 cd "$copy"
 TBFAST_SANITIZE=1 "$python" setup.py -q build_ext --inplace --parallel "$(nproc)"
 

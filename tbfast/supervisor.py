@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from tbfast import __version__, allocator
+from tbfast import __version__
 from tbfast._ext import metrics as words
 from tbfast.config import Config
 from tbfast.control import main as control
@@ -85,7 +85,6 @@ class Supervisor:
         config = self._config
         setup(config.log.level, config.log.format, "supervisor")
         _raise_descriptor_limit()
-        allocator.settle()
         self._layout.prepare()
         lock = self._layout.acquire()
         check_stores(self._layout)

@@ -14,7 +14,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from tbfast import __version__
+from tbfast import __version__, allocator
 from tbfast._ext import metrics as words
 from tbfast._ext.rate import Rates
 from tbfast.config import Config
@@ -506,5 +506,6 @@ class _Controller:
 def main(config: Config, run: NodeRun, metrics: NodeMetrics, rates: Rates) -> int:
     """Body of the forked controller process."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    allocator.settle()
     metrics.slot("controller").begin(os.getpid())
     return uvloop.run(_Controller(config, run, metrics, rates).run())
