@@ -221,7 +221,7 @@ class EntityQueries:
                 for key in series:
                     if points.get(key.key):
                         point = points[key.key][0]
-                        values[key] = (point.ts, _as_text(bytes(point.value)))
+                        values[key] = (point.ts, as_text(bytes(point.value)))
         return list(zip(devices, found, strict=True))
 
     def _stored(self, device: Device, keys: Sequence[Key]) -> Values:
@@ -235,7 +235,7 @@ class EntityQueries:
             for scope in _SCOPES_OF.get(key.type, ()):
                 stored = self._attributes.stored(device.number, scope, (key.key,))
                 if stored:
-                    values[key] = (stored[0].ts_ms, _as_text(stored[0].text))
+                    values[key] = (stored[0].ts_ms, as_text(stored[0].text))
                     break
         return values
 
@@ -256,7 +256,7 @@ def _field(device: Device, name: str) -> str | None:
             return None
 
 
-def _as_text(value: bytes) -> str:
+def as_text(value: bytes) -> str:
     """A stored JSON text as clients read it: strings without quotes."""
     if value[:1] != b'"':
         return value.decode("utf-8", "replace")

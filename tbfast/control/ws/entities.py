@@ -248,6 +248,10 @@ def _value(point: Point) -> dict[str, Any]:
 
 
 def _seen(data: EntityData, type_: KeyType) -> dict[str, list[Point]]:
-    """Times of the values that were just sent: what is older is no news."""
+    """The values that were just sent: neither they nor what is older are news."""
     values = data.latest.get(type_, {})
-    return {key: [(value.ts, b"")] for key, value in values.items() if value.ts}
+    return {
+        key: [(value.ts, msgspec.json.encode(value.value))]
+        for key, value in values.items()
+        if value.ts or value.value
+    }

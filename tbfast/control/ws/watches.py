@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
+from tbfast.control.queries import as_text
 from tbfast.control.tail import Row
 from tbfast.control.ws.updates import GONE, Point
 from tbfast.store.attributes import Attribute, Scope
@@ -16,7 +17,7 @@ Tell = Callable[[dict[str, list[Point]]], None]
 
 
 class Watch:
-    """One subscription: what it wants, and the newest it was told of each key.
+    """One subscription: what it wants, and the newest it was told of each key, as clients read it.
 
     Until `begin` what arrives is kept, as the values it starts with are being read: at most one
     value per key.  tell(values) is called with what is new; keys None = all.
@@ -25,7 +26,7 @@ class Watch:
     def __init__(self, keys: Collection[str] | None, tell: Tell) -> None:
         self._keys = None if keys is None else frozenset(keys)
         self._tell = tell
-        self._seen: dict[str, Point] = {}
+        self._seen: dict[str, tuple[int, str]] = {}
         self._early: dict[str, Point] | None = {}
 
     def wants(self, key: str) -> bool:
@@ -36,7 +37,7 @@ class Watch:
         """These values have been sent; tells what has changed since they were read."""
         for key, points in values.items():
             if points:
-                self._seen[key] = max(points)
+                self._seen[key] = _shown(max(points))
         early, self._early = self._early, None
         if early:
             self.take(early.items())
@@ -50,13 +51,13 @@ class Watch:
                 if known is None or point[0] >= known[0] or point is GONE:
                     self._early[key] = point
                 continue
-            seen = self._seen.get(key)
             if point is GONE:
                 self._seen.pop(key, None)
-            elif seen is not None and (point[0] < seen[0] or point == seen):
-                continue
             else:
-                self._seen[key] = point
+                seen, shown = self._seen.get(key), _shown(point)
+                if seen is not None and (point[0] < seen[0] or shown == seen):
+                    continue
+                self._seen[key] = shown
             fresh[key] = [point]
         if fresh:
             self._tell(fresh)
@@ -113,6 +114,10 @@ class Watches:
                     [(a.name, (a.ts_ms, a.text)) for a in saved if watch.wants(a.name)]
                     + [(name, GONE) for name in deleted if watch.wants(name)]
                 )
+
+
+def _shown(point: Point) -> tuple[int, str]:
+    return point[0], as_text(point[1])
 
 
 def _messages(rows: Iterable[Row]) -> Iterable[tuple[int, dict[str, Point]]]:
