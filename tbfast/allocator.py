@@ -1,19 +1,19 @@
-"""The C allocator, told what a server wants of it: memory that was needed once goes back.
+"""The C allocator, told what a server wants of it: memory goes back now and then, not at once.
 
-glibc raises the size from which an allocation gets pages of its own to that of the largest one
-that was freed, up to 32 MiB.  After the first sealed head the arrays of the next heads and of reads
-grow inside the common heap, where one small object above them keeps them resident: reads alone took
-a controller from 18 to 34 MiB of heap, half of it free.  A fixed size turns that off.
+Sealing and replay fill the same few buffers of megabytes over and over.  glibc gives large ones
+pages of their own and hands them back when they are freed, so that every run faulted all of them
+in again: a third of a replay's processor time.  What is free stays ours therefore, until
+`give_back` looks for whole free pages, wherever in a heap they are.  Without that one small object
+above a large free array would keep the array resident.
 
-For the controller only.  In a worker it would be buffers of connections, below the fixed size and
-above glibc's first one, that fill the common heap: after a flood of them it did not shrink again.
+For the controller only.  A worker gives back when connections close (`connections.pyx`).
 """
 
 import ctypes
 from typing import Final
 
-MAPPED_BYTES: Final = 1 << 20  # allocations from here on have pages of their own
-KEPT_BYTES: Final = 2 << 20  # free at the end of a heap, kept for the next allocations
+MAPPED_BYTES: Final = 32 << 20  # from here on pages of their own; glibc allows no higher bound
+KEPT_BYTES: Final = 64 << 20  # free at the end of a heap and kept, at most
 ARENAS: Final = 4  # heaps of a process; by default eight for each processor
 
 _M_TRIM_THRESHOLD: Final = -1
@@ -32,3 +32,10 @@ def settle() -> None:
         (_M_ARENA_MAX, ARENAS),
     ):
         mallopt(option, value)
+
+
+def give_back() -> None:
+    """Free pages of every heap to the system, without the GIL; nothing where there is no glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

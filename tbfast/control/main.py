@@ -490,6 +490,7 @@ class _Controller:
     async def _beat(self) -> None:
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, int(asyncio.get_running_loop().time() * 1000))
+            self._tail.settle()
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _serve(self) -> None:

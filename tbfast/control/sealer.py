@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tbfast import limits
+from tbfast import allocator, limits
 from tbfast._ext import metrics as words
 from tbfast._ext.head import Head
 from tbfast._ext.metrics import Slot
@@ -31,6 +31,7 @@ SOON_S = 0.01  # a head that fills fast is looked at again in time, but not soon
 HURRY_BYTES = 1 << 20  # of rows; not worth a run below it
 FULL_RETRY_S = 5.0  # a full disk: the head waits, sealing is tried again
 MERGE_AFTER_S = 5.0  # without a full head
+GIVE_BACK_S = 60.0  # free memory stays ours for as long: sealing and reads come again
 CHANGES_PER_STEP = 20_000  # series packed in one turn of the loop, 0.3 ms; each costs 0.1 beside
 RECORDS_PER_STEP = 5_000  # the same where every device gets a key
 
@@ -102,6 +103,7 @@ class SealService:
         self._keys_stored = 1
         self._folded_run = 0  # changes since are not in the records of their devices
         self._hurried = False
+        self._give_back_at_s = time.monotonic() + GIVE_BACK_S
 
     def restore(self) -> None:
         """Gives the tail what recorded runs hold: keys, latest values, cursors."""
@@ -136,6 +138,9 @@ class SealService:
             self._stopping,
             0 if full else lookout.pause_s(time.monotonic(), self._tail.head.nbytes),
         ):
+            if time.monotonic() >= self._give_back_at_s:
+                await self._in_thread(allocator.give_back)
+                self._give_back_at_s = time.monotonic() + GIVE_BACK_S
             age_s = time.monotonic() - self._last_run
             if age_s >= limits.HEAD_SPARE_MS / 1000:
                 self._tail.release_spare()
@@ -167,6 +172,9 @@ class SealService:
         except StoreError as error:
             self._on_broken(error)
             raise
+        self._tail.keep_spare(hold)
+        if not hold:
+            self._give_back_at_s = now
 
     def hurry(self) -> None:
         """Space is short: seal what is there soon, it takes less room than in the journals."""

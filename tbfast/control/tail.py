@@ -114,6 +114,7 @@ class TailService:
         self._step_ms = 0  # what the clock has been set back in all
         self._names: dict[tuple[int, int], dict[int, bytes]] = {}
         self._waiting: dict[int, list[tuple[Cursor, asyncio.Future[None]]]] = {}
+        self._stirred = False  # blocks have come since `settle` was called last
         self._live: set[LiveSubscription] = set()
         self._listeners: list[RowListener] = []
 
@@ -170,6 +171,12 @@ class TailService:
     def release_spare(self) -> None:
         """Gives the memory kept for the next head back: it fills slowly now."""
         self._tail.pool.release()
+
+    def keep_spare(self, keep: bool) -> None:
+        """While full heads come one upon the other each takes the memory of the one before it,
+        however large the backlog made that; else no more than an ordinary head needs."""
+        # Arrays double, so there is up to twice the memory that rows fill.
+        self._tail.pool.bound(2 * self._bound_bytes if keep else limits.HEAD_SPARE_BYTES)
 
     @property
     def key_count(self) -> int:
@@ -233,6 +240,12 @@ class TailService:
 
     # --- blocks --------------------------------------------------------------------------
 
+    def settle(self) -> None:
+        """Called now and then: if nothing came since, queries show all there is."""
+        if not self._stirred and not self.full and not self._damaged:
+            self._slot.put(words.TAIL_LAG_MS, 0)
+        self._stirred = False
+
     def apply(self, block: bytes) -> None:
         """Takes a block in; one that was applied before is ignored."""
         journal, epoch, seq, commit_ms = PLACE.unpack_from(block, 8)
@@ -252,6 +265,7 @@ class TailService:
             log.error("journal is damaged", where=self._damaged[journal])
             return
         self._cursors[journal] = position
+        self._stirred = True
         if self._tail.dropped != dropped:
             self._slot.add(words.RECORDS_DROPPED_DEVICE, self._tail.dropped - dropped)
         self._slot.put(words.TAIL_LAG_MS, max(0, time.time_ns() // 1_000_000 - commit_ms))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,8 +40,8 @@ class Writer:
         """Returns when it is acknowledged."""
         self._connection.request("POST", f"/api/v1/{token}/telemetry", body)
         answer = self._connection.getresponse()
-        answer.read()
-        assert answer.status == 200
+        text = answer.read()
+        assert answer.status == 200, text
 
 
 @contextlib.contextmanager
@@ -103,6 +104,24 @@ def test_replay_after_a_killed_controller(tmp_path: Path) -> None:
         wait_until(lambda: node.controller_pid() not in (0, pid), what="another controller")
         node.wait_ready()
         check(node, wanted)
+
+
+def test_a_backlog_lags_until_it_is_replayed(tmp_path: Path) -> None:
+    """Also when nothing new comes after it."""
+    with running_node(tmp_path / "data", workers=1) as node, writers(node) as (writer,):
+        (token,) = node.add_devices(1)
+        writer.post(token, b'{"ts":1,"values":{"n":0}}')  # the worker knows it now
+        with node.controller_away():
+            writer.post(token, b'{"ts":1,"values":{"n":1}}')
+            time.sleep(2)
+        node.wait_ready()
+        seen = [0.0]
+
+        def over() -> bool:
+            seen.append(node.metric("tbfast_tail_lag_seconds"))
+            return max(seen) >= 2 and seen[-1] == 0
+
+        wait_until(over, what="a lag, and its end")
 
 
 @pytest.mark.parametrize("workers", [2, 1])

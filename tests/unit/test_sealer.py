@@ -106,7 +106,8 @@ def test_memory_of_a_sealed_head_goes_to_the_next() -> None:
     assert tail.pool.nbytes == 0
 
 
-def test_more_than_the_bound_is_not_kept() -> None:
+@pytest.mark.parametrize("raised", [False, True])
+def test_more_than_the_bound_is_not_kept(raised: bool) -> None:
     rows = limits.HEAD_SPARE_BYTES // 200
     tail = Tail()
     tail.define(0, 1, 1, [b"a", b"b"])
@@ -115,7 +116,11 @@ def test_more_than_the_bound_is_not_kept() -> None:
         records = [Record(1, n, [Point(2, STRING, text)]) for n in range(rows // 5)]
         tail.apply(write_block(Block(0, 1, seq + 1, 1_000, 1, (), records)))
     assert tail.head.nbytes > limits.HEAD_SPARE_BYTES
+    if raised:
+        tail.pool.bound(10 * limits.HEAD_SPARE_BYTES)
     tail.freeze()
+    assert (tail.pool.nbytes > limits.HEAD_SPARE_BYTES) == raised
+    tail.pool.bound(limits.HEAD_SPARE_BYTES)
     assert tail.pool.nbytes == 0
 
 

@@ -38,6 +38,12 @@ cdef class HeadPool:
     def __cinit__(self, size_t max_bytes):
         self.max_bytes = max_bytes
 
+    def bound(self, size_t max_bytes):
+        """Another bound from now on; what is above it goes."""
+        self.max_bytes = max_bytes
+        if memory_bytes(&self.spare) > max_bytes:
+            free_memory(&self.spare)
+
     def __dealloc__(self):
         free_memory(&self.spare)
 
