@@ -12,8 +12,8 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # Arguments: make run ARGS="--mqtt-port 1884", make test ARGS="-k json".
 ARGS ?=
-# Test files that run at the same time; most tests wait for servers and timers.
-AT_ONCE ?= $(shell [ $(JOBS) -lt 4 ] && echo $(JOBS) || echo 4)
+# Test files that run at the same time: one more than processors, as most wait for servers and timers.
+AT_ONCE ?= $(shell [ $(JOBS) -lt 4 ] && expr $(JOBS) + 1 || echo 4)
 PYTEST := $(PY) -m pytest -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 # make faults: faults of each kind, and where the random moments come from (0 = a new seed).
 ROUNDS ?= 200
@@ -66,7 +66,7 @@ fuzz: ## libFuzzer over ext/c, FUZZ_SECONDS each
 
 .PHONY: sanitize
 sanitize: build $(VENV)/.test ## unit, property and hostile tests on an ASan and UBSan build
-	deploy/sanitize.sh -n $(AT_ONCE) --dist loadfile --no-loadscope-reorder $(ARGS)
+	deploy/sanitize.sh -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: wheel
 wheel: build $(VENV)/.dev ## dist/tbfast-*.whl

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tbfast import limits
 from tbfast._ext.ingest import Ingest
 from tbfast._ext.metrics import Slot
 from tbfast._ext.scan import RangeScan
@@ -108,19 +107,18 @@ def test_memory_of_a_sealed_head_goes_to_the_next() -> None:
 
 @pytest.mark.parametrize("raised", [False, True])
 def test_more_than_the_bound_is_not_kept(raised: bool) -> None:
-    rows = limits.HEAD_SPARE_BYTES // 200
+    bound = 1 << 20
     tail = Tail()
+    tail.pool.bound(bound)
     tail.define(0, 1, 1, [b"a", b"b"])
-    for seq in range(5):
-        text = "x" * 250
-        records = [Record(1, n, [Point(2, STRING, text)]) for n in range(rows // 5)]
-        tail.apply(write_block(Block(0, 1, seq + 1, 1_000, 1, (), records)))
-    assert tail.head.nbytes > limits.HEAD_SPARE_BYTES
+    records = [Record(1, n, [Point(2, STRING, "x" * 250)]) for n in range(bound // 250)]
+    tail.apply(write_block(Block(0, 1, 1, 1_000, 1, (), records)))
+    assert tail.head.nbytes > bound
     if raised:
-        tail.pool.bound(10 * limits.HEAD_SPARE_BYTES)
+        tail.pool.bound(10 * bound)
     tail.freeze()
-    assert (tail.pool.nbytes > limits.HEAD_SPARE_BYTES) == raised
-    tail.pool.bound(limits.HEAD_SPARE_BYTES)
+    assert (tail.pool.nbytes > bound) == raised
+    tail.pool.bound(bound)
     assert tail.pool.nbytes == 0
 
 
