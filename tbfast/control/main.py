@@ -490,16 +490,16 @@ class _Controller:
     async def _beat(self) -> None:
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, int(asyncio.get_running_loop().time() * 1000))
-            self._tail.settle()
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _serve(self) -> None:
-        """Watches registry and attributes until it is time to stop."""
+        """Watches registry, attributes and the tail until it is time to stop."""
         while not self._stop.is_set():
             failed = self._registry.failed or self._attribute_store.failed
             if failed is not None:
                 self._fail(StoreError(str(failed)))
             await self._writer.reclaim(pressed=self._space.full)
+            self._tail.settle()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
 
