@@ -10,6 +10,7 @@ message is the figure to compare.
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import platform
 import sys
@@ -49,6 +50,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="PNG or SVG by suffix")
     args = parser.parse_args()
+    if args.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install matplotlib")
     if args.quick:
         args.rounds, args.duration = 1, 1.0
     return args
