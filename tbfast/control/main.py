@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -180,6 +181,7 @@ class _Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         beat = loop.create_task(self._beat())
+        beat.add_done_callback(self._task_ended)
         try:
             if not await self._open_with_room():
                 return 0
@@ -197,6 +199,8 @@ class _Controller:
         sweeping = loop.create_task(self._deletes.sweep(self._registry.has_number))
         old_calls = loop.create_task(self._rpc.sweep())
         tidying = loop.create_task(self._registry.relations.sweep())
+        for task in (sweeping, old_calls, tidying):
+            task.add_done_callback(_tidied)
         watching = loop.create_task(self._disk.run(self._sealer))
         watching.add_done_callback(self._task_ended)
         services = self._services()
@@ -502,6 +506,12 @@ class _Controller:
             self._tail.settle()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
+
+
+def _tidied(task: "asyncio.Task[Any]") -> None:
+    """Nobody waits for such work, and the next start does what is left of it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("tidying up ended early; the next start goes on", error=str(error))
 
 
 def main(config: Config, run: NodeRun, metrics: NodeMetrics, rates: Rates) -> int:
