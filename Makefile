@@ -71,7 +71,7 @@ sanitize: build $(VENV)/.test ## unit, property and hostile tests on an ASan and
 .PHONY: wheel
 wheel: build $(VENV)/.dev ## dist/tbfast-*.whl
 	rm -rf dist build/lib*
-	$(PY) -m build --wheel --no-isolation --outdir dist .
+	TBFAST_TAKE_BUILT=1 $(PY) -m build --wheel --no-isolation --outdir dist .
 
 .PHONY: docs
 docs: build ## rewrite the generated tables of README.md
