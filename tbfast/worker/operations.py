@@ -30,8 +30,6 @@ from tbfast.worker.packages import PackageReader
 
 log = get_logger("tbfast.operations")
 
-ANSWER_S: Final = 10.0  # longest wait for the controller (TB_QUEUE_TRANSPORT_MAX_REQUEST_TIMEOUT)
-
 _BUSY: Final = Refusal("limit", "too many requests of this node wait for an answer")
 _AWAY: Final = Refusal("unavailable", "the node cannot answer now; try again")
 
@@ -67,7 +65,7 @@ class Operations:
     """One worker's end of the operations; all calls on the loop's thread.
 
     position: of the newest row that was accepted, committed or not.  builtin: whether the node
-    answers calls itself that it can.
+    answers calls itself that it can.  timeout_s: longest wait for an answer, unless it is said.
     """
 
     def __init__(
@@ -77,10 +75,12 @@ class Operations:
         packages: PackageReader,
         *,
         builtin: bool = True,
+        timeout_s: float = limits.REQUEST_TIMEOUT_MS / 1000,
     ) -> None:
         self._loop = loop
         self._position = position
         self._builtin = builtin
+        self._timeout_s = timeout_s
         self._told: Channel | None = None  # knows our sessions
         self._channel: Channel | None = None  # and takes questions
         self._asked: dict[int, _Asked] = {}  # bounded: OPERATIONS_PENDING
@@ -97,7 +97,7 @@ class Operations:
         operation: Operation | ReadChunk,
         done: Callable[[Result], None],
         *,
-        timeout_s: float = ANSWER_S,
+        timeout_s: float | None = None,
     ) -> int:
         """Calls `done` once with the result, never before this returns; the number is for `drop`.
 
@@ -119,7 +119,8 @@ class Operations:
             return request
         reads = isinstance(operation, ReadAttributes)
         position = self._position() if reads else Position(0, 0)
-        asked = _Asked(device, operation, position, done, self._loop.time() + timeout_s)
+        expires = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
+        asked = _Asked(device, operation, position, done, expires)
         self._asked[request] = asked
         self._send(request, asked)
         return request

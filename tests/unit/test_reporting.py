@@ -1,0 +1,45 @@
+"""Which activities of a device are reported, and when (MQTT spec 8.5)."""
+
+import pytest
+
+from tbfast.control.reporting import Reporting
+from tbfast.model.activity import LOOK_MS, ReportingStrategy, look_ms
+
+
+@pytest.mark.parametrize(
+    ("strategy", "at_once", "at_the_end"),
+    [
+        ("ALL", [True, True, True], []),
+        ("FIRST", [True, False, False], []),
+        ("FIRST_AND_LAST", [True, False, False], [(7, 30)]),
+    ],
+)
+def test_a_period(
+    strategy: ReportingStrategy, at_once: list[bool], at_the_end: list[tuple[int, int]]
+) -> None:
+    reporting = Reporting(strategy)
+    assert [reporting.due(7, at) for at in (10, 20, 30)] == at_once
+    assert reporting.due(8, 15) is True  # each device has a first one
+    assert [one for one in reporting.period_ended() if one[0] == 7] == at_the_end
+    assert reporting.due(7, 40) is True
+
+
+def test_what_a_look_finds_again_is_no_new_activity() -> None:
+    reporting = Reporting("FIRST")
+    assert [reporting.due(7, at) for at in (10, 20)] == [True, False]
+    reporting.period_ended()
+    assert reporting.due(7, 20) is False
+    assert reporting.due(7, 21) is True  # the first of this period
+
+
+def test_nothing_is_kept_of_devices_that_went_silent() -> None:
+    reporting = Reporting("FIRST_AND_LAST")
+    reporting.due(7, 10)
+    assert reporting.period_ended() == [(7, 10)]
+    assert reporting.period_ended() == []
+
+
+def test_how_often_activity_is_looked_for() -> None:
+    assert look_ms("LAST", 60_000) == 60_000
+    assert look_ms("ALL", 60_000) == look_ms("FIRST", 60_000) == LOOK_MS
+    assert look_ms("FIRST_AND_LAST", 500) == 250
