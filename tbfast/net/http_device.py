@@ -272,16 +272,16 @@ class DeviceApi:
         ingest = self._ingest
         ingest.at(time.time_ns() // 1_000_000, time.monotonic_ns())
         try:
-            if attributes:
-                ingest.append_attributes(who.device, body, who.scope)
-            else:
-                ingest.append_json(who.device, body, who.scope)
+            append = ingest.append_attributes if attributes else ingest.append_json
+            records, _ = append(who.device, body, who.scope)
         except PeerError as error:
             self._refuse_payload(exchange, error)
             return
         except RateLimited as error:
             self.limited(exchange, error)
             return
+        if not records:
+            ingest.quiet(who.device)
         ingest.wait(exchange)
         self._rows_came()
 

@@ -533,10 +533,13 @@ class MqttPort:
             self._pump(slot, engine)
 
     def active_since(self, since_ms: int) -> list[tuple[int, int]]:
-        """(device, when) of sessions that received a packet since then, plain telemetry apart."""
+        """(device, when) of those that did something since then of which no row tells."""
         engines = self._engines
         found = ((d, engines[live.slot].last_ms) for d, live in self._live.items())
-        return [(device, at_ms) for device, at_ms in found if at_ms >= since_ms]
+        return [
+            *((device, at_ms) for device, at_ms in found if at_ms >= since_ms),
+            *self._ingest.take_quiet(),  # of HTTP too
+        ]
 
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]:
         """(device, slot, generation, accepted at ms, listens to attributes, to calls) of each."""

@@ -24,11 +24,15 @@ def node(strategy: str, report_ms: str = NEVER_MS) -> Server:
     )
 
 
-def post(server: Server, token: str) -> int:
-    """One row; the time before it was sent, epoch ms."""
+def post(
+    server: Server,
+    token: str,
+    path: str = "telemetry",
+    body: bytes = b'{"ts":1,"values":{"a":1}}',
+) -> int:
+    """The time before it was sent, epoch ms."""
     began = time.time_ns() // 1_000_000
-    url = f"http://127.0.0.1:{server.http_port}/api/v1/{token}/telemetry"
-    body = b'{"ts":1,"values":{"a":1}}'
+    url = f"http://127.0.0.1:{server.http_port}/api/v1/{token}/{path}"
     with urlopen(Request(url, body, {"Content-Type": "application/json"})) as answer:
         assert answer.status == 200
     return began
@@ -76,3 +80,20 @@ def test_the_last_shows_at_the_end_of_the_period() -> None:
         assert server.stop() == 0
         server.start()
         shows(server, "one", 1)  # nothing is forgotten
+
+
+def test_messages_without_values_are_activity() -> None:
+    """Heartbeats of devices, and of sensors that have failed: no row tells of them."""
+    with node("ALL") as server:
+        for name in ("mqtt", "http", "attributes"):
+            server.add_device(name)
+        with Wire(server.mqtt_port).open("mqtt") as wire:
+            shows(server, "mqtt", 1)
+            for payload in ("{}", "[]", '{"temperature":null}'):
+                later = last_ms(server, "mqtt") + 1
+                wait_until(lambda since=later: time.time_ns() // 1_000_000 > since)
+                wire.publish(payload)
+                shows(server, "mqtt", later)
+        for name, path in (("http", "telemetry"), ("attributes", "attributes")):
+            shows(server, name, post(server, name, path, b"{}"))
+        assert server.query("mqtt") == server.query("http") == {}

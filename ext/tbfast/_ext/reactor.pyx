@@ -276,6 +276,7 @@ cdef class Reactor(Connections):
                     end = tbf_walk(&self.ingest.context, &self.ingest.sessions[slot], slot,
                                    p + at, n - at, &used)
                 at += used
+                self.ingest.look_at_session(slot)
                 if end == TBF_WALK_GROW:
                     self.ingest.grow()
                     continue
