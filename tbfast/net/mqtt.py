@@ -245,6 +245,13 @@ class MqttPort:
         engine.receive_packet(view, self.reactor.mono_ms)
         self._pump(slot, engine)
 
+    def ended(self, slot: int) -> bool:
+        engine = self._engines[slot]
+        stays = engine.peer_ended(self.reactor.mono_ms)
+        if stays:
+            self.reactor.set_deadline(slot, engine.deadline())
+        return stays
+
     def limited(self, slot: int) -> None:
         engine = self._engines[slot]
         engine.limited(self._ingest.limited(), self.reactor.mono_ms)
