@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from tbfast import limits
 from tbfast.control.attributes import AttributeService
-from tbfast.control.reporting import Reporting
+from tbfast.control.reporting import OVERLAP_MS, Reporting
 from tbfast.errors import StoreError
 from tbfast.model.activity import ReportingStrategy, look_ms
 from tbfast.model.device import Change
@@ -182,7 +182,7 @@ class Activity:
 
     async def _look_at_rows(self) -> None:
         # Rows of one commit may be applied a little after later ones of another worker.
-        since_ms = self._looked_ms - 2 * self._look_ms
+        since_ms = self._looked_ms - OVERLAP_MS
         self._looked_ms = self._now_ms()
         start = 0
         while start < self._tail.devices_seen:
@@ -193,7 +193,7 @@ class Activity:
             await asyncio.sleep(0)
 
     def _report_rest(self) -> None:
-        for device, at_ms in self._reporting.period_ended():
+        for device, at_ms in self._reporting.period_ended(self._now_ms()):
             self._report(device, at_ms)
 
     async def _check(self) -> None:
