@@ -14,7 +14,9 @@ from tbfast import limits
 from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.operations import (
+    AnswerRpc,
     CallServer,
+    Claim,
     Delivery,
     Notice,
     Operation,
@@ -32,6 +34,7 @@ log = get_logger("tbfast.operations")
 
 _BUSY: Final = Refusal("limit", "too many requests of this node wait for an answer")
 _AWAY: Final = Refusal("unavailable", "the node cannot answer now; try again")
+_SAID: Final = (AnswerRpc, Claim)
 
 
 class Sessions(Protocol):
@@ -135,10 +138,23 @@ class Operations:
         self._packages.read(wanted, ended)
 
     def drop(self, request: int) -> None:
-        """Nobody waits for it any more: `done` will not be called."""
+        """Nobody waits for it any more: `done` will not be called.
+
+        What the device has said, and not only asked, is carried out all the same: many answer a
+        call and go without waiting.
+        """
         self._reading.discard(request)
-        asked = self._asked.pop(request, None)
-        if asked is not None and asked.sent and self._channel is not None:
+        asked = self._asked.get(request)
+        if asked is None:
+            return
+        if isinstance(asked.operation, _SAID):
+            asked.done = _unheard
+        else:
+            self._give_up(request)
+
+    def _give_up(self, request: int) -> None:
+        asked = self._asked.pop(request)
+        if asked.sent and self._channel is not None:
             self._channel.send(msg.Drop(request))
 
     def listen(
@@ -163,7 +179,7 @@ class Operations:
         now = self._loop.time()
         for request in [r for r, a in self._asked.items() if a.expires <= now]:
             asked = self._asked[request]
-            self.drop(request)
+            self._give_up(request)
             asked.done(_AWAY if self._channel is None else Refusal("timeout", "no answer in time"))
 
     # --- the link ----------------------------------------------------------------------------
@@ -210,3 +226,7 @@ class Operations:
         if self._channel is not None:
             asked.sent = True
             self._channel.send(msg.Ask(request, asked.device, asked.operation, *asked.position))
+
+
+def _unheard(_: Result) -> None:
+    """Who asked is gone."""
