@@ -122,6 +122,7 @@ RPC_KEPT_MS: Final = 604_800_000  # finished persistent calls are deleted after 
 CALLS_OF_DEVICES: Final = 10_000  # that wait for the operator's handler; more are refused
 WEBHOOK_REQUESTS: Final = 16  # under way at once; further calls wait for their turn
 WEBHOOK_ANSWER_BYTES: Final = 65_536  # of one; a longer one is an error
+REQUEST_TIMEOUT_MS: Final = 10_000  # a device's request waits so long for the controller
 CALL_TIMEOUT_MS: Final = 60_000  # a device's call that nobody answers, as ThingsBoard
 
 # Rate limits of a tenant profile

@@ -135,6 +135,7 @@ tbf_walk_end tbf_walk(const tbf_walk_context *c, tbf_session *s, uint32_t slot, 
         }
         tbf_json_result result;
         tbf_mark mark;
+        uint32_t records = c->batch->record_count;
         if (TBF_UNLIKELY(c->rates != NULL)) {
             mark = tbf_batch_mark(c->batch);
         }
@@ -161,6 +162,7 @@ tbf_walk_end tbf_walk(const tbf_walk_context *c, tbf_session *s, uint32_t slot, 
         (void)tbf_group_note(c->group, s, slot, pub.qos > 0 ? PUBACK : 0, pub.packet_id,
                              c->read_us);
         s->active_ms = c->mono_ms;
+        s->quiet |= c->batch->record_count == records;
         at += pub.total;
     }
     *used = at;

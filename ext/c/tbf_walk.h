@@ -49,6 +49,7 @@ typedef struct {
     uint8_t version;     /* MQTT protocol level: 3, 4, 5 */
     bool hot;            /* open, and the topics below are telemetry */
     bool takes_v2;       /* v2/t is */
+    bool quiet;          /* it sent an accepted message without rows; cleared by the reader */
     uint8_t scope;       /* tbf_rate_scope: whose limits its messages count for */
     /* NULL: the default topic is.  Memory of the owner, as long as the session is hot. */
     const uint8_t *topic;

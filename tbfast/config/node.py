@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from tbfast import limits
 from tbfast.errors import ConfigError
+from tbfast.model.activity import ReportingStrategy
 from tbfast.model.rpc import Strategy
 
 
@@ -22,6 +23,30 @@ class Sessions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             extra={"alias": "TB_TRANSPORT_SESSIONS_INACTIVITY_TIMEOUT"},
         ),
     ] = limits.MQTT_IDLE_TIMEOUT_MS
+    report_timeout: Annotated[
+        int,
+        Meta(
+            ge=500,
+            le=3_600_000,
+            description="ms after which the activity of a device is in its `lastActivityTime` and "
+            "`active`, at most",
+            extra={"alias": "TB_TRANSPORT_SESSIONS_REPORT_TIMEOUT"},
+        ),
+    ] = 3_000
+
+
+class Activity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What activity of devices is reported (MQTT spec 8.5)."""
+
+    reporting_strategy: Annotated[
+        ReportingStrategy,
+        Meta(
+            description="what is reported of a device's activity within `sessions.report_timeout`: "
+            "LAST = the last at its end, FIRST = the first within 0.5 s and nothing else, "
+            "FIRST_AND_LAST = both, ALL = everything within 0.5 s",
+            extra={"alias": "TB_TRANSPORT_ACTIVITY_REPORTING_STRATEGY"},
+        ),
+    ] = "LAST"
 
 
 class ActorsRpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,10 +87,26 @@ class ActorsRpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = False
 
 
+class ActorsSession(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many connections speak for one device (MQTT spec 1.7)."""
+
+    max_concurrent_sessions_per_device: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1,
+            description="MQTT sessions of one device at once; only 1 is served: a newer session "
+            "always ends the older one",
+            extra={"alias": "ACTORS_MAX_CONCURRENT_SESSION_PER_DEVICE"},
+        ),
+    ] = 1
+
+
 class Actors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ThingsBoard keeps under this name."""
 
     rpc: ActorsRpc = ActorsRpc()
+    session: ActorsSession = ActorsSession()
 
 
 class ClientSideRpc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -321,9 +362,25 @@ class QueueCore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ota: OtaQueue = OtaQueue()
 
 
-class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Work that is done bit by bit."""
+class TransportApi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests of devices that only the controller answers."""
 
+    max_requests_timeout: Annotated[
+        int,
+        Meta(
+            ge=100,
+            le=600_000,
+            description="ms that a device's request waits for the controller before it fails; "
+            "credentials are waited for so long too, but at most 5 s",
+            extra={"alias": "TB_QUEUE_TRANSPORT_MAX_REQUEST_TIMEOUT"},
+        ),
+    ] = limits.REQUEST_TIMEOUT_MS
+
+
+class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Work that is done bit by bit, and what is waited for."""
+
+    transport_api: TransportApi = TransportApi()
     core: QueueCore = QueueCore()
 
 

@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from tbfast.config.listeners import ALL_ADDRESSES, Certificates, Http, Json, Mqtt, RateLimits
 from tbfast.config.node import (
+    Activity,
     Actors,
     Admin,
     ClientSideRpc,
@@ -63,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     http: Http = Http()
     json: Json = Json()
     sessions: Sessions = Sessions()
+    activity: Activity = Activity()
     actors: Actors = Actors()
     client_side_rpc: ClientSideRpc = ClientSideRpc()
     rpc: Rpc = Rpc()

@@ -2,7 +2,7 @@
 
 Rows tell of activity by themselves, through the tail; workers report what leaves no row.  The time
 of the last activity is in memory and answered from there; on disk it is at most `SAVE_MS` old, and
-exact again once the journals have been replayed.
+exact again once the journals have been replayed.  `reporting.py` says which activity counts.
 """
 
 import asyncio
@@ -13,14 +13,15 @@ from typing import Final, Protocol
 
 from tbfast import limits
 from tbfast.control.attributes import AttributeService
+from tbfast.control.reporting import OVERLAP_MS, Reporting
 from tbfast.errors import StoreError
+from tbfast.model.activity import ReportingStrategy, look_ms
 from tbfast.model.device import Change
 from tbfast.obs.log import get_logger
 from tbfast.store.attributes import Attribute, Scope
 
 log = get_logger("tbfast.activity")
 
-TICK_S: Final = 3.0  # transport.sessions.report_timeout of ThingsBoard
 SAVE_MS: Final = 60_000
 SAME_CONNECT_MS: Final = 1_000  # two clocks tell the time of one CONNECT less exactly than this
 
@@ -70,6 +71,8 @@ class Activity:
         *,
         timeout_ms: int,
         check_ms: int,
+        report_ms: int,
+        strategy: ReportingStrategy,
     ) -> None:
         self._attributes = attributes
         self._tail = tail
@@ -77,11 +80,13 @@ class Activity:
         self._now_ms = now_ms
         self._timeout_ms = timeout_ms
         self._check_ms = check_ms
+        self._report_ms = report_ms
+        self._look_ms = look_ms(strategy, report_ms)
+        self._reporting = Reporting(strategy)
         self._devices: dict[int, _Device] = {}
         self._changes: defaultdict[int, dict[str, bytes]] = defaultdict(dict)  # not saved yet
         self._changed = asyncio.Event()
         self._looked_ms = 0
-        self._checked_ms = now_ms()
         attributes.overlay = self._overlay
         attributes.subscribe(self._attributes_changed)
 
@@ -94,7 +99,7 @@ class Activity:
         stored = self._number(device, LAST_CONNECT)
         if stored is None or stored + SAME_CONNECT_MS < at_ms:
             self._change(device, LAST_CONNECT, at_ms)
-        self.touched(device, at_ms)
+        self._report(device, at_ms)
 
     def disconnected(self, device: int) -> None:
         """The last session of the device has ended; it stays active until it times out."""
@@ -102,7 +107,11 @@ class Activity:
             self._change(device, LAST_DISCONNECT, self._now_ms())
 
     def touched(self, device: int, at_ms: int) -> None:
-        """The device did something that counts."""
+        """The device did something that counts; whether it shows now is the strategy's matter."""
+        if self._reporting.due(device, at_ms):
+            self._report(device, at_ms)
+
+    def _report(self, device: int, at_ms: int) -> None:
         known = self._devices.get(device)
         if known is None:
             if not self._registered(device):
@@ -130,14 +139,22 @@ class Activity:
         """Until cancelled."""
         await self._restore()
         loop = asyncio.get_running_loop()
-        due_s = loop.time()
+        look_s = loop.time()
+        period_s = look_s + self._report_ms / 1000
+        check_s = look_s + self._check_ms / 1000  # journals may still be read
         while True:
-            if loop.time() >= due_s:
-                due_s = loop.time() + TICK_S
+            now_s = loop.time()
+            if now_s >= min(look_s, check_s):
+                look_s = now_s + self._look_ms / 1000
                 await self._look_at_rows()
-                if self._now_ms() - self._checked_ms >= self._check_ms:
-                    await self._check()
+            if now_s >= period_s:
+                period_s = now_s + self._report_ms / 1000
+                self._report_rest()
+            if now_s >= check_s:
+                check_s = now_s + self._check_ms / 1000
+                await self._check()
             await self._save()
+            due_s = min(look_s, check_s, period_s)
             try:
                 await asyncio.wait_for(self._changed.wait(), max(0.0, due_s - loop.time()))
             except TimeoutError:
@@ -146,6 +163,7 @@ class Activity:
     async def finish(self) -> None:
         """Everything known is on disk on return, or the log says why not."""
         await self._look_at_rows()
+        self._report_rest()
         for device, known in self._devices.items():
             if known.saved_ms < known.last_ms:
                 self._change(device, LAST_ACTIVITY, known.last_ms)
@@ -164,7 +182,7 @@ class Activity:
 
     async def _look_at_rows(self) -> None:
         # Rows of one commit may be applied a little after later ones of another worker.
-        since_ms = self._looked_ms - int(2 * TICK_S * 1000)
+        since_ms = self._looked_ms - OVERLAP_MS
         self._looked_ms = self._now_ms()
         start = 0
         while start < self._tail.devices_seen:
@@ -174,8 +192,12 @@ class Activity:
             start += limits.ACTIVITY_SCAN_DEVICES
             await asyncio.sleep(0)
 
+    def _report_rest(self) -> None:
+        for device, at_ms in self._reporting.period_ended(self._now_ms()):
+            self._report(device, at_ms)
+
     async def _check(self) -> None:
-        self._checked_ms = now_ms = self._now_ms()
+        now_ms = self._now_ms()
         for turn, (device, known) in enumerate(list(self._devices.items())):
             if known.active and known.last_ms + known.timeout_ms <= now_ms:
                 known.active = False

@@ -90,7 +90,7 @@ class LinkServer:
         self._changes = 0  # told to the workers
         self._server: asyncio.AbstractServer | None = None
         self._unsubscribe: Callable[[], None] | None = None
-        self.on_active: Callable[[list[int]], None] = _ignored
+        self.on_active: Callable[[list[tuple[int, int]]], None] = _ignored
 
     async def listen(self, path: Path) -> None:
         """Starts accepting."""
@@ -345,7 +345,7 @@ class LinkServer:
                 raise error
 
 
-def _ignored(devices: list[int]) -> None:
+def _ignored(devices: list[tuple[int, int]]) -> None:
     """Nobody wants to know."""
 
 

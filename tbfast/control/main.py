@@ -141,6 +141,11 @@ def _server(app: ASGIApp) -> _ApiServer:
     )
 
 
+def _wall_offset_ms() -> int:
+    """What to add to a time of the monotonic clock that all processes share."""
+    return wall_clock_ms() - int(asyncio.get_running_loop().time() * 1000)
+
+
 def _unix_socket(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -398,6 +403,8 @@ class _Controller:
             wall_clock_ms,
             timeout_ms=state.default_inactivity_timeout_in_sec * 1000,
             check_ms=state.default_state_check_interval_in_sec * 1000,
+            report_ms=self._config.sessions.report_timeout,
+            strategy=self._config.activity.reporting_strategy,
         )
         sessions.on_opened = self._connected
         sessions.on_closed = self._activity.disconnected
@@ -432,13 +439,12 @@ class _Controller:
         )
 
     def _connected(self, device: int, monotonic_ms: int) -> None:
-        now_ms = int(asyncio.get_running_loop().time() * 1000)
-        self._activity.connected(device, wall_clock_ms() - (now_ms - monotonic_ms))
+        self._activity.connected(device, monotonic_ms + _wall_offset_ms())
 
-    def _active(self, devices: list[int]) -> None:
-        now_ms = wall_clock_ms()
-        for device in devices:
-            self._activity.touched(device, now_ms)
+    def _active(self, devices: list[tuple[int, int]]) -> None:
+        offset_ms = _wall_offset_ms()
+        for device, monotonic_ms in devices:
+            self._activity.touched(device, monotonic_ms + offset_ms)
 
     def _run_recorded(self, cursors: dict[int, Cursor]) -> None:
         self._links.run_recorded(cursors)

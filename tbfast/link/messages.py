@@ -209,9 +209,12 @@ class Delivered(msgspec.Struct, array_like=True, tag=19, frozen=True):
 
 
 class Active(msgspec.Struct, array_like=True, tag=20, frozen=True):
-    """Devices that did something since the last report and sent no row with it."""
+    """(device, when) of those that did something since the last report and sent no row with it.
 
-    devices: list[int]
+    The time is that of the last such thing, ms, on the clock of `OpenSession.at_ms`.
+    """
+
+    devices: list[tuple[int, int]]
 
 
 Message = (

@@ -44,7 +44,6 @@ from tbfast.ops import claim as claim_ops
 from tbfast.ops import provision as provision_ops
 from tbfast.ops import rpc as rpc_ops
 
-_ANSWER_S: Final = 10.0  # longest wait for an answer of the controller
 _NOBODY: Final = 0  # no device has this number; of those who ask to be registered
 _INT32: Final = range(-(1 << 31), 1 << 31)
 _UNAUTHORIZED: Final = Response(401)
@@ -82,11 +81,13 @@ class Settings:
         max_payload_size: str,
         request_timeout_ms: int = limits.HTTP_POLL_TIMEOUT_MS,
         max_request_timeout_ms: int = limits.HTTP_POLL_TIMEOUT_MAX_MS,
+        answer_timeout_ms: int = limits.REQUEST_TIMEOUT_MS,
         origins: Origins = ANY_ORIGIN,
     ) -> None:
         self.payloads = PayloadLimits(max_payload_size)
         self.request_timeout_ms = request_timeout_ms
         self.max_request_timeout_ms = max_request_timeout_ms
+        self.answer_timeout_s = answer_timeout_ms / 1000
         self.origins = origins
 
 
@@ -271,16 +272,16 @@ class DeviceApi:
         ingest = self._ingest
         ingest.at(time.time_ns() // 1_000_000, time.monotonic_ns())
         try:
-            if attributes:
-                ingest.append_attributes(who.device, body, who.scope)
-            else:
-                ingest.append_json(who.device, body, who.scope)
+            append = ingest.append_attributes if attributes else ingest.append_json
+            records, _ = append(who.device, body, who.scope)
         except PeerError as error:
             self._refuse_payload(exchange, error)
             return
         except RateLimited as error:
             self.limited(exchange, error)
             return
+        if not records:
+            ingest.quiet(who.device)
         ingest.wait(exchange)
         self._rows_came()
 
@@ -356,7 +357,7 @@ class DeviceApi:
     def _get_attributes(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
         query = _query(exchange)
         operation = attributes_ops.of_lists(query.get("clientKeys"), query.get("sharedKeys"))
-        self._ask(exchange, who, operation, _ANSWER_S)
+        self._ask(exchange, who, operation, self._settings.answer_timeout_s)
 
     def _post_answer(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
         number = integer(found.argument, "The request id")
@@ -365,10 +366,11 @@ class DeviceApi:
         body = _body(exchange)
         if not body:
             raise HttpError(400, "Required request body is missing", "payload")
-        self._ask(exchange, who, AnswerRpc(number, body), _ANSWER_S)
+        self._ask(exchange, who, AnswerRpc(number, body), self._settings.answer_timeout_s)
 
     def _post_claim(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
-        self._ask(exchange, who, claim_ops.request(_body(exchange)), _ANSWER_S)
+        operation = claim_ops.request(_body(exchange))
+        self._ask(exchange, who, operation, self._settings.answer_timeout_s)
 
     def _provision(self, exchange: Exchange) -> None:
         """Answered with 200 whatever came of it; 500 where the profile wants certificates."""
@@ -377,7 +379,7 @@ class DeviceApi:
         except PeerError as error:
             self._refuse_payload(exchange, error)
             return
-        self._ask(exchange, None, operation, _ANSWER_S)
+        self._ask(exchange, None, operation, self._settings.answer_timeout_s)
 
     def _post_call(self, exchange: Exchange, who: StoredCredentials, found: Target) -> None:
         body = _body(exchange)
@@ -432,7 +434,7 @@ class DeviceApi:
             device,
             operation,
             lambda result: self._answered(waiting, result),
-            timeout_s=timeout_s + _ANSWER_S,
+            timeout_s=timeout_s + self._settings.answer_timeout_s,
         )
 
     def spend(self, who: StoredCredentials) -> None:

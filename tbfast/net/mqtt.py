@@ -47,7 +47,6 @@ log = get_logger("tbfast.mqtt")
 
 SWEEP_INTERVAL_S = 0.25
 NOBODY = 0  # no device has this number; of clients that ask to be registered
-REPLY_S = 10.0  # longest wait for an answer of the controller
 _TAKEN_OVER = "a newer session took over"
 CALL_MARGIN_S = 5.0  # a call of the server is waited for longer than by the controller
 
@@ -245,6 +244,13 @@ class MqttPort:
         engine = self._engines[slot]
         engine.receive_packet(view, self.reactor.mono_ms)
         self._pump(slot, engine)
+
+    def ended(self, slot: int) -> bool:
+        engine = self._engines[slot]
+        stays = engine.peer_ended(self.reactor.mono_ms)
+        if stays:
+            self.reactor.set_deadline(slot, engine.deadline())
+        return stays
 
     def limited(self, slot: int) -> None:
         engine = self._engines[slot]
@@ -471,7 +477,7 @@ class MqttPort:
             NOBODY if who is None else who.device,
             effect.operation,
             done,
-            timeout_s=self._call_s if calls else REPLY_S,
+            timeout_s=self._call_s if calls else None,
         )
         waits.add(request)
 
@@ -533,10 +539,14 @@ class MqttPort:
             engine.shutdown(code, reason, self.reactor.mono_ms)
             self._pump(slot, engine)
 
-    def active_since(self, since_ms: int) -> list[int]:
-        """Devices whose sessions received a packet since then that is no plain telemetry."""
+    def active_since(self, since_ms: int) -> list[tuple[int, int]]:
+        """(device, when) of those that did something since then of which no row tells."""
         engines = self._engines
-        return [d for d, live in self._live.items() if engines[live.slot].last_ms >= since_ms]
+        found = ((d, engines[live.slot].last_ms) for d, live in self._live.items())
+        return [
+            *((device, at_ms) for device, at_ms in found if at_ms >= since_ms),
+            *self._ingest.take_quiet(),  # of HTTP too
+        ]
 
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]:
         """(device, slot, generation, accepted at ms, listens to attributes, to calls) of each."""

@@ -27,6 +27,6 @@ class Operations(Protocol):
         operation: Operation | ReadChunk,
         done: Callable[[Result], None],
         *,
-        timeout_s: float = ...,
+        timeout_s: float | None = None,
     ) -> int: ...
     def drop(self, request: int) -> None: ...

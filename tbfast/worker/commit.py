@@ -357,10 +357,17 @@ class Committer:
 
     @property
     def accepted(self) -> Position:
-        """Position of the newest row taken in, committed or not; a refused group leaves a hole."""
-        seq = self._seq + (self._ingest.rows_bytes > 0)
-        # Before the first row of an epoch: no block of it will ever come to be waited for.
-        return Position(self._journal.epoch, seq) if seq else self._journal.written
+        """Position of the newest row taken in, committed or not.
+
+        Groups without rows and groups that were refused have none: no block will come of them.
+        """
+        if self._ingest.rows_bytes:
+            return Position(self._journal.epoch, self._seq + 1)
+        for groups in (self._unwritten, self._unsynced):
+            for group in reversed(groups):
+                if group.value is not None:
+                    return Position(self._journal.epoch, group.seq)
+        return self._journal.durable
 
     @property
     def inflight_bytes(self) -> int:

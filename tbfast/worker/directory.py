@@ -2,7 +2,8 @@
 
 Answers of the controller are cached by credentials id, refusals included; every registry change
 names the ids it touches.  While the controller is away, what is cached still answers; what is not
-waits, at most `LOOKUP_TIMEOUT_S`, holding up only the connection that asked.
+waits, at most the time it is given and `LOOKUP_TIMEOUT_S`, holding up only the connection that
+asked.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ class Sessions(Protocol):
     def open_sessions(self) -> list[tuple[int, int, int, int, bool, bool]]: ...
     def open_credentials(self) -> list[str]: ...
     def close_device(self, device: int, reason: str, *, removed: bool) -> None: ...
-    def active_since(self, since_ms: int) -> list[int]: ...
+    def active_since(self, since_ms: int) -> list[tuple[int, int]]: ...
     def taken_over(self, device: int, slot: int, generation: int) -> None: ...
     def unresponsive(self, device: int, slot: int, generation: int) -> None: ...
     def rechecked(self, credentials_id: str, found: StoredCredentials | None) -> None: ...
@@ -84,8 +85,11 @@ class Directory:
         journal: Journal,
         feed: BlockFeed,
         operations: Operations,
+        *,
+        timeout_s: float = LOOKUP_TIMEOUT_S,
     ) -> None:
         self._loop = loop
+        self._timeout_s = min(timeout_s, LOOKUP_TIMEOUT_S)
         self._operations = operations
         self._worker = worker
         self._journal = journal
@@ -153,7 +157,7 @@ class Directory:
             unavailable()
             return
         self._request += 1
-        expires = self._loop.time() + LOOKUP_TIMEOUT_S
+        expires = self._loop.time() + self._timeout_s
         pending = _Pending(ids, decide, done, unavailable, expires, chain)
         self._pending[self._request] = pending
         if self._welcomed:
@@ -228,8 +232,8 @@ class Directory:
 
     def report_activity(self) -> None:
         """Tells which sessions were active since the last report; called every few seconds."""
-        since_ms, self._reported_ms = self._reported_ms, int(self._loop.time() * 1000)
         if self._channel is not None and self.sessions is not None:
+            since_ms, self._reported_ms = self._reported_ms, int(self._loop.time() * 1000)
             devices = self.sessions.active_since(since_ms)
             if devices:
                 self._channel.send(msg.Active(devices))

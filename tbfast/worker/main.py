@@ -22,6 +22,7 @@ from tbfast.config import Config
 from tbfast.engine.mqtt.settings import Settings
 from tbfast.errors import StoreError, StoreFull
 from tbfast.link import channel as link
+from tbfast.model.activity import look_ms
 from tbfast.net.blocks import AddressBlocks
 from tbfast.net.flapping import Flapping
 from tbfast.net.http import HttpPort
@@ -51,7 +52,6 @@ from tbfast.worker.packages import PackageReader
 log = get_logger("tbfast.worker")
 
 HEARTBEAT_S = 0.5
-ACTIVITY_REPORT_S = 3.0  # transport.sessions.report_timeout of ThingsBoard
 DRAIN_S = 20.0  # longest graceful stop (Kubernetes grants 30 s)
 EXIT_STORE = 70  # the journal could not be opened or has failed: reopen under supervision
 
@@ -184,8 +184,16 @@ class Worker:
             lambda: committer.accepted,
             PackageReader(loop, PackageFiles(self._layout.packages)),
             builtin=config.rpc.builtin,
+            timeout_s=config.queue.transport_api.max_requests_timeout / 1000,
         )
-        directory = Directory(loop, self._number, journal, feed, operations)
+        directory = Directory(
+            loop,
+            self._number,
+            journal,
+            feed,
+            operations,
+            timeout_s=config.queue.transport_api.max_requests_timeout / 1000,
+        )
         mqtt_connections, http_connections = _connection_limits()
         port = MqttPort(
             loop,
@@ -319,7 +327,10 @@ class Worker:
         settings = self._config.ssl
         interval_ms = settings.certificate_reload_check_interval_seconds * 1000
         looked_ms = _monotonic_ms()
-        report_s = asyncio.get_running_loop().time() + ACTIVITY_REPORT_S
+        every_ms = look_ms(
+            self._config.activity.reporting_strategy, self._config.sessions.report_timeout
+        )
+        report_s = asyncio.get_running_loop().time() + every_ms / 1000
         while True:
             self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
             if settings.certificate_reload_enabled and _monotonic_ms() - looked_ms >= interval_ms:
@@ -334,8 +345,8 @@ class Worker:
             self._slot.put(words.UNSYNCED_WINDOW_NS, committer.unsynced_window_ns)
             directory.expire()
             operations.expire()
-            if asyncio.get_running_loop().time() >= report_s:
-                report_s += ACTIVITY_REPORT_S
+            if (now_s := asyncio.get_running_loop().time()) >= report_s:
+                report_s = max(report_s + every_ms / 1000, now_s)
                 directory.report_activity()
             pressed = self._space.full or bool(self._controller.get(words.DISK_ALARM))
             if journal.reclaimable(pressed=pressed) and (
@@ -421,6 +432,7 @@ def _device_api_settings(config: Config, origins: Origins) -> DeviceSettings:
         max_payload_size=config.http.max_payload_size,
         request_timeout_ms=config.http.request_timeout,
         max_request_timeout_ms=config.http.max_request_timeout,
+        answer_timeout_ms=config.queue.transport_api.max_requests_timeout,
         origins=origins,
     )
 

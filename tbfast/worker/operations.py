@@ -14,7 +14,9 @@ from tbfast import limits
 from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.operations import (
+    AnswerRpc,
     CallServer,
+    Claim,
     Delivery,
     Notice,
     Operation,
@@ -30,10 +32,9 @@ from tbfast.worker.packages import PackageReader
 
 log = get_logger("tbfast.operations")
 
-ANSWER_S: Final = 10.0  # longest wait for the controller (TB_QUEUE_TRANSPORT_MAX_REQUEST_TIMEOUT)
-
 _BUSY: Final = Refusal("limit", "too many requests of this node wait for an answer")
 _AWAY: Final = Refusal("unavailable", "the node cannot answer now; try again")
+_SAID: Final = (AnswerRpc, Claim)
 
 
 class Sessions(Protocol):
@@ -67,7 +68,7 @@ class Operations:
     """One worker's end of the operations; all calls on the loop's thread.
 
     position: of the newest row that was accepted, committed or not.  builtin: whether the node
-    answers calls itself that it can.
+    answers calls itself that it can.  timeout_s: longest wait for an answer, unless it is said.
     """
 
     def __init__(
@@ -77,10 +78,12 @@ class Operations:
         packages: PackageReader,
         *,
         builtin: bool = True,
+        timeout_s: float = limits.REQUEST_TIMEOUT_MS / 1000,
     ) -> None:
         self._loop = loop
         self._position = position
         self._builtin = builtin
+        self._timeout_s = timeout_s
         self._told: Channel | None = None  # knows our sessions
         self._channel: Channel | None = None  # and takes questions
         self._asked: dict[int, _Asked] = {}  # bounded: OPERATIONS_PENDING
@@ -97,7 +100,7 @@ class Operations:
         operation: Operation | ReadChunk,
         done: Callable[[Result], None],
         *,
-        timeout_s: float = ANSWER_S,
+        timeout_s: float | None = None,
     ) -> int:
         """Calls `done` once with the result, never before this returns; the number is for `drop`.
 
@@ -119,7 +122,8 @@ class Operations:
             return request
         reads = isinstance(operation, ReadAttributes)
         position = self._position() if reads else Position(0, 0)
-        asked = _Asked(device, operation, position, done, self._loop.time() + timeout_s)
+        expires = self._loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
+        asked = _Asked(device, operation, position, done, expires)
         self._asked[request] = asked
         self._send(request, asked)
         return request
@@ -134,10 +138,23 @@ class Operations:
         self._packages.read(wanted, ended)
 
     def drop(self, request: int) -> None:
-        """Nobody waits for it any more: `done` will not be called."""
+        """Nobody waits for it any more: `done` will not be called.
+
+        What the device has said, and not only asked, is carried out all the same: many answer a
+        call and go without waiting.
+        """
         self._reading.discard(request)
-        asked = self._asked.pop(request, None)
-        if asked is not None and asked.sent and self._channel is not None:
+        asked = self._asked.get(request)
+        if asked is None:
+            return
+        if isinstance(asked.operation, _SAID):
+            asked.done = _unheard
+        else:
+            self._give_up(request)
+
+    def _give_up(self, request: int) -> None:
+        asked = self._asked.pop(request)
+        if asked.sent and self._channel is not None:
             self._channel.send(msg.Drop(request))
 
     def listen(
@@ -162,7 +179,7 @@ class Operations:
         now = self._loop.time()
         for request in [r for r, a in self._asked.items() if a.expires <= now]:
             asked = self._asked[request]
-            self.drop(request)
+            self._give_up(request)
             asked.done(_AWAY if self._channel is None else Refusal("timeout", "no answer in time"))
 
     # --- the link ----------------------------------------------------------------------------
@@ -209,3 +226,7 @@ class Operations:
         if self._channel is not None:
             asked.sent = True
             self._channel.send(msg.Ask(request, asked.device, asked.operation, *asked.position))
+
+
+def _unheard(_: Result) -> None:
+    """Who asked is gone."""

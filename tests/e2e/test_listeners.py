@@ -6,6 +6,8 @@ would ever accept them.
 
 import json
 import os
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -105,3 +107,22 @@ def test_mqtt_can_be_switched_off() -> None:
             assert answer.status == 200
         assert server.values("over-http", "t") == [1]
         server.cli("bench", "--duration", "1", code=exits.UNREACHABLE)
+
+
+def test_how_long_the_controller_is_waited_for() -> None:
+    with Server(env={"TB_QUEUE_TRANSPORT_MAX_REQUEST_TIMEOUT": "600"}) as server:
+        name = server.add_device("waits")
+        with Wire(server.mqtt_port, version=5).open(name) as wire:
+            url = f"http://127.0.0.1:{server.http_port}/api/v1/{name}/attributes"
+            urllib.request.urlopen(url).close()  # its token is known from here on
+            with server.paused("controller"):
+                began = time.monotonic()
+                wire.send(m.Publish("v1/devices/me/claim", b"{}", 1, packet_id=1))
+                answer = wire.receive()
+                assert isinstance(answer, m.Puback)
+                assert answer.reason_code == m.ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
+                with Wire(server.mqtt_port) as stranger:
+                    assert stranger.connect("unknown").reason_code == 3
+                with pytest.raises(urllib.error.HTTPError, match="408"):
+                    urllib.request.urlopen(url)
+                assert 1.7 < time.monotonic() - began < 4.5  # three times 0.6 s, no default

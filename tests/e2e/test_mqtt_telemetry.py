@@ -1,6 +1,7 @@
 """MQTT telemetry as a device and an operator see it: a real server, real sockets, the real CLI."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -62,6 +63,36 @@ def test_connect_and_publish_in_one_segment(server: Server, wire: NewWire, token
     )
     one.expect(m.Connack(False, 0), m.Suback(1, (1, 0x80)), m.Puback(2))
     assert server.values(token, "early") == [1]
+
+
+def test_who_sends_and_goes_without_waiting(server: Server, wire: NewWire, token: str) -> None:
+    """Also while nobody knows the device yet: the lookup takes longer than the farewell."""
+    with wire() as peer:
+        peer.send(connect(token), m.Publish(TELEMETRY, b'{"ts":1,"values":{"a":1}}', 0))
+    wait_until(lambda: server.values(token, "a") == [1], what="it is stored")
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_who_shuts_its_side_is_still_answered(
+    server: Server, wire: NewWire, token: str, known: bool
+) -> None:
+    if known:
+        wire().open(token).close()
+    peer = wire()
+    body = b'{"ts":1,"values":{"a":1}}'
+    peer.send(connect(token), m.Publish(TELEMETRY, body, 1, packet_id=7))
+    peer.sock.shutdown(socket.SHUT_WR)
+    answers = peer.expect_close()
+    assert [type(answer) for answer in answers] == [m.Connack, m.Puback]
+    assert server.values(token, "a") == [1]
+
+
+def test_a_stranger_that_goes_without_waiting_is_refused(wire: NewWire) -> None:
+    peer = wire()
+    peer.send(connect("nobody-has-this-token"), m.Pingreq())
+    peer.sock.shutdown(socket.SHUT_WR)
+    (answer,) = peer.expect_close()
+    assert isinstance(answer, m.Connack) and answer.reason_code == 5
 
 
 def test_many_devices_with_one_client_id(server: Server, wire: NewWire) -> None:

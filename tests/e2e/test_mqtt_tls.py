@@ -1,7 +1,9 @@
 """MQTT over TLS as a device and an operator see it (MQTT spec 1.3, 1.5, 1.6 and 9)."""
 
+import contextlib
 import os
 import signal
+import socket
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from tbfast.model import mqtt as m
 from tests.support.certificates import Certificate, TlsServer
 from tests.support.server import Server
 from tests.support.waiting import wait_until
-from tests.support.wire import TELEMETRY, Closed, Wire
+from tests.support.wire import TELEMETRY, Closed, Wire, connect
 
 VERSIONS = pytest.mark.parametrize("version", [3, 4, 5])
 TLS_VERSIONS = pytest.mark.parametrize(
@@ -57,6 +59,26 @@ def test_a_token_lets_in_over_tls_and_rows_are_stored(
             wire.publish(f'{{"ts":{ts},"values":{{"n":{ts}}}}}', packet_id=ts)
         wire.ping()
     assert tls_server.values(name, "n") == [1, 2, 3]
+
+
+@TLS_VERSIONS
+@pytest.mark.parametrize("farewell", [False, True])
+def test_who_sends_and_goes_without_waiting(
+    tls_server: TlsServer, context: Context, tls_version: ssl.TLSVersion, farewell: bool
+) -> None:
+    """With TLS's own farewell and without; nobody knows the device before."""
+    name = tls_server.add_device(f"goes-{farewell}-{tls_version.name}")
+    tls = context()
+    tls.minimum_version = tls.maximum_version = tls_version
+    with Wire(tls_server.mqtt_tls_port, tls=tls) as wire:
+        wire.send(connect(name), m.Publish(TELEMETRY, b'{"ts":1,"values":{"n":1}}', 0))
+        if farewell:
+            wire.sock.settimeout(0)
+            with contextlib.suppress(ssl.SSLError):  # it is not answered, or CONNACK is
+                wire.sock.unwrap()
+        else:
+            wire.sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: tls_server.values(name, "n") == [1], what="it is stored")
 
 
 def test_many_packets_in_one_write_and_one_packet_in_many_records(

@@ -200,10 +200,32 @@ def test_without_room_nothing_is_written_and_all_is_refused_until_there_is():
     asyncio.run(run())
 
 
+def test_nobody_waits_for_the_position_of_a_group_without_rows_or_a_refused_one():
+    async def run() -> None:
+        space = NoSpace()
+        path = CommitPath(space)
+        path.message(1)
+        assert path.committer.accepted == Position(1, 1)
+        path.committer.commit()  # refused: no room
+        assert path.committer.accepted == Position(1, 0)
+        space.full = False
+        path.message(2)
+        path.committer.commit()
+        path.ingest.append_json(1, b"{}")
+        path.ingest.note(0, 4, 3)
+        path.committer.commit()  # an acknowledgement and no row
+        assert path.committer.accepted == Position(1, 2)
+        await _until(lambda: path.answers.completed == 2)
+        assert path.committer.accepted == Position(1, 2)
+        path.committer.close()
+
+    asyncio.run(run())
+
+
 def test_before_the_first_row_what_earlier_epochs_wrote_is_the_newest():
     async def run() -> None:
         path = CommitPath()
-        path.journal.epoch, path.journal.written = 4, Position(3, 9)
+        path.journal.epoch, path.journal.durable = 4, Position(3, 9)
         # Whoever reads what it wrote waits for this position: (4, 0) would never come.
         assert path.committer.accepted == Position(3, 9)
 

@@ -76,6 +76,11 @@ def test_host_fills_addresses_that_are_not_set_themselves() -> None:
         ({"MQTT_BIND_PORT": "70000"}, "MQTT_BIND_PORT = '70000'"),
         ({"TBFAST_DURABILITY": "maybe"}, "disk = power loss"),
         ({"TBFAST_DATA_DIR": ""}, "TBFAST_DATA_DIR"),
+        (
+            {"ACTORS_MAX_CONCURRENT_SESSION_PER_DEVICE": "2"},
+            "ACTORS_MAX_CONCURRENT_SESSION_PER_DEVICE = '2': .* only 1 is served",
+        ),
+        ({"TB_TRANSPORT_ACTIVITY_REPORTING_STRATEGY": "SOME"}, "FIRST_AND_LAST = both"),
     ],
 )
 def test_bad_environment_names_the_variable(env: dict[str, str], words: str) -> None:

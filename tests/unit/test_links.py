@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from tbfast._ext.metrics import Slot
 from tbfast.control.links import LinkServer
@@ -18,7 +19,9 @@ from tbfast.model.operations import (
     AttributesUpdated,
     AwaitAttributes,
     CallServer,
+    Claim,
     Done,
+    Operation,
     ReadAttributes,
     Refusal,
     Reply,
@@ -533,6 +536,26 @@ def test_what_waits_too_long_for_the_link_is_refused():
         assert results[0].reason == "unavailable"
         operations.expire()
         assert len(results) == 1
+
+    with_operations(work)
+
+
+@pytest.mark.parametrize("said", [AnswerRpc(1, b"{}"), Claim("secret")])
+def test_what_a_device_said_is_carried_out_though_it_has_left(said: Operation):
+    def work(operations: WorkerOperations) -> None:
+        channel = Channel()
+        results: list[object] = []
+        heard = operations.ask(5, said, results.append)
+        operations.drop(heard)
+        operations.linked(channel)  # only now
+        assert [ask.operation for ask in channel.of(msg.Ask)] == [said]
+        assert not channel.of(msg.Drop)
+        operations.answered(msg.Answer(heard, Done()))
+        operations.ask(5, said, results.append, timeout_s=0)
+        operations.drop(heard + 1)
+        operations.expire()  # it is not waited for longer than anything else
+        assert channel.of(msg.Drop) == [msg.Drop(heard + 1)]
+        assert not results
 
     with_operations(work)
 

@@ -63,6 +63,8 @@ def take_post(Ingest ingest not None, devices, waiter, bytes data not None):
         except RateLimited:
             tbf_batch_rollback(&ingest.batch.b, &mark)
             raise
+    if result.records == 0:
+        ingest.note_quiet(device.device)
     ingest.group.g.bad_utf8 += result.bad_utf8
     ingest.group.g.messages += 1
     waiter.read_ns = mono_ns

@@ -38,6 +38,7 @@ cdef extern from "tbf_walk.h" nogil:
         uint8_t version
         bint hot
         bint takes_v2
+        bint quiet
         uint8_t scope
         const uint8_t *topic
         uint32_t topic_n
@@ -86,6 +87,7 @@ cdef class Ingest:
     cdef tbf_session *sessions
     cdef readonly uint32_t capacity
     cdef dict _profiles
+    cdef dict _quiet
     cdef tbf_json_opts json
     cdef tbf_walk_context context
     cdef readonly Rates rates
@@ -95,6 +97,15 @@ cdef class Ingest:
     cdef tuple _append(self, uint64_t device, object data, Table table, bint attributes,
                        uint8_t scope)
     cdef int ensure_slot(self, uint32_t slot) except -1
+
+    cdef int note_quiet(self, uint64_t device) except -1
+
+    # After each run of messages: a session that sent one without rows is remembered for it.
+    cdef inline int look_at_session(self, uint32_t slot) except -1:
+        if self.sessions[slot].quiet:
+            self.sessions[slot].quiet = False
+            self.note_quiet(self.sessions[slot].device)
+        return 0
 
     # Before each read of a socket: limits are in force for the next message.
     cdef inline void look_at_rates(self) noexcept nogil:

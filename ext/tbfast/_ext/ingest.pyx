@@ -113,6 +113,7 @@ cdef class Ingest:
         self.batch = Batch(keys_per_epoch, seed=seed)
         self._spare = []
         self._profiles = {}
+        self._quiet = {}  # as many as there are devices, at most
         self.capacity = 64
         self.sessions = <tbf_session *>calloc(self.capacity, sizeof(tbf_session))
         if self.sessions == NULL:
@@ -209,6 +210,7 @@ cdef class Ingest:
         s.hot = hot
         s.scope = scope
         s.takes_v2 = True
+        s.quiet = False
         s.topic = NULL
         s.proto = NULL
         self._profiles.pop(slot, None)
@@ -268,6 +270,19 @@ cdef class Ingest:
         """Monotonic time of the last message accepted on the hot path."""
         return self.sessions[slot].active_ms if slot < self.capacity else 0
 
+    cdef int note_quiet(self, uint64_t device) except -1:
+        self._quiet[device] = self.context.mono_ms
+        return 0
+
+    def quiet(self, uint64_t device):
+        """A message of the device was accepted that has no rows to tell of it."""
+        self.note_quiet(device)
+
+    def take_quiet(self):
+        """(device, monotonic ms of the last such message) since the last call; one per device."""
+        taken, self._quiet = self._quiet, {}
+        return list(taken.items())
+
     def walk(self, uint32_t slot, data):
         """Takes the run of plain PUBLISHes in front: (bytes used, whether the group is full).
 
@@ -287,6 +302,7 @@ cdef class Ingest:
                                    <const uint8_t *>view.buf + total,
                                    <size_t>view.len - total, &used)
                 total += used
+                self.look_at_session(slot)
                 if end == TBF_WALK_GROW:
                     self.grow()
         finally:

@@ -96,7 +96,8 @@ cdef class Reactor(Connections):
     (no session is accepted there yet; see `accepted`), ``received(slot, view)`` with
     one complete packet (or the bytes that cannot be one; the view is valid during the call only),
     ``limited`` (a message is over a rate limit: the session must end), ``timed_out``, ``drained``
-    (no answer is owed any more), ``refused`` (rows were not stored),
+    (no answer is owed any more), ``refused`` (rows were not stored), ``ended(slot) -> bool`` (the
+    peer sends nothing more; whether it stays until the handler finishes it),
     ``fault(slot, error)`` (the handler itself failed; the connection ends), ``closed(slot,
     reason)``; and without one ``group_full``, ``turn_ended``, ``resume_later``,
     ``accept_paused``, ``first_to_go() -> slot`` (every connection is taken: which stranger may make
@@ -233,8 +234,7 @@ cdef class Reactor(Connections):
                 self._lost(slot)
             return 0
         if n == 0:
-            self._lost(slot)
-            return 0
+            return self._ended(slot)
         if c.state != OPEN:
             return 0  # lingering: discard
         c.in_len = 0
@@ -276,6 +276,7 @@ cdef class Reactor(Connections):
                     end = tbf_walk(&self.ingest.context, &self.ingest.sessions[slot], slot,
                                    p + at, n - at, &used)
                 at += used
+                self.ingest.look_at_session(slot)
                 if end == TBF_WALK_GROW:
                     self.ingest.grow()
                     continue
@@ -457,8 +458,16 @@ cdef class Reactor(Connections):
             self.handler.misled(slot, "tls", f"TLS: {stream.error}")
             return self._finish_now(slot)
         if got < 0:
-            return self._lost(slot)
+            return self._ended(slot)
         return 0
+
+    cdef int _ended(self, uint32_t slot) except -1:
+        """The peer sends nothing more: it is gone, unless the handler has not acted on all yet."""
+        cdef conn *c = &self.conns[slot]
+        if c.state != OPEN or not self.handler.ended(slot):
+            return self._lost(slot)
+        c.held = True  # an error or a hang-up is heard of still
+        return self._interest(slot)
 
     # --- back-pressure -----------------------------------------------------------------------
 

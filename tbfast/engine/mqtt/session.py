@@ -94,6 +94,7 @@ class MqttSession(Requests):
         "_deadline",
         "_early",
         "_early_bytes",
+        "_ended",
         "_keep_alive_ms",
         "_last_ms",
         "_new_client_id",
@@ -128,6 +129,7 @@ class MqttSession(Requests):
         self._out: list[bytes] = []
         self._early: list[bytes] | None = None
         self._early_bytes = 0
+        self._ended = False  # the peer sends nothing more, and what it sent waits for the lookup
         self._unframed = False  # the early queue ends in what cannot be a packet
         self._connect: m.Connect | None = None
         self._deadline = now + settings.connect_timeout_ms
@@ -230,6 +232,19 @@ class MqttSession(Requests):
             self._abort()  # no CONNECT was accepted: no CONNACK, no DISCONNECT (1.2)
         else:
             self._close(Code.MALFORMED_PACKET, str(error), now)
+
+    def peer_ended(self, now: int) -> bool:
+        """The peer sends nothing more; whether what it sent still has to be acted on or answered.
+
+        Clients may send and go without waiting for CONNACK: whether the lookup has answered by
+        then must not show.
+        """
+        if self.state is State.AUTHENTICATING:
+            self._ended = bool(self._early)
+            return self._ended
+        if self.state is State.OPEN and self.credentials and self._sink.awaiting(self.slot):
+            self._wind_up(now)
+        return self.state is State.CLOSING
 
     @property
     def last_ms(self) -> int:
@@ -343,6 +358,8 @@ class MqttSession(Requests):
         early, self._early, self._early_bytes = self._early, None, 0
         for frame in early or ():
             self.receive_packet(frame, now)
+        if self._ended and self.state is State.OPEN:
+            self._wind_up(now)
 
     def profile_changed(self, mqtt: MqttProfile) -> None:
         """The profile was edited: its settings hold from the next packet on (MQTT spec 1.7)."""
@@ -599,9 +616,13 @@ class MqttSession(Requests):
         """CLOSE of the spec's vocabulary, after the answers of messages accepted earlier."""
         if self.state in (State.CLOSING, State.CLOSED):
             return
+        self._why = (code, reason)
+        self._wind_up(now)
+
+    def _wind_up(self, now: int) -> None:
+        """Answers that are owed still go out, for a while."""
         accepted = self.state is State.OPEN and self.credentials is not None
         self.state = State.CLOSING
-        self._why = (code, reason)
         self._sink.cool(self.slot)
         if accepted and self._sink.awaiting(self.slot):
             self._deadline = now + self._settings.close_timeout_ms
