@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -357,10 +358,17 @@ class Committer:
 
     @property
     def accepted(self) -> Position:
-        """Position of the newest row taken in, committed or not; a refused group leaves a hole."""
-        seq = self._seq + (self._ingest.rows_bytes > 0)
-        # Before the first row of an epoch: no block of it will ever come to be waited for.
-        return Position(self._journal.epoch, seq) if seq else self._journal.written
+        """Position of the newest row taken in, committed or not, that may still come.
+
+        Messages without rows and refused groups make no block: nobody may wait for theirs.
+        """
+        epoch = self._journal.epoch
+        if self._ingest.rows_bytes > 0:
+            return Position(epoch, self._seq + 1)
+        for group in chain(reversed(self._unwritten), reversed(self._unsynced)):
+            if group.value is not None:
+                return Position(epoch, group.seq)
+        return self._journal.durable
 
     @property
     def inflight_bytes(self) -> int:

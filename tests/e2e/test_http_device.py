@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from typing import Any
 
 import pytest
 
+from tbfast.control.links import POSITION_TIMEOUT_S
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
@@ -111,6 +113,20 @@ def test_attributes_are_read_back_at_once(server: Server, token: str) -> None:
         "shared": {"limit": 3, "other": 4}
     }
     assert post(server, path, "[1]")[0] == 400
+
+
+@pytest.mark.parametrize("body", ["{}", '{"fw":null}'])
+def test_a_read_does_not_wait_for_a_post_of_nothing(server: Server, token: str, body: str) -> None:
+    path = f"/api/v1/{token}/attributes"
+    assert post(server, path, '{"fw":"v1"}') == (200, "")
+    assert post(server, path, body) == (200, "")
+    assert post(server, f"/api/v1/{token}/telemetry", body) == (200, "")
+    took_s = []
+    for _ in range(3):  # a busy machine may be slow, but not each time
+        began = time.monotonic()
+        assert curl(server, path) == (200, '{"client":{"fw":"v1"}}')
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < POSITION_TIMEOUT_S
 
 
 def test_text_that_people_write_stays_text(server: Server, token: str) -> None:
