@@ -115,6 +115,19 @@ def test_attributes_are_read_back_at_once(server: Server, token: str) -> None:
     assert post(server, path, "[1]")[0] == 400
 
 
+def test_what_was_written_through_another_worker_is_read_back() -> None:
+    """Each request on a connection of its own, so on any of the workers."""
+    with Server(workers=2) as server:
+        server.add_device("d", "t")
+        for n in range(40):
+            with connection(server) as peer:
+                peer.request("POST", "/api/v1/t/attributes", json.dumps({"n": n}))
+                assert peer.getresponse().status == 200
+            with connection(server) as peer:
+                peer.request("GET", "/api/v1/t/attributes?clientKeys=n")
+                assert json.loads(peer.getresponse().read()) == {"client": {"n": n}}
+
+
 @pytest.mark.parametrize("body", ["{}", '{"fw":null}'])
 def test_a_read_does_not_wait_for_a_post_of_nothing(server: Server, token: str, body: str) -> None:
     path = f"/api/v1/{token}/attributes"
