@@ -315,6 +315,8 @@ def test_telemetry_is_aggregated_over_rest_and_on_the_command_line(
     path = f"/api/plugins/telemetry/DEVICE/{device}/values/timeseries"
     bounds = "startTs=0&endTs=10000&agg=AVG&interval=5000&useStrictDataTypes=true"
     assert own_server.rest("GET", f"{path}?{bounds}") == (200, expected)
+    for limit in (0, 1, -1):  # it is for points, not for buckets
+        assert own_server.rest("GET", f"{path}?{bounds}&limit={limit}") == (200, expected)
     words = ["query", "d", "--agg", "avg", "--interval", "5000", "--start", "0", "--end", "10000"]
     assert json.loads(own_server.cli(*words, "--json")) == expected
     assert own_server.stop() == 0
