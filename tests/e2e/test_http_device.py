@@ -4,14 +4,17 @@ import contextlib
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tbfast.control.links import POSITION_TIMEOUT_S
+from tbfast.limits import HTTP_POLLS_PER_DEVICE
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
@@ -288,6 +291,39 @@ def test_polls_end_with_what_lets_them_in(
         thread.join(20)
     answers = sorted(results[0] for _, results in polls)
     assert [a for a in answers if a[0] != 429] == [answer] * 8
+
+
+@contextlib.contextmanager
+def open_poll(server: Server, path: str) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as sock:
+        sock.sendall(f"GET {path}?timeout=15000 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        time.sleep(0.1)  # it waits
+        yield sock
+
+
+def test_a_closed_poll_takes_no_call(server: Server, token: str) -> None:
+    """A client that gave up: the call waits for its next poll instead of being lost."""
+    path = f"/api/v1/{token}/rpc"
+    for _ in range(2 * HTTP_POLLS_PER_DEVICE):  # nor do they count as waiting
+        with open_poll(server, path):
+            pass
+    time.sleep(0.1)
+    target = f"/api/rpc/oneway/{server.device_id(token)}"
+    thread, calls = in_background(lambda: server.rest("POST", target, {"method": "m"}))
+    time.sleep(0.1)
+    status, body = curl(server, path + "?timeout=5000")
+    assert (status, json.loads(body)["method"]) == (200, "m")
+    thread.join(20)
+    assert calls == [(200, None)]
+
+
+@pytest.mark.parametrize("path", ["rpc", "attributes/updates"])
+def test_a_poll_whose_client_ends_its_side_ends(server: Server, token: str, path: str) -> None:
+    with open_poll(server, f"/api/v1/{token}/{path}") as sock:
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(10)  # less than the poll would last
+        assert sock.recv(4096).startswith(b"HTTP/1.1 408 ")
+        assert sock.recv(4096) == b""
 
 
 def test_more_polls_of_a_device_than_the_bound_are_refused(server: Server, token: str) -> None:
