@@ -359,8 +359,7 @@ class Session:
         else:
             latest = await self._services.series.latest(device.number, command.names)
             found = updates.points_of(latest)
-        await self._answer(updates.update(command.cmd_id, found.items()))
-        watch.begin(found)
+        await self._begin(command.cmd_id, watch, found)
 
     async def _watch_entities(self, caller: Caller, command: msg.WatchEntities) -> None:
         held = self._entities.get(command.cmd_id)
@@ -398,8 +397,16 @@ class Session:
         scopes = SCOPES if wanted is None else (wanted,)
         found = await self._services.attributes.read(device.number, scopes, command.names)
         values = {a.name: [(a.ts_ms, a.text)] for a in found}
-        await self._answer(updates.update(command.cmd_id, values.items()))
-        watch.begin(values)
+        await self._begin(command.cmd_id, watch, values)
+
+    async def _begin(
+        self, cmd_id: int, watch: Watch, values: dict[str, list[updates.Point]]
+    ) -> None:
+        """Tells the first values, unless the device went while they were read."""
+        if cmd_id in self._stops:
+            await self._answer(updates.update(cmd_id, values.items()))
+        if cmd_id in self._stops:
+            watch.begin(values)
 
 
 def _history(command: msg.WatchSeries | msg.ReadHistory, end_ms: int) -> History:
