@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tbfast.cli.client import SOCKET_NAME
 from tbfast.control.links import POSITION_TIMEOUT_S
 from tbfast.limits import HTTP_POLLS_PER_DEVICE
 from tests.support.server import Server
@@ -51,6 +52,14 @@ def post(server: Server, path: str, body: str) -> tuple[int, str]:
 
 def connection(server: Server) -> contextlib.closing[http.client.HTTPConnection]:
     return contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20))
+
+
+def http_over_owner(server: Server) -> contextlib.closing[http.client.HTTPConnection]:
+    """Where bodies may be any bytes."""
+    peer = http.client.HTTPConnection("localhost", timeout=20)
+    peer.sock = socket.socket(socket.AF_UNIX)
+    peer.sock.connect(str(server.data_dir / SOCKET_NAME))
+    return contextlib.closing(peer)
 
 
 # --- telemetry and attributes ----------------------------------------------------------------
@@ -116,6 +125,17 @@ def test_attributes_are_read_back_at_once(server: Server, token: str) -> None:
         "shared": {"limit": 3, "other": 4}
     }
     assert post(server, path, "[1]")[0] == 400
+
+
+def test_what_people_write_is_utf8_for_everybody(server: Server, token: str) -> None:
+    """What is not, is replaced: one bad byte must not make all answers unreadable."""
+    path = f"/api/plugins/telemetry/{server.device_id(token)}/SHARED_SCOPE"
+    with http_over_owner(server) as peer:
+        peer.request("POST", path, b'{"a":"x\xff","b":{"c":"\xc0"}}')
+        assert peer.getresponse().status == 200
+    shared = {"a": "x\ufffd", "b": {"c": "\ufffd"}}
+    assert server.attributes(token, "SHARED_SCOPE") == shared
+    assert json.loads(curl(server, f"/api/v1/{token}/attributes")[1]) == {"shared": shared}
 
 
 def test_what_was_written_through_another_worker_is_read_back() -> None:
@@ -256,6 +276,22 @@ def test_a_call_reaches_a_poll_and_its_answer_the_caller(server: Server, token: 
     assert answers == [(200, {"done": True})]
     assert post(server, f"/api/v1/{token}/rpc/0", "again") == (200, "")  # nobody waits for it
     assert post(server, f"/api/v1/{token}/rpc/99999999999", "5")[0] == 400
+
+
+def test_calls_and_answers_are_utf8(server: Server, token: str) -> None:
+    target = f"/api/rpc/twoway/{server.device_id(token)}"
+    with http_over_owner(server) as peer:
+        for bad in (b'"params":"\xff"', b'"params":{"a":["\xff"]}', b'"additionalInfo":"\xff"'):
+            peer.request("POST", target, b'{"method":"m","persistent":true,%b}' % bad)
+            answer = peer.getresponse()
+            assert (answer.status, json.loads(answer.read())["errorCode"]) == (400, 31)
+    thread, answers = in_background(lambda: server.rest("POST", target, {"method": "m"}))
+    _, call = curl(server, f"/api/v1/{token}/rpc?timeout=15000")
+    with connection(server) as peer:
+        peer.request("POST", f"/api/v1/{token}/rpc/{json.loads(call)['id']}", b'{"a":"\xff"}')
+        assert peer.getresponse().status == 200
+    thread.join(20)
+    assert answers == [(200, {"a": "\ufffd"})]
 
 
 def test_a_device_calls_the_server(server: Server, token: str) -> None:

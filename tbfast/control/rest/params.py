@@ -170,6 +170,7 @@ async def body(request: Request, type_: type[T], *, strict: bool = True) -> T:
 def parsed(raw: bytes, type_: type[T], *, strict: bool = True) -> T:
     """A JSON body checked against a type; not strict: numbers and booleans may be texts."""
     try:
+        raw.decode()  # the decoder does not look into raw members
         return msgspec.json.decode(raw, type=type_, strict=strict)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"Invalid request body: {error}") from error

@@ -103,6 +103,7 @@ class RpcRoutes:
             return Response(status_code=no_answer if error.delivered else absent)
         if not answer:
             return Response()
+        answer = answer.decode("utf-8", "replace").encode()
         try:
             msgspec.json.decode(answer, type=msgspec.Raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
