@@ -52,8 +52,8 @@ class TelemetryRoutes:
             Endpoint("GET", _PREFIX + "/keys/timeseries", self.keys, "user"),
             Endpoint("GET", _PREFIX + "/values/timeseries", self.values, "user"),
             Endpoint("GET", _PREFIX + "/values/timeseries/history", self.history, "user"),
-            Endpoint("POST", _PREFIX + "/timeseries/{scope}", self.save, "tenant"),
-            Endpoint("POST", _PREFIX + "/timeseries/{scope}/{ttl}", self.save, "tenant"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}", self.save, "user"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}/{ttl}", self.save, "user"),
         ]
 
     async def keys(self, request: Request) -> Response:
