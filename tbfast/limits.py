@@ -215,7 +215,7 @@ WS_COUNT_REST: Final = 20  # or so many times as long as the look took
 WS_CHECK_MS: Final = 200  # between two looks at what a WebSocket may no longer see
 WS_MESSAGE_BYTES: Final = 32_768  # received in one piece, as ThingsBoard
 WS_QUEUE_MESSAGES: Final = 1_000  # waiting for a slow reader, who is then closed
-WS_QUEUE_BYTES: Final = 4_194_304  # or so many bytes
+WS_QUEUE_BYTES: Final = 4_194_304  # or so many bytes; a longer answer is an error
 REST_TAIL_CACHE_DEVICES: Final = 65_536  # device names one live stream remembers
 
 # Accounts

@@ -20,6 +20,7 @@ from tbfast.link import messages as msg
 from tbfast.link.channel import Channel
 from tbfast.model.auth import StoredCredentials
 from tbfast.model.device import Change, Device
+from tbfast.model.operations import ReadAttributes
 from tbfast.model.rates import DEVICE, GATEWAY_DEVICE
 from tbfast.model.transport import DEFAULT_MQTT
 from tbfast.obs.log import get_logger
@@ -86,6 +87,8 @@ class LinkServer:
         self._merge = merge or Merge(tail.apply)
         self._pace: asyncio.Task[None] | None = None
         self._positions: dict[int, asyncio.Future[tuple[int, int]]] = {}
+        self._readers: list[asyncio.Future[None]] = []  # wait for the next round of questions
+        self._asking_all = False
         self._request = 0
         self._changes = 0  # told to the workers
         self._server: asyncio.AbstractServer | None = None
@@ -272,6 +275,8 @@ class LinkServer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POSITION_TIMEOUT_S):
                     await self._tail.reached(worker.journal_id, position)
+        if isinstance(ask.operation, ReadAttributes) and len(self._workers) > 1:
+            await self._rows_of_all()  # it may have written through another worker
         worker.send(
             msg.Answer(ask.request, await self._operations.carry_out(ask.device, ask.operation))
         )
@@ -286,6 +291,28 @@ class LinkServer:
         workers = list(self._workers.values())
         reached = await asyncio.gather(*map(self._wait_for, workers))
         return {w.journal_id for w, done in zip(workers, reached, strict=True) if done}
+
+    async def _rows_of_all(self) -> None:
+        """As `caught_up`; calls that come while workers are being asked share the next round."""
+        came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._readers.append(came)
+        if not self._asking_all:
+            self._asking_all = True
+            self._spawn(self._ask_all())
+        await came
+
+    async def _ask_all(self) -> None:
+        try:
+            while self._readers:
+                readers, self._readers = self._readers, []
+                try:
+                    await self.caught_up()
+                finally:
+                    for came in readers:
+                        if not came.done():
+                            came.set_result(None)
+        finally:
+            self._asking_all = False
 
     async def _wait_for(self, worker: _Worker) -> bool:
         answer: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()

@@ -208,9 +208,16 @@ class _Connection(asyncio.Protocol):
             if self._stream.spliced:
                 return False
             self.body_wanted()
+        if self._exchange is not None:
+            self._exchange.ended()
         if self._transport is not None and not self._transport.can_write_eof():
             return False  # TLS ends both sides at once
         return self._exchange is not None or self._scheduled or self._write_paused
+
+    @property
+    def peer_ended(self) -> bool:
+        """Whether no more comes from the peer."""
+        return self._eof
 
     def pause_writing(self) -> None:
         self._write_paused = True

@@ -397,7 +397,7 @@ class DeviceApi:
 
     def _poll(self, exchange: Exchange, who: StoredCredentials, operation: Operation) -> None:
         timeout_ms = integer(_query(exchange).get("timeout", "0"), "timeout")
-        if timeout_ms < 0:
+        if timeout_ms < 0 or exchange.peer_ended:
             exchange.answer(_TIMED_OUT)
             return
         timeout_ms = timeout_ms or self._settings.request_timeout_ms
@@ -428,8 +428,12 @@ class DeviceApi:
         device = _NOBODY if who is None else who.device
         waiting = _Waiting(device, exchange, polls=polls)
         exchange.on_gone = lambda: self._give_up(waiting)
+        if polls:
+            # Who closes a connection and who ends only one side of it look the same.  A call given
+            # to a poll that nobody waits for is lost, so the poll ends; the other may poll again.
+            exchange.on_ended = lambda: self._timed_out(waiting)
         self._waiting.setdefault(device, set()).add(waiting)
-        waiting.timer = self._loop.call_later(timeout_s, self._timed_out, waiting, polls)
+        waiting.timer = self._loop.call_later(timeout_s, self._timed_out, waiting)
         waiting.request = self._operations.ask(
             device,
             operation,
@@ -455,7 +459,7 @@ class DeviceApi:
         self._forget(waiting)
         self._operations.drop(waiting.request)
 
-    def _timed_out(self, waiting: _Waiting, polls: bool) -> None:
+    def _timed_out(self, waiting: _Waiting) -> None:
         self._give_up(waiting)
         waiting.exchange.answer(_TIMED_OUT)
 

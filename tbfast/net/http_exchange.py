@@ -82,6 +82,8 @@ class Carrier(Protocol):
     forwarded: bytes  # who asks and how, as the controller is told
     link: "Link | None"
 
+    @property
+    def peer_ended(self) -> bool: ...
     def answered(self, exchange: "Exchange", response: Response) -> None: ...
     def send(self, data: bytes) -> None: ...
     def finished(self, *, keep_alive: bool) -> None: ...
@@ -96,10 +98,11 @@ class Exchange:
 
     request: None for one on the fast path, whose head says nothing unusual; its connection owes
     it again for the next such request.
-    on_gone() is called if the peer goes before the answer.
+    on_gone() is called if the peer goes before the answer, on_ended() if it ends its side: it may
+    wait for the answer all the same.
     """
 
-    __slots__ = ("_carrier", "headers", "on_gone", "read_ns", "request")
+    __slots__ = ("_carrier", "headers", "on_ended", "on_gone", "read_ns", "request")
 
     def __init__(self, carrier: Carrier | None, request: Request | None, read_ns: int) -> None:
         self._carrier = carrier
@@ -107,6 +110,12 @@ class Exchange:
         self.read_ns = read_ns  # monotonic
         self.headers: tuple[tuple[str, str], ...] = ()  # added to a whole answer
         self.on_gone: Callable[[], None] = _ignored
+        self.on_ended: Callable[[], None] = _ignored
+
+    @property
+    def peer_ended(self) -> bool:
+        """Whether the peer has ended its side already."""
+        return self._carrier is not None and self._carrier.peer_ended
 
     @property
     def open(self) -> bool:
@@ -122,6 +131,11 @@ class Exchange:
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
             carrier.answered(self, response)
+
+    def ended(self) -> None:
+        """The peer has ended its side."""
+        if self._carrier is not None:
+            self.on_ended()
 
     def gone(self) -> None:
         """The peer has gone."""

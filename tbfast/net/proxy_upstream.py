@@ -19,6 +19,7 @@ from tbfast.obs.log import get_logger
 log = get_logger("tbfast.proxy")
 
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+_CALLS: Final = b"/api/rpc/calls"  # whose answer is given to one client only
 
 
 class Owner(Protocol):
@@ -66,9 +67,12 @@ class Upstream(asyncio.Protocol):
         exchange.on_part = self._send_part
         exchange.on_flow = self._flow
         exchange.on_gone = self.end
+        exchange.on_ended = self._client_ended
         self._transport.write(request)
         if not self._body_sent:
             exchange.want(True)
+        if exchange.peer_ended:
+            self._client_ended()
 
     def take(self, carrier: Carrier, data: bytes, reserved: tuple[bytes, ...]) -> Stream | None:
         """As Link.take."""
@@ -82,6 +86,7 @@ class Upstream(asyncio.Protocol):
             lane = self._lane = Stream(carrier, Request(asked, b""), 0)
             lane.on_flow = self._flow
             lane.on_gone = self.end
+            lane.on_ended = self._client_ended
         else:
             lane.renew(carrier, Request(asked, b""))
         self._exchange, self._asked, self._request = lane, asked, request
@@ -90,6 +95,15 @@ class Upstream(asyncio.Protocol):
         self._body_sent = True
         transport.write(request)
         return lane
+
+    def _client_ended(self) -> None:
+        """It may wait for its answer, but a device's call must not go to one that has gone."""
+        exchange, asked = self._exchange, self._asked
+        if exchange is None or asked is None or asked.path != _CALLS or self._answer is not None:
+            return
+        self._exchange = None
+        self.end()
+        exchange.break_off()
 
     def _send_part(self, part: bytes, last: bool) -> None:
         if self._transport is None or self._transport.is_closing():

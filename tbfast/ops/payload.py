@@ -20,9 +20,10 @@ _strict: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def members(payload: Payload) -> dict[str, bytes]:
     """Members of a JSON object in the devices' dialect; the last of equal names wins.
 
-    Raises PeerError (0x99) for anything else.
+    What is no UTF-8 becomes U+FFFD, as everywhere.  Raises PeerError (0x99) for anything else.
     """
     try:
+        str(payload, "utf-8")  # the decoder does not look into raw members
         found = _strict.decode(payload)
         return {name: bytes(text) for name, text in found.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -357,16 +358,16 @@ class Committer:
 
     @property
     def accepted(self) -> Position:
-        """Position of the newest row taken in, committed or not.
+        """Position of the newest row taken in, committed or not, that may still come.
 
-        Groups without rows and groups that were refused have none: no block will come of them.
+        Messages without rows and refused groups make no block: nobody may wait for theirs.
         """
-        if self._ingest.rows_bytes:
-            return Position(self._journal.epoch, self._seq + 1)
-        for groups in (self._unwritten, self._unsynced):
-            for group in reversed(groups):
-                if group.value is not None:
-                    return Position(self._journal.epoch, group.seq)
+        epoch = self._journal.epoch
+        if self._ingest.rows_bytes > 0:
+            return Position(epoch, self._seq + 1)
+        for group in chain(reversed(self._unwritten), reversed(self._unsynced)):
+            if group.value is not None:
+                return Position(epoch, group.seq)
         return self._journal.durable
 
     @property

@@ -436,6 +436,10 @@ def test_a_customers_user_sees_only_its_devices(world: World) -> None:
     attributes = "/api/plugins/telemetry/DEVICE/{}/SERVER_SCOPE"
     assert user("POST", attributes.format(ours), {"a": 1})[0] == 200
     assert user.refusal("POST", attributes.format(theirs), {"a": 1}) == (403, 20)
+    telemetry = "/api/plugins/telemetry/DEVICE/{}/timeseries/ANY"
+    point = {"ts": 1, "values": {"t": 1}}
+    assert user("POST", telemetry.format(ours), point)[0] == 200
+    assert user.refusal("POST", telemetry.format(theirs), point) == (403, 20)
     call = {"method": "m", "params": {}}
     assert user.refusal("POST", f"/api/rpc/twoway/{theirs}", call) == (403, 20)
 
@@ -458,6 +462,8 @@ def test_the_public_looks_and_touches_nothing(world: World) -> None:
     assert public.refusal("GET", f"/api/device/{device}/credentials") == (403, 20)
     attributes = f"/api/plugins/telemetry/DEVICE/{device}/SERVER_SCOPE"
     assert public.refusal("POST", attributes, {"a": 1}) == (403, 20)
+    telemetry = f"/api/plugins/telemetry/DEVICE/{device}/timeseries/ANY"
+    assert public.refusal("POST", telemetry, {"t": 1}) == (403, 20)
     assert public.refusal("POST", f"/api/rpc/oneway/{device}", {"method": "m"}) == (403, 20)
     assert public.refusal("GET", "/api/auth/user") == (404, 32)
     again = public.ok("POST", "/api/auth/token", {"refreshToken": pair["refreshToken"]})

@@ -6,6 +6,7 @@ import http.server
 import json
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -198,10 +199,39 @@ def test_calls_are_fetched_and_answered(server: Server, token: str) -> None:
     assert server.rest("GET", "/api/rpc/calls?timeout=x")[0] == 400
 
 
-def test_a_call_is_not_given_to_somebody_who_has_left(server: Server, token: str) -> None:
-    with socket.socket(socket.AF_UNIX) as leaver:
-        leaver.connect(str(server.data_dir / client.SOCKET_NAME))
-        leaver.sendall(b"GET /api/rpc/calls?timeout=60000 HTTP/1.1\r\nHost: x\r\n\r\n")
+Way = contextlib.AbstractContextManager[tuple[socket.socket, str]]
+
+
+@contextlib.contextmanager
+def socket_of_the_owner(server: Server) -> Iterator[tuple[socket.socket, str]]:
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(server.data_dir / client.SOCKET_NAME))
+        yield peer, ""
+
+
+@contextlib.contextmanager
+def port_of_a_worker(server: Server) -> Iterator[tuple[socket.socket, str]]:
+    """With a header that lets in."""
+    address = f"leaver-{uuid.uuid4()}@example.org"
+    user = {"email": address, "authority": "TENANT_ADMIN"}
+    user_id = server.rest("POST", "/api/user", user)[1]["id"]["id"]
+    token = server.rest("GET", f"/api/user/{user_id}/token")[1]["token"]
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as peer:
+        yield peer, f"X-Authorization: Bearer {token}\r\n"
+    assert server.rest("DELETE", f"/api/user/{user_id}") == (200, None)
+
+
+@pytest.mark.parametrize("way", [socket_of_the_owner, port_of_a_worker])
+@pytest.mark.parametrize("before", [0, 2])  # requests: the worker passes later ones another way
+def test_a_call_is_not_given_to_somebody_who_has_left(
+    server: Server, token: str, way: Callable[[Server], Way], before: int
+) -> None:
+    with way(server) as (leaver, header):
+        for timeout_ms in (0,) * before + (60_000,):
+            line = f"GET /api/rpc/calls?timeout={timeout_ms} HTTP/1.1"
+            leaver.sendall(f"{line}\r\nHost: x\r\n{header}\r\n".encode())
+            if timeout_ms == 0:
+                assert leaver.recv(4096).startswith(b"HTTP/1.1 204 ")
         assert server.rest("GET", "/api/rpc/calls?timeout=100") == (204, None)
     answers: list[Any] = []
     device = threading.Thread(target=lambda: answers.append(http_call(server, token, "ask")))

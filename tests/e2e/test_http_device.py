@@ -4,12 +4,18 @@ import contextlib
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tbfast.cli.client import SOCKET_NAME
+from tbfast.control.links import POSITION_TIMEOUT_S
+from tbfast.limits import HTTP_POLLS_PER_DEVICE
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
@@ -46,6 +52,14 @@ def post(server: Server, path: str, body: str) -> tuple[int, str]:
 
 def connection(server: Server) -> contextlib.closing[http.client.HTTPConnection]:
     return contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=20))
+
+
+def http_over_owner(server: Server) -> contextlib.closing[http.client.HTTPConnection]:
+    """Where bodies may be any bytes."""
+    peer = http.client.HTTPConnection("localhost", timeout=20)
+    peer.sock = socket.socket(socket.AF_UNIX)
+    peer.sock.connect(str(server.data_dir / SOCKET_NAME))
+    return contextlib.closing(peer)
 
 
 # --- telemetry and attributes ----------------------------------------------------------------
@@ -111,6 +125,44 @@ def test_attributes_are_read_back_at_once(server: Server, token: str) -> None:
         "shared": {"limit": 3, "other": 4}
     }
     assert post(server, path, "[1]")[0] == 400
+
+
+def test_what_people_write_is_utf8_for_everybody(server: Server, token: str) -> None:
+    """What is not, is replaced: one bad byte must not make all answers unreadable."""
+    path = f"/api/plugins/telemetry/{server.device_id(token)}/SHARED_SCOPE"
+    with http_over_owner(server) as peer:
+        peer.request("POST", path, b'{"a":"x\xff","b":{"c":"\xc0"}}')
+        assert peer.getresponse().status == 200
+    shared = {"a": "x\ufffd", "b": {"c": "\ufffd"}}
+    assert server.attributes(token, "SHARED_SCOPE") == shared
+    assert json.loads(curl(server, f"/api/v1/{token}/attributes")[1]) == {"shared": shared}
+
+
+def test_what_was_written_through_another_worker_is_read_back() -> None:
+    """Each request on a connection of its own, so on any of the workers."""
+    with Server(workers=2) as server:
+        server.add_device("d", "t")
+        for n in range(40):
+            with connection(server) as peer:
+                peer.request("POST", "/api/v1/t/attributes", json.dumps({"n": n}))
+                assert peer.getresponse().status == 200
+            with connection(server) as peer:
+                peer.request("GET", "/api/v1/t/attributes?clientKeys=n")
+                assert json.loads(peer.getresponse().read()) == {"client": {"n": n}}
+
+
+@pytest.mark.parametrize("body", ["{}", '{"fw":null}'])
+def test_a_read_does_not_wait_for_a_post_of_nothing(server: Server, token: str, body: str) -> None:
+    path = f"/api/v1/{token}/attributes"
+    assert post(server, path, '{"fw":"v1"}') == (200, "")
+    assert post(server, path, body) == (200, "")
+    assert post(server, f"/api/v1/{token}/telemetry", body) == (200, "")
+    took_s = []
+    for _ in range(3):  # a busy machine may be slow, but not each time
+        began = time.monotonic()
+        assert curl(server, path) == (200, '{"client":{"fw":"v1"}}')
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < POSITION_TIMEOUT_S
 
 
 def test_text_that_people_write_stays_text(server: Server, token: str) -> None:
@@ -226,6 +278,22 @@ def test_a_call_reaches_a_poll_and_its_answer_the_caller(server: Server, token: 
     assert post(server, f"/api/v1/{token}/rpc/99999999999", "5")[0] == 400
 
 
+def test_calls_and_answers_are_utf8(server: Server, token: str) -> None:
+    target = f"/api/rpc/twoway/{server.device_id(token)}"
+    with http_over_owner(server) as peer:
+        for bad in (b'"params":"\xff"', b'"params":{"a":["\xff"]}', b'"additionalInfo":"\xff"'):
+            peer.request("POST", target, b'{"method":"m","persistent":true,%b}' % bad)
+            answer = peer.getresponse()
+            assert (answer.status, json.loads(answer.read())["errorCode"]) == (400, 31)
+    thread, answers = in_background(lambda: server.rest("POST", target, {"method": "m"}))
+    _, call = curl(server, f"/api/v1/{token}/rpc?timeout=15000")
+    with connection(server) as peer:
+        peer.request("POST", f"/api/v1/{token}/rpc/{json.loads(call)['id']}", b'{"a":"\xff"}')
+        assert peer.getresponse().status == 200
+    thread.join(20)
+    assert answers == [(200, {"a": "\ufffd"})]
+
+
 def test_a_device_calls_the_server(server: Server, token: str) -> None:
     path = f"/api/v1/{token}/rpc"
     status, body = post(server, path, '{"method":"getCurrentTime","params":{}}')
@@ -261,6 +329,39 @@ def test_polls_end_with_what_lets_them_in(
     assert [a for a in answers if a[0] != 429] == [answer] * 8
 
 
+@contextlib.contextmanager
+def open_poll(server: Server, path: str) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=20) as sock:
+        sock.sendall(f"GET {path}?timeout=15000 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        time.sleep(0.1)  # it waits
+        yield sock
+
+
+def test_a_closed_poll_takes_no_call(server: Server, token: str) -> None:
+    """A client that gave up: the call waits for its next poll instead of being lost."""
+    path = f"/api/v1/{token}/rpc"
+    for _ in range(2 * HTTP_POLLS_PER_DEVICE):  # nor do they count as waiting
+        with open_poll(server, path):
+            pass
+    time.sleep(0.1)
+    target = f"/api/rpc/oneway/{server.device_id(token)}"
+    thread, calls = in_background(lambda: server.rest("POST", target, {"method": "m"}))
+    time.sleep(0.1)
+    status, body = curl(server, path + "?timeout=5000")
+    assert (status, json.loads(body)["method"]) == (200, "m")
+    thread.join(20)
+    assert calls == [(200, None)]
+
+
+@pytest.mark.parametrize("path", ["rpc", "attributes/updates"])
+def test_a_poll_whose_client_ends_its_side_ends(server: Server, token: str, path: str) -> None:
+    with open_poll(server, f"/api/v1/{token}/{path}") as sock:
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(10)  # less than the poll would last
+        assert sock.recv(4096).startswith(b"HTTP/1.1 408 ")
+        assert sock.recv(4096) == b""
+
+
 def test_more_polls_of_a_device_than_the_bound_are_refused(server: Server, token: str) -> None:
     path = f"/api/v1/{token}/rpc?timeout=3000"
     polls = [in_background(lambda: curl(server, path)) for _ in range(9)]
@@ -286,6 +387,8 @@ def test_telemetry_is_aggregated_over_rest_and_on_the_command_line(
     path = f"/api/plugins/telemetry/DEVICE/{device}/values/timeseries"
     bounds = "startTs=0&endTs=10000&agg=AVG&interval=5000&useStrictDataTypes=true"
     assert own_server.rest("GET", f"{path}?{bounds}") == (200, expected)
+    for limit in (0, 1, -1):  # it is for points, not for buckets
+        assert own_server.rest("GET", f"{path}?{bounds}&limit={limit}") == (200, expected)
     words = ["query", "d", "--agg", "avg", "--interval", "5000", "--start", "0", "--end", "10000"]
     assert json.loads(own_server.cli(*words, "--json")) == expected
     assert own_server.stop() == 0

@@ -202,6 +202,20 @@ def test_a_request_uuid_makes_one_call(server: Server, token: str) -> None:
     assert len(names(page(server, token))) == 1
 
 
+def test_numbers_and_booleans_may_be_texts(server: Server, token: str) -> None:
+    """As ThingsBoard reads them; null is as if the member were missing."""
+    path = f"/api/rpc/twoway/{server.device_id(token)}"
+    texts = {"persistent": "true", "timeout": "7000", "retries": "3", "expirationTime": None}
+    status, kept = server.rest("POST", path, {"method": "m", "params": "5", **texts})
+    assert status == 200
+    _, shown = server.rest("GET", f"/api/rpc/persistent/{kept['rpcId']}")
+    assert shown["expirationTime"] - shown["createdTime"] == 7000
+    assert shown["request"]["retries"] == 3
+    assert shown["request"]["body"] == {"method": "m", "params": '"5"'}
+    past = {"method": "m", "persistent": None, "expirationTime": "1"}
+    assert server.rest("POST", path, past) == (504, None)
+
+
 def test_hostile_sizes(server: Server, token: str) -> None:
     path = f"/api/rpc/twoway/{server.device_id(token)}"
     body = {"method": "m", "persistent": True}

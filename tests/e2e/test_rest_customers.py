@@ -215,6 +215,8 @@ def test_lists_by_profile_type_activity_and_title(api: Api) -> None:
     assert sorted(names(active="false")) == ["a", "c"]
     assert names(sortProperty="customerTitle") == ["b", "c", "a"]
     assert names(sortProperty="deviceProfileName", sortOrder="DESC")[2] == "c"
+    assert names(sortProperty="active")[2] == "b"
+    assert names(sortProperty="active", sortOrder="DESC", type="meter") == ["b", "a"]
     types = api.done("GET", "/api/device/types")
     tenant = {"entityType": "TENANT", "id": api.app.registry.tenant_id}
     assert types == [

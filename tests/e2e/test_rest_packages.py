@@ -180,6 +180,12 @@ def test_lists(api: Api) -> None:
         "GET", "/api/otaPackages", pageSize=2, page=0, sortProperty="title", sortOrder="ASC"
     )
     assert [p["title"] for p in page["data"]] == ["alpha", "Beta"]
+    by_url = {"sortProperty": "url", "sortOrder": "DESC"}
+    elsewhere = package(api, "gamma", url="https://host/fw")["id"]["id"]
+    page = api.done("GET", "/api/otaPackages", pageSize=1, page=0, **by_url)
+    assert page["data"][0]["id"]["id"] == elsewhere
+    api.done("DELETE", f"/api/otaPackage/{elsewhere}")
+    page = api.done("GET", "/api/otaPackages", pageSize=2, page=0, sortProperty="title")
     assert (page["totalElements"], page["hasNext"]) == (3, True)
     found = api.done("GET", "/api/otaPackages", pageSize=9, page=0, textSearch="BETA")
     assert {p["id"]["id"] for p in found["data"]} == {first, software}

@@ -309,6 +309,24 @@ def test_a_slow_reader_is_cut_off(server: Server, token: str, device: dict[str, 
         assert received < 6 << 20  # of ten megabytes; the rest was never kept for it
 
 
+@pytest.mark.parametrize("list_", ["tsSubCmds", "attrSubCmds"])
+def test_a_device_that_goes_while_it_is_read(own_server: Server, list_: str) -> None:
+    """The end of a subscription is the last that is told of it."""
+    own_server.add_device("d")
+    device_id = own_server.device_id("d")
+    with contextlib.closing(Ws(own_server, PLUGIN)) as client:
+        client.send(historyCmds=[{"cmdId": 1, "entityType": "DEVICE", "entityId": device_id}])
+        assert client.data() == {}  # let in, and looking for changes
+        with own_server.paused("worker-0"):  # a read waits for what it has acknowledged
+            command = {"cmdId": 2, "entityType": "DEVICE", "entityId": device_id}
+            client.send(**{list_: [command]})
+            time.sleep(0.2)
+            assert own_server.rest("DELETE", f"/api/device/{device_id}") == (200, None)
+            assert client.receive()["errorCode"] == 3
+        client.send(historyCmds=[{**command, "cmdId": 3}])
+        assert client.receive()["subscriptionId"] == 3
+
+
 def test_subscriptions_survive_sealing(own_server: Server) -> None:
     own_server.add_device("d")
     device = {"entityType": "DEVICE", "entityId": own_server.device_id("d")}

@@ -120,6 +120,28 @@ def test_the_query_first_and_the_values_later(
         assert one["timeseries"] == {"t": [{"ts": 2000, "value": "3"}]}
 
 
+def test_a_command_takes_the_place_of_the_one_before(
+    ws: Callable[..., Ws], server: Server, pair: list[str]
+) -> None:
+    """Asked again for the same, a client is told once of each change (as ThingsBoard)."""
+    flow = {"keys": ["t"], "startTs": 0, "timeWindow": 3_600_000, "limit": 10, "agg": "NONE"}
+    with Wire(server.mqtt_port) as a:
+        a.open(pair[0])
+        client = ws()
+        client.send(entityDataCmds=[{"cmdId": 1, "query": query(server, [pair[0]])}])
+        assert client.receive()["data"]["totalElements"] == 1
+        for again in ({"latestCmd": latest("t", "u")}, {"latestCmd": latest("t"), "tsCmd": flow}):
+            for _ in range(3):
+                client.send(entityDataCmds=[{"cmdId": 1, **again}])
+                assert len(client.receive()["update"]) == 1
+        a.publish('{"ts":1000,"values":{"t":1,"u":1}}')
+        told = [client.receive()["update"][0] for _ in range(2)]
+        point = {"ts": 1000, "value": "1"}
+        assert {"TIME_SERIES": {"t": point}} in [one["latest"] for one in told]
+        assert {"t": [point]} in [one["timeseries"] for one in told]
+        client.quiet()
+
+
 def test_attributes_of_every_scope(ws: Callable[..., Ws], server: Server, pair: list[str]) -> None:
     server.save_attributes(pair[0], "SHARED_SCOPE", {"limit": 5})
     client = ws()

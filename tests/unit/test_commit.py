@@ -230,6 +230,35 @@ def test_message_without_rows_waits_for_those_before_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("disk", [True, False])
+def test_what_makes_no_block_is_waited_for_by_nobody(tmp_path: Path, disk: bool) -> None:
+    """Reads wait for `accepted`: a position that never comes costs each of them a second."""
+
+    async def body(bench: Bench) -> None:
+        def accepted() -> int:
+            return bench.committer.accepted.seq
+
+        bench.message(1)
+        assert accepted() == 1  # still open
+        bench.journal.may_sync.clear()
+        bench.committer.commit()
+        bench.ingest.note(0, 4, 2)  # a message without rows
+        assert accepted() == 1
+        bench.committer.commit()
+        assert accepted() == 1
+        bench.journal.may_sync.set()
+        await bench.until(lambda: bench.committer.idle)
+        assert accepted() == bench.stored()[-1] == 1
+        bench.journal.append_errors = [StoreFull("no space")]
+        bench.commit(3)
+        assert (bench.refused, accepted()) == ([3], 1)
+        bench.commit(4)
+        await bench.until(lambda: bench.committer.idle)
+        assert accepted() == bench.stored()[-1]
+
+    run(tmp_path, body, disk=disk)
+
+
+@pytest.mark.parametrize("disk", [True, False])
 def test_stall_is_waited_out_under_pressure(tmp_path: Path, disk: bool) -> None:
     async def body(bench: Bench) -> None:
         bench.journal.append_errors = [StoreStall("slow"), StoreStall("slow")]

@@ -225,7 +225,8 @@ def test_nobody_waits_for_the_position_of_a_group_without_rows_or_a_refused_one(
 def test_before_the_first_row_what_earlier_epochs_wrote_is_the_newest():
     async def run() -> None:
         path = CommitPath()
-        path.journal.epoch, path.journal.durable = 4, Position(3, 9)
+        path.journal.epoch = 4
+        path.journal.written = path.journal.durable = Position(3, 9)
         # Whoever reads what it wrote waits for this position: (4, 0) would never come.
         assert path.committer.accepted == Position(3, 9)
 

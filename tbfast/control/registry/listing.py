@@ -32,6 +32,7 @@ class DeviceQuery(msgspec.Struct, frozen=True, kw_only=True):
     customer_id: str | None = None
     keep: Callable[[Device], bool] | None = None  # further condition
     sort_property: SortProperty = "id"
+    rank: Callable[[Device], int] | None = None  # sorts by this instead
     descending: bool = False
 
 
@@ -45,7 +46,7 @@ class DevicePage(msgspec.Struct, frozen=True):
 async def device_page(registry: Source, query: DeviceQuery) -> DevicePage:
     """One page; the loop runs on while a long list is searched."""
     first = query.page * query.page_size
-    if query.sort_property == "id" and not query.descending:
+    if query.sort_property == "id" and query.rank is None and not query.descending:
         ids: list[str] = []
         total = 0
         async for device in _matching(registry, query):
@@ -85,6 +86,8 @@ def _candidates(registry: Source, query: DeviceQuery) -> AsyncIterator[Device]:
 
 
 def _sort_key(registry: Source, query: DeviceQuery, device: Device) -> str | int:
+    if query.rank is not None:
+        return query.rank(device)
     match query.sort_property:
         case "id":
             return device.id

@@ -117,7 +117,7 @@ class CustomerRoutes:
 
     async def by_title(self, request: Request) -> Response:
         """GET /api/tenant/customers?customerTitle=X: one customer."""
-        title = request.query_params.get("customerTitle", "")
+        title = params.text(request, "customerTitle")
         customer = await self._customers.by_title(title)
         if customer is None:
             raise RestError(404, ITEM_NOT_FOUND, f"Customer with title [{title}] is not found")

@@ -69,7 +69,8 @@ class DeviceLists:
 
     async def infos(self, request: Request) -> Response:
         """The same in info form; ``active`` picks those that are, or are not."""
-        query = params.device_query(request, await self._customer(request))
+        ranks = {"active": lambda device: int(self._attributes.active(device.number))}
+        query = params.device_query(request, await self._customer(request), ranks)
         if request.query_params.get("active"):
             wanted = params.flag(request, "active")
             query = msgspec.structs.replace(

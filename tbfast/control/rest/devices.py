@@ -110,7 +110,7 @@ class DeviceRoutes:
 
     async def by_name(self, request: Request) -> Response:
         """GET /api/tenant/device?deviceName=X."""
-        name = request.query_params.get("deviceName", "")
+        name = params.text(request, "deviceName")
         device = await self._registry.device_by_name(name)
         if device is None:
             raise RestError(404, ITEM_NOT_FOUND, "Requested item wasn't found!")

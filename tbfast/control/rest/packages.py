@@ -225,6 +225,7 @@ _SORT_KEYS: Final = {
     "version": lambda p: p.version,
     "type": lambda p: p.type,
     "tag": lambda p: p.tag or "",
+    "url": lambda p: p.url or "",
     "fileName": lambda p: p.file_name or "",
     "dataSize": lambda p: p.size or 0,
     "checksum": lambda p: p.checksum or "",

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ from tbfast import limits
 from tbfast.control.registry import DeviceQuery, Naming, SortProperty
 from tbfast.control.rest.errors import BAD_REQUEST, RestError, bad_request
 from tbfast.control.rest.shapes import NULL_UUID, EntityType, Reference
+from tbfast.model.device import Device
 
 T = TypeVar("T")
 _INT64_DIGITS = 20
@@ -84,6 +85,14 @@ def choice(request: Request, name: str, choices: Any, default: T) -> T:
     return chosen
 
 
+def text(request: Request, name: str) -> str:
+    """A parameter that must be there."""
+    found: str | None = request.query_params.get(name)
+    if found is None:
+        raise bad_request(f"Required request parameter '{name}' is not present")
+    return found
+
+
 def keys(request: Request) -> list[str] | None:
     """``keys=a,b`` or ``key=a&key=b`` without repetitions; None when neither is there."""
     names = [name for name in request.query_params.get("keys", "").split(",") if name]
@@ -106,8 +115,8 @@ def word(text: str, words: Any) -> Any:
 
 
 def ids(request: Request, name: str) -> list[str]:
-    """Ids as ``name=a,b``, without repetitions."""
-    words = request.query_params.get(name, "").split(",")
+    """Ids as ``name=a,b``, without repetitions; the parameter must be there."""
+    words = text(request, name).split(",")
     return list(dict.fromkeys(entity_id(word.strip()) for word in words if word.strip()))
 
 
@@ -120,8 +129,16 @@ def naming(request: Request) -> Naming:
     )
 
 
-def device_query(request: Request, customer_id: str | None = None) -> DeviceQuery:
-    """Paging and filters of a device list (REST spec 1.2, 3)."""
+def device_query(
+    request: Request,
+    customer_id: str | None = None,
+    ranks: Mapping[str, Callable[[Device], int]] = {},
+) -> DeviceQuery:
+    """Paging and filters of a device list (REST spec 1.2, 3).
+
+    ranks: what it can be sorted by beside what the registry knows.
+    """
+    rank = ranks.get(request.query_params.get("sortProperty", ""))
     profile = request.query_params.get("deviceProfileId")
     return DeviceQuery(
         page=integer(request, "page"),
@@ -130,7 +147,8 @@ def device_query(request: Request, customer_id: str | None = None) -> DeviceQuer
         type=request.query_params.get("type") or None,
         profile_id=entity_id(profile) if profile else None,
         customer_id=customer_id,
-        sort_property=_sort_property(request),
+        sort_property="id" if rank else _sort_property(request),
+        rank=rank,
         descending=descending(request, "sortOrder", "ASC"),
     )
 
@@ -144,15 +162,16 @@ def _sort_property(request: Request) -> SortProperty:
     return known
 
 
-async def body(request: Request, type_: type[T]) -> T:
+async def body(request: Request, type_: type[T], *, strict: bool = True) -> T:
     """The JSON body, read up to the limit and checked against a type."""
-    return parsed(await raw_body(request), type_)
+    return parsed(await raw_body(request), type_, strict=strict)
 
 
-def parsed(raw: bytes, type_: type[T]) -> T:
-    """A JSON body checked against a type."""
+def parsed(raw: bytes, type_: type[T], *, strict: bool = True) -> T:
+    """A JSON body checked against a type; not strict: numbers and booleans may be texts."""
     try:
-        return msgspec.json.decode(raw, type=type_)
+        raw.decode()  # the decoder does not look into raw members
+        return msgspec.json.decode(raw, type=type_, strict=strict)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"Invalid request body: {error}") from error
 

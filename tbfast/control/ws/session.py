@@ -22,7 +22,7 @@ from tbfast.control.ws import messages as msg
 from tbfast.control.ws.counts import CountSubscription
 from tbfast.control.ws.entities import EntitySubscription
 from tbfast.control.ws.history import History, read_history
-from tbfast.control.ws.watches import Watch, Watches
+from tbfast.control.ws.watches import EARLY_BYTES, Watch, Watches
 from tbfast.errors import NotFound, PeerError, TbfastError
 from tbfast.model.device import Change, Device
 from tbfast.obs.log import get_logger
@@ -72,6 +72,7 @@ class Session:
         self._out: deque[bytes] = deque()
         self._out_bytes = 0
         self._wake = asyncio.Event()
+        self._taken = asyncio.Event()  # the socket took a message
         self._too_slow = asyncio.Event()
 
     async def run(self) -> None:
@@ -173,6 +174,22 @@ class Session:
             self._out_bytes += len(text)
             self._wake.set()
 
+    async def _answer(self, text: bytes) -> None:
+        """Queues what a command asked for as soon as there is room: readers may take their time.
+
+        PeerError for what never has room.
+        """
+        most = limits.WS_QUEUE_BYTES
+        if len(text) > most:
+            raise PeerError(
+                f"the answer has {len(text)} bytes, more than {most}; ask for fewer keys or points",
+                code=updates.BAD_REQUEST,
+            )
+        while self._out and self._out_bytes + len(text) > most:
+            self._taken.clear()
+            await self._taken.wait()
+        self.send(text)
+
     async def _send_all(self) -> None:
         while True:
             await self._wake.wait()
@@ -182,6 +199,7 @@ class Session:
                 await self._websocket.send_text(text.decode())
                 self._out.popleft()
                 self._out_bytes -= len(text)
+                self._taken.set()
 
     async def _until_too_slow(self) -> None:
         await self._too_slow.wait()
@@ -250,16 +268,14 @@ class Session:
                     self._unsubscribe(command.cmd_id, everything=not command.entity_id)
                 case msg.Unsubscribe():
                     self._unsubscribe(command.cmd_id)
-                case msg.WatchSeries():
-                    await self._watch_series(await self._device(caller, command), command)
-                case msg.WatchAttributes():
-                    await self._watch_attributes(await self._device(caller, command), command)
+                case msg.WatchSeries() | msg.WatchAttributes():
+                    await self._watch(await self._device(caller, command), command)
                 case msg.ReadHistory():
                     device = await self._device(caller, command)
                     found = await read_history(
                         self._services.series, device.number, _history(command, command.end_ts)
                     )
-                    self.send(updates.update(command.cmd_id, found.items()))
+                    await self._answer(updates.update(command.cmd_id, found.items()))
                 case msg.WatchEntities():
                     await self._watch_entities(caller, command)
                 case msg.CountEntities():
@@ -303,12 +319,14 @@ class Session:
         if len(self._stops) >= limits.WS_SUBSCRIPTIONS:
             raise _Refused(NO_POLICY, "Max subscriptions limit reached")
 
-    def _start(self, device: Device, command: msg.WatchSeries | msg.WatchAttributes) -> Watch:
+    def _start(
+        self, device: Device, command: msg.WatchSeries | msg.WatchAttributes, room: int = 0
+    ) -> Watch:
         self._make_room(command.cmd_id)
         cmd_id = command.cmd_id
         self._watched[cmd_id] = device.id
         return Watch(
-            command.names, lambda values: self.send(updates.update(cmd_id, values.items()))
+            command.names, lambda values: self.send(updates.update(cmd_id, values.items())), room
         )
 
     def _unsubscribe(self, cmd_id: int, *, everything: bool = False) -> None:
@@ -319,8 +337,19 @@ class Session:
             if (stop := self._stops.pop(known, None)) is not None:
                 stop()
 
+    async def _watch(self, device: Device, command: msg.WatchSeries | msg.WatchAttributes) -> None:
+        try:
+            match command:
+                case msg.WatchSeries():
+                    await self._watch_series(device, command)
+                case msg.WatchAttributes():
+                    await self._watch_attributes(device, command)
+        except TbfastError:
+            self._unsubscribe(command.cmd_id)
+            raise
+
     async def _watch_series(self, device: Device, command: msg.WatchSeries) -> None:
-        watch = self._start(device, command)
+        watch = self._start(device, command, EARLY_BYTES if command.time_window > 0 else 0)
         self._stops[command.cmd_id] = self._watches.watch_series(device.number, watch)
         if command.time_window > 0:
             end_ms = command.start_ts + command.time_window
@@ -330,15 +359,14 @@ class Session:
         else:
             latest = await self._services.series.latest(device.number, command.names)
             found = updates.points_of(latest)
-        self.send(updates.update(command.cmd_id, found.items()))
-        watch.begin(found)
+        await self._begin(command.cmd_id, watch, found)
 
     async def _watch_entities(self, caller: Caller, command: msg.WatchEntities) -> None:
         held = self._entities.get(command.cmd_id)
         if held is None:
             self._make_room(command.cmd_id)
             held = EntitySubscription(
-                command.cmd_id, caller, self._services, self._watches, self.send
+                command.cmd_id, caller, self._services, self._watches, self.send, self._answer
             )
             self._entities[command.cmd_id] = held
             self._stops[command.cmd_id] = held.stop
@@ -369,8 +397,16 @@ class Session:
         scopes = SCOPES if wanted is None else (wanted,)
         found = await self._services.attributes.read(device.number, scopes, command.names)
         values = {a.name: [(a.ts_ms, a.text)] for a in found}
-        self.send(updates.update(command.cmd_id, values.items()))
-        watch.begin(values)
+        await self._begin(command.cmd_id, watch, values)
+
+    async def _begin(
+        self, cmd_id: int, watch: Watch, values: dict[str, list[updates.Point]]
+    ) -> None:
+        """Tells the first values, unless the device went while they were read."""
+        if cmd_id in self._stops:
+            await self._answer(updates.update(cmd_id, values.items()))
+        if cmd_id in self._stops:
+            watch.begin(values)
 
 
 def _history(command: msg.WatchSeries | msg.ReadHistory, end_ms: int) -> History:

@@ -5,8 +5,9 @@ Rows reach a watch as the tail applies them, so right after the commit; nothing 
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from tbfast import limits
 from tbfast.control.queries import as_text
 from tbfast.control.tail import Row
 from tbfast.control.ws.updates import GONE, Point
@@ -15,19 +16,25 @@ from tbfast.store.attributes import Attribute, Scope
 T = TypeVar("T")
 Tell = Callable[[dict[str, list[Point]]], None]
 
+EARLY_BYTES: Final = limits.WS_QUEUE_BYTES // 8  # for the points of one command that come early
+_POINT_BYTES: Final = 128  # of a point that is kept, beside its value
+
 
 class Watch:
     """One subscription: what it wants, and the newest it was told of each key, as clients read it.
 
-    Until `begin` what arrives is kept, as the values it starts with are being read: at most one
-    value per key.  tell(values) is called with what is new; keys None = all.
+    Until `begin` what arrives is kept, as the values it starts with are being read: the newest of
+    each key, and those before it for up to `room` bytes (0: who wants the latest needs no others).
+    tell(values) is called with what is new, newest first; keys None = all.
     """
 
-    def __init__(self, keys: Collection[str] | None, tell: Tell) -> None:
+    def __init__(self, keys: Collection[str] | None, tell: Tell, room: int = 0) -> None:
         self._keys = None if keys is None else frozenset(keys)
         self._tell = tell
         self._seen: dict[str, tuple[int, str]] = {}
         self._early: dict[str, Point] | None = {}
+        self._earlier: list[tuple[str, Point]] = []
+        self._room = room
 
     def wants(self, key: str) -> bool:
         """Whether this key is watched."""
@@ -39,28 +46,40 @@ class Watch:
             if points:
                 self._seen[key] = _shown(max(points))
         early, self._early = self._early, None
+        earlier, self._earlier = self._earlier, []
         if early:
-            self.take(early.items())
+            self.take([*earlier, *early.items()])
 
     def take(self, values: Iterable[tuple[str, Point]]) -> None:
         """New values; those older than what was sent are not news."""
         fresh: dict[str, list[Point]] = {}
         for key, point in values:
             if self._early is not None:
-                known = self._early.get(key)
-                if known is None or point[0] >= known[0] or point is GONE:
-                    self._early[key] = point
-                continue
-            if point is GONE:
+                self._keep(self._early, key, point)
+            elif point is GONE:
                 self._seen.pop(key, None)
+                fresh[key] = [GONE]
             else:
                 seen, shown = self._seen.get(key), _shown(point)
                 if seen is not None and (point[0] < seen[0] or shown == seen):
                     continue
                 self._seen[key] = shown
-            fresh[key] = [point]
+                fresh.setdefault(key, []).append(point)
         if fresh:
-            self._tell(fresh)
+            self._tell({key: points[::-1] for key, points in fresh.items()})
+
+    def _keep(self, early: dict[str, Point], key: str, point: Point) -> None:
+        """One that came before the beginning."""
+        known = early.get(key)
+        if point is GONE:
+            self._earlier = [kept for kept in self._earlier if kept[0] != key]
+        elif known is not None and known is not GONE:
+            if point[0] < known[0]:
+                return
+            if self._room > 0:
+                self._earlier.append((key, known))
+                self._room -= len(known[1]) + _POINT_BYTES
+        early[key] = point
 
 
 class Watches:
