@@ -138,6 +138,45 @@ def test_each_key_of_a_read_gets_its_points(storage: Storage) -> None:
     assert scan.chunks == 2
 
 
+# --- what `has_enough` counts ------------------------------------------------------------------
+
+TOUCHING: list[Any] = [
+    (1, [(ts, "INT64", 1) for ts in range(10)]),
+    (1, [(ts, "INT64", 2) for ts in range(9, 19)]),
+]
+
+
+def enough(runs: list[Any], rows: dict[int, int], bound: int, **asked: Any) -> bool:
+    stored = Stored(runs, rows, [])
+    return stored.scan([*range(len(runs))], **asked).has_enough(b"a", bound)
+
+
+def test_a_point_at_the_bound_could_be_replaced() -> None:
+    assert enough(TOUCHING[1:], {}, 8, limit=10)
+    assert not enough(TOUCHING[1:], {}, 9, limit=10)
+    assert enough(TOUCHING[:1], {}, 10, limit=10, ascending=True)
+    assert not enough(TOUCHING[:1], {}, 9, limit=10, ascending=True)
+    assert enough(TOUCHING, {}, 17, limit=1)
+    assert not enough(TOUCHING, {}, 18, limit=1)
+
+
+@pytest.mark.parametrize(("ascending", "far"), [(False, -1), (True, 19)])
+def test_a_time_that_two_chunks_have_counts_once(ascending: bool, far: int) -> None:
+    apart = [TOUCHING[0], (1, [(ts, "INT64", 2) for ts in range(10, 19)])]
+    assert enough(apart, {}, far, limit=19, ascending=ascending)
+    assert not enough(TOUCHING, {}, far, limit=20, ascending=ascending)
+    assert not enough(apart, {}, far, limit=20, ascending=ascending)
+
+
+def test_a_row_counts_besides_chunks_that_end_before_it() -> None:
+    assert enough(TOUCHING[1:], {19: 0}, 8, limit=11)
+    assert not enough(TOUCHING[1:], {18: 0}, 8, limit=11)
+    assert enough(TOUCHING[:1], {-1: 0}, 10, limit=11, ascending=True)
+    assert not enough(TOUCHING[:1], {0: 0}, 10, limit=11, ascending=True)
+    assert enough([], {3: 0, 4: 0}, 2, limit=2)
+    assert not enough([], {3: 0, 4: 0}, 3, limit=2)
+
+
 @given(
     runs=RUNS,
     deletes=st.lists(
