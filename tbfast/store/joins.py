@@ -20,7 +20,7 @@ from tbfast.store import rocks
 from tbfast.store.pages import PagedChunks, read_chunk
 from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
 from tbfast.store.tombstones import Tombstones
-from tbfast.store.windows import Open, Segment, family_name
+from tbfast.store.windows import Open, Segment, family_name, joined_spans
 
 STEP_BYTES: Final = 65_536  # written by one step: the GIL is held during a write
 STEP_READ_BYTES: Final = 262_144
@@ -248,6 +248,7 @@ class Join:
             totals.min_ts,
             totals.max_ts,
             self._clean,
+            spans=joined_spans(self.old, totals.min_ts, totals.max_ts),
         )
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -102,6 +102,32 @@ def pairs(
         while it.valid():
             yield it.key(), it.value()
             it.next()
+        it.status()
+
+
+def under(
+    db: Rdict, path: Path, prefix: bytes, last: bytes | None = None
+) -> Generator[tuple[bytes, Callable[[], bytes]], None, None]:
+    """Keys that begin with a prefix, and what reads the value until the next key is asked for.
+
+    In order; last: backwards from the key that is this one or comes before it.  StoreError as
+    `pairs`.
+    """
+    with translated(path):
+        it = db.iter()
+        if last is None:
+            it.seek(prefix)
+        else:
+            it.seek_for_prev(last)
+        while it.valid():
+            key = it.key()
+            if not key.startswith(prefix):
+                break
+            yield key, it.value
+            if last is None:
+                it.next()
+            else:
+                it.prev()
         it.status()
 
 

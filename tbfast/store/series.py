@@ -40,6 +40,7 @@ from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
 from tbfast.store.tombstones import KEY as TOMBSTONE_KEY
 from tbfast.store.tombstones import Tombstones, decode
 from tbfast.store.verify_records import NAME_COPY
+from tbfast.store.walk import Walk, damaged
 from tbfast.store.windows import (
     Cursors,
     Open,
@@ -308,47 +309,44 @@ class SeriesStore:
         """
         for segment in self._index:
             if segment.overlaps(start_ms, end_ms):
-                yield from self._chunks_in(segment, device, key)
-
-    def _chunks_in(self, segment: Open, device: int, key: int) -> Iterator[tuple[int, bytes]]:
-        for place in pages.places(device, key, raw=segment.runs is not None):
-            for found, value in rocks.pairs(segment.family, self.path, place):
-                if found[:-4] != place:
-                    break
-                run = _U32.unpack(found[-4:])[0]
-                if segment.runs is not None and run not in segment.runs:
-                    continue
-                try:
-                    chunk = pages.chunk_of(device, found, value)
-                except StoreError as error:
-                    raise self._damaged(device, key, run, error) from error
-                if chunk is not None:
-                    yield run, chunk
+                walk = Walk(segment, self.path, device, start_ms, end_ms)
+                yield from walk.chunks(key, lambda bound: False)
 
     def feed(self, scan: RangeScan, names: dict[int, bytes]) -> None:
-        """Gives what recorded runs hold of the scan's device and keys to it."""
+        """Gives what recorded runs hold of the scan's device and keys to it.
+
+        A limited scan gets no more than it needs: from the end where its points are, until no time
+        that segments and their runs may still hold can matter.
+        """
         device, start, end = scan.device_number, scan.start, scan.end
-        keys = (0, *(n for n, name in names.items() if scan.wants(name)))
+        wanted = {number: name for number, name in names.items() if scan.wants(name)}
         # One look at the index for all keys: a join that ends meanwhile moves no row past us.
         overlapping = [segment for segment in self._index if segment.overlaps(start, end)]
+        if scan.oldest_first:
+            overlapping.sort(key=lambda of: of.segment.min_ts)
+        else:
+            overlapping.sort(key=lambda of: of.segment.max_ts, reverse=True)
         deleted = self.tombstones.in_chunks(device)
         for segment in overlapping:
-            for key in keys:
-                for run, chunk in self._chunks_in(segment, device, key):
+            nearest = segment.segment.min_ts if scan.oldest_first else segment.segment.max_ts
+            # Segments further on hold nothing nearer: what is enough now stays so.
+            wanted = {k: name for k, name in wanted.items() if not scan.has_enough(name, nearest)}
+            if not wanted:
+                break
+            walk = Walk(segment, self.path, device, start, end, oldest_first=scan.oldest_first)
+            for key in (0, *wanted):
+                needed = [wanted[key]] if key else list(wanted.values())
+                for run, chunk in walk.chunks(key, partial(_have_enough, scan, needed)):
                     again = partial(self._chunk, segment, device, key, run)
                     try:
                         feed_chunk(scan, chunk, names, run, deleted, again)
                     except StoreError as error:
-                        raise self._damaged(device, key, run, error) from error
+                        stored = CHUNK_KEY.pack(device, key, run)
+                        raise damaged(self.path, stored, error) from error
 
     def _chunk(self, segment: Open, device: int, key: int, run: int) -> bytes | None:
         with rocks.translated(self.path):
             return pages.read_chunk(segment.family.get, device, key, run)
-
-    def _damaged(self, device: int, key: int, run: int, error: StoreError) -> StoreError:
-        return StoreError(
-            f"{self.path}: device {device}, key {key}, run {run}: {error}; {rocks.RECOVER}"
-        )
 
     def key_names(self) -> Iterator[tuple[int, bytes]]:
         """(number, name) of every key."""
@@ -482,6 +480,11 @@ class SeriesStore:
         """Releases the store."""
         self._index = ()
         self._files.close()
+
+
+def _have_enough(scan: RangeScan, names: list[bytes], bound_ms: int) -> bool:
+    """Whether a scan needs no row of these keys at a time and further along."""
+    return all(scan.has_enough(name, bound_ms) for name in names)
 
 
 def _window_key(number: int) -> bytes:

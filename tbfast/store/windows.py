@@ -18,6 +18,7 @@ Cursors = dict[int, tuple[int, int]]  # journal -> (epoch, sequence)
 
 T = TypeVar("T")
 
+SPANS: Final = 64  # of a joined segment: what its record says of times within it
 JOIN_FAN: Final = 8  # segments of one level of an open window that become one of the next
 
 
@@ -32,10 +33,14 @@ class Run(msgspec.Struct, array_like=True, frozen=True):
     max_ts: int
 
 
+Times = tuple[int, int, int]  # last run of a span, earliest and latest time of rows of its runs
+
+
 class Segment(msgspec.Struct, array_like=True, frozen=True):
     """Chunks of one column family: of `runs` (level 0), or of all that it was joined from.
 
-    Tombstones with numbers below `clean` have been applied to it.
+    Tombstones with numbers below `clean` have been applied to it.  spans: of a joined one, each
+    begins after the one before; none in records of earlier versions.
     """
 
     family: int
@@ -48,6 +53,13 @@ class Segment(msgspec.Struct, array_like=True, frozen=True):
     max_ts: int
     clean: int = 0
     runs: tuple[Run, ...] = ()
+    spans: tuple[Times, ...] = ()
+
+    def times(self) -> list[Times]:
+        """Bounds of the times in it, by runs; at least one."""
+        if self.runs:
+            return [(run.number, run.min_ts, run.max_ts) for run in self.runs]
+        return list(self.spans) or [(self.last_run, self.min_ts, self.max_ts)]
 
     @property
     def name(self) -> str:
@@ -77,6 +89,21 @@ def raw_segment(family: int, runs: Iterable[Run]) -> Segment:
         min(run.min_ts for run in held),
         max(run.max_ts for run in held),
         runs=held,
+    )
+
+
+def joined_spans(segments: Iterable[Segment], min_ts: int, max_ts: int) -> tuple[Times, ...]:
+    """Of what is joined from these; min_ts, max_ts: of the rows that were left of them."""
+    times = sorted(span for segment in segments for span in segment.times())
+    each = -(-len(times) // SPANS)
+    parts = (times[at : at + each] for at in range(0, len(times), each))
+    return tuple(
+        (
+            part[-1][0],
+            max(min(low for _, low, _ in part), min_ts),
+            min(max(high for _, _, high in part), max_ts),
+        )
+        for part in parts
     )
 
 

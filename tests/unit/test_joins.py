@@ -453,7 +453,7 @@ def to_format_1(root: Path) -> None:
             batch.put(key, msgspec.msgpack.encode([number, opened_ms]))
             for segment in segments:
                 assert segment[0] == number, "families had their window's number"
-                for run in segment[-1]:
+                for run in segment[9]:
                     batch.put(
                         b"r" + struct.pack(">I", run[0]),
                         msgspec.msgpack.encode([run[0], number, *run[1:], 1_764_000_000_000]),

@@ -6,6 +6,7 @@ cdef class Ranges:
     cdef int64_t *last
     cdef size_t count
     cdef bint has(self, int64_t ts) noexcept nogil
+    cdef bint touch(self, int64_t first, int64_t last) noexcept nogil
 
 cdef class Deleted:
     cdef list entries

@@ -32,14 +32,18 @@ cdef class Ranges:
         free(self.last)
 
     cdef bint has(self, int64_t ts) noexcept nogil:
+        return self.touch(ts, ts)
+
+    cdef bint touch(self, int64_t first, int64_t last) noexcept nogil:
+        """Whether a time of a closed range is in one of them."""
         cdef size_t low = 0, high = self.count, middle
         while low < high:
             middle = low + (high - low) // 2
-            if self.last[middle] < ts:
+            if self.last[middle] < first:
                 low = middle + 1
             else:
                 high = middle
-        return low < self.count and self.first[low] <= ts
+        return low < self.count and self.first[low] <= last
 
 
 cdef class Deleted:

@@ -2,7 +2,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from tbfast._ext.batch cimport tbf_status
-from tbfast._ext.chunk cimport tbf_cell
+from tbfast._ext.chunk cimport tbf_cell, tbf_chunk_column
+from tbfast._ext.deleted cimport Ranges
 from tbfast._ext.merge cimport Merge, Ring
 from tbfast._ext.series cimport Text, tbf_block, tbf_record
 
@@ -23,12 +24,16 @@ cdef class RangeScan:
     cdef dict columns          # name bytes -> column
     cdef list names
     cdef bint all_keys
+    cdef bint limited          # there is a limit that can matter
+    cdef list enough           # by column
+    cdef bint rows_counted     # `enough` knows all hits
     cdef hit *hits
     cdef size_t count, cap, compact_at
     cdef uint64_t arrival
     cdef uint32_t *key_map     # key number -> column + 1, of the current epoch
     cdef size_t key_map_len
     cdef readonly uint64_t blocks, skipped
+    cdef readonly uint64_t chunks  # looked at
     cdef Merge merge  # sealed points, and after `prepare` the others too
     cdef int64_t *row_ts
     cdef tbf_cell *row_cells
@@ -38,6 +43,8 @@ cdef class RangeScan:
     cdef int add(self, uint32_t column, int64_t ts, int64_t commit_ms, uint64_t arrival,
                  const tbf_cell *cell) except -1
     cdef tbf_status _next_record(self, tbf_block *block, tbf_record *record) noexcept nogil
+    cdef int _count_rows(self) except -1
+    cdef int added(self, uint32_t column, const tbf_chunk_column *found, Ranges gone) except -1
     cdef int _compact(self) except -1
     cdef int prepare(self) except -1
     cdef int _oldest_json(self, Text text, size_t start, size_t end, bint strings,

@@ -12,8 +12,9 @@ from tbfast import limits
 from tbfast.errors import PeerError, StoreError
 
 from tbfast._ext.batch cimport TBF_MORE, TBF_OK, tbf_span, tbf_status
-from tbfast._ext.chunk cimport TBF_CHUNK_BATCH, tbf_cell
+from tbfast._ext.chunk cimport TBF_CHUNK_BATCH, tbf_cell, tbf_chunk_column
 from tbfast._ext.deleted cimport Deleted, Ranges
+from tbfast._ext.enough cimport Enough
 from tbfast._ext.merge cimport Merge, Ring
 from tbfast._ext.series cimport (
     Text,
@@ -28,6 +29,9 @@ from tbfast._ext.series cimport (
 )
 
 from tbfast._ext.series import split_definitions
+
+
+cdef uint64_t NO_LIMIT = 1 << 32  # more points than a read could ever hold
 
 
 cdef int by_newest(const void *a, const void *b) noexcept nogil:
@@ -76,6 +80,8 @@ cdef class RangeScan:
         self.ascending = ascending
         self.columns = {}
         self.names = []
+        self.limited = limit < NO_LIMIT
+        self.enough = []
         self.all_keys = keys is None
         for name in keys or ():
             self._column(name.encode() if isinstance(name, str) else name)
@@ -110,6 +116,8 @@ cdef class RangeScan:
         if column is None:
             column = self.columns[name] = len(self.names)
             self.names.append(name)
+            self.enough.append(Enough(self.limit, self.ascending))
+            self.rows_counted = False
         return column
 
     @property
@@ -125,6 +133,54 @@ cdef class RangeScan:
     def end(self):
         """First time not wanted; 2^63 when there is no bound."""
         return self.end_ms if self.bounded_end else 1 << 63
+
+    @property
+    def oldest_first(self):
+        """Whether the limit keeps the oldest points."""
+        return self.ascending
+
+    def has_enough(self, name, int64_t bound):
+        """Whether points of a key from a time on, seen along the read, cannot matter any more.
+
+        That is: at `bound` and earlier when the limit keeps the newest points, at `bound` and later
+        when it keeps the oldest.
+        """
+        column = self.columns.get(name)
+        if not self.limited or column is None:
+            return False
+        if not self.rows_counted:
+            self._count_rows()
+        return (<Enough>self.enough[column]).before(bound)
+
+    cdef int _count_rows(self) except -1:
+        """What is in no chunk also counts for `has_enough`."""
+        cdef size_t i
+        cdef Enough of
+        self._compact()
+        for of in self.enough:
+            of.clear_rows()
+        for i in range(self.count):
+            of = self.enough[self.hits[i].column]
+            of.add_row(self.hits[i].ts)
+        self.rows_counted = True
+        return 0
+
+    cdef int added(self, uint32_t column, const tbf_chunk_column *found, Ranges gone) except -1:
+        """Counts the points of a chunk that are certain to be wanted."""
+        cdef Enough enough = self.enough[column]
+        cdef int64_t nearest = found.min_ts if self.ascending else found.max_ts
+        if not self.limited:
+            return 0
+        if self.limit == 1:  # the nearest point lies where the chunk begins
+            if self.merge.first <= nearest <= self.merge.last and (
+                gone is None or not gone.has(nearest)
+            ):
+                enough.add(nearest, nearest, 1)
+        elif found.min_ts >= self.merge.first and found.max_ts <= self.merge.last and (
+            gone is None or not gone.touch(found.min_ts, found.max_ts)
+        ):
+            enough.add(found.min_ts, found.max_ts, found.points)
+        return 0
 
     def wants(self, name):
         """Whether points of this key belong into the answer."""
@@ -245,6 +301,7 @@ cdef class RangeScan:
                 memcpy(copy, cell.p, cell.n)
             h.cell.p = copy
         self.count += 1
+        self.rows_counted = False
         return 0
 
     cdef int _compact(self) except -1:

@@ -27,7 +27,7 @@ from tbfast._ext.chunk cimport (
     tbf_chunk_next,
     tbf_chunk_open,
 )
-from tbfast._ext.deleted cimport Deleted
+from tbfast._ext.deleted cimport Deleted, Ranges
 from tbfast._ext.head cimport Head, head_row, head_series, order_of, prefetch
 from tbfast._ext.packer cimport Packer, Totals, by_time
 from tbfast._ext.scan cimport RangeScan
@@ -219,12 +219,14 @@ def feed_chunk(RangeScan scan not None, bytes chunk not None, names, uint32_t ru
     cdef int64_t wanted
     cdef Py_ssize_t reach = deleted.reach(run) if deleted is not None else 0
     cdef bint added = False
+    cdef Ranges gone
     span.p = <const uint8_t *>PyBytes_AS_STRING(chunk)
     span.n = <size_t>PyBytes_GET_SIZE(chunk)
     with nogil:
         status = tbf_chunk_open(span, &opened)
     if status != TBF_OK:
         raise StoreError("a chunk of the series store is damaged")
+    scan.chunks += 1
     if scan.bounded_end and scan.end_ms == INT64_MIN:
         return
     here = at = opened.first
@@ -237,8 +239,9 @@ def feed_chunk(RangeScan scan not None, bytes chunk not None, names, uint32_t ru
             if not added:
                 scan.merge.add_chunk(chunk, again)
                 added = True
-            scan.merge.add_column(<uint32_t>wanted, run, &column, opened.first, here,
-                                  deleted.ranges(name, reach) if reach else None)
+            gone = deleted.ranges(name, reach) if reach else None
+            scan.merge.add_column(<uint32_t>wanted, run, &column, opened.first, here, gone)
+            scan.added(<uint32_t>wanted, &column, gone)
         here = at
     if status != TBF_MORE:
         raise StoreError("a chunk of the series store is damaged")
