@@ -12,7 +12,8 @@ from tbfast.store import rocks
 from tbfast.store.windows import family_name
 
 WRITE_BUFFER_BYTES: Final = 8 << 20
-RUN_BUFFER_BYTES: Final = 64 << 20  # for a run in one: who fills two waits, and holds the GIL
+RUN_BUFFER_BYTES: Final = 8 << 20  # a larger run is flushed while it is still being written, ...
+RUN_BUFFERS: Final = 18  # ... and never waits for that, as it would hold the GIL: heads are smaller
 CACHE_BYTES: Final = 16 << 20
 CHUNK_KEY: Final = struct.Struct(">QII")  # device, key number or 0, run
 RUN: Final = struct.Struct(">I")  # its end
@@ -58,6 +59,8 @@ class SeriesFiles:
             cache=self._cache, packed=name.startswith("j"),
             block_bytes=CHUNK_BLOCK_BYTES if chunks else 4_096,
         )  # fmt: skip
+        if _of_runs(name):
+            made.set_max_write_buffer_number(RUN_BUFFERS)
         if chunks or name == "changes":
             made.set_level_zero_file_num_compaction_trigger(RAW_FILES)
             # Else RocksDB makes writers wait for the merging of their files.
