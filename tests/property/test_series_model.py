@@ -156,7 +156,12 @@ class SeriesModel(RuleBasedStateMachine):
         if late is not None:
             journal, device, ts, values = late
             self.storage.write(journal, device, (ts, values))
-        await deleting
+        try:
+            await deleting
+        except Crash:
+            self.delete_was_acknowledged = False  # and left no trace: its names come first
+            await asyncio.wait([sealing])
+            raise
         return await sealing
 
     def _after_freeze(self, delete: Delete | None, late: Message | None) -> None:
@@ -186,6 +191,7 @@ class SeriesModel(RuleBasedStateMachine):
     ) -> None:
         self.storage.store.crash_at = step
         recorded = self.storage.store.recorded
+        self.delete_was_acknowledged = True
         try:
             self.runner.run(self._sealed(delete, late))
         except Crash:
@@ -193,7 +199,7 @@ class SeriesModel(RuleBasedStateMachine):
                 self._recorded()
         else:
             self._recorded()
-        self._after_freeze(delete, late)
+        self._after_freeze(delete if self.delete_was_acknowledged else None, late)
         self._crash()
 
     # --- deletes -----------------------------------------------------------------------------
