@@ -32,7 +32,10 @@ def _listening_inodes(port: int) -> set[str]:
 def _sockets(pid: int) -> set[str]:
     found = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        name = os.readlink(entry)
+        try:
+            name = os.readlink(entry)
+        except FileNotFoundError:
+            continue  # closed since it was listed
         if name.startswith("socket:["):
             found.add(name[8:-1])
     return found

@@ -1,13 +1,10 @@
 """One time of one key written through two workers: the later write wins, also after replay."""
 
-import contextlib
-import http.client
 import json
 import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import pytest
 from tbfast.model.ranges import RangeQuery
 from tests.support.node import Node, running_node
 from tests.support.waiting import wait_until
+from tests.support.writers import writers
 
 SEED = int(os.environ.get("TBFAST_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 30)
 TIMES = 40
@@ -24,35 +22,6 @@ SMALL_HEAD = {"TBFAST_SERIES__HEAD_BYTES": str(1 << 20)}
 FILLER = b"[%s]" % b",".join(
     b'{"ts":%d,"values":{"filler":"%s"}}' % (ts, b"x" * 1_000) for ts in range(ROWS)
 )
-
-
-class Writer:
-    """An HTTP connection to one worker."""
-
-    def __init__(self, node: Node) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=20)
-        self._connection.connect()
-        self.close = self._connection.close
-        assert self._connection.sock is not None
-        self.worker = node.worker_of(self._connection.sock)
-
-    def post(self, token: str, body: bytes) -> None:
-        """Returns when it is acknowledged."""
-        self._connection.request("POST", f"/api/v1/{token}/telemetry", body)
-        answer = self._connection.getresponse()
-        text = answer.read()
-        assert answer.status == 200, text
-
-
-@contextlib.contextmanager
-def writers(node: Node) -> Iterator[list[Writer]]:
-    """One for each worker."""
-    with contextlib.ExitStack() as stack:
-        found: dict[int, Writer] = {}
-        while len(found) < node.workers:
-            writer = stack.enter_context(contextlib.closing(Writer(node)))
-            found.setdefault(writer.worker, writer)
-        yield [found[number] for number in sorted(found)]
 
 
 def write(node: Node, token: str) -> dict[int, int]:

@@ -22,6 +22,7 @@ from tests.support.ledger import Device, Record, running_load
 from tests.support.node import Node, running_node
 from tests.support.server import Server
 from tests.support.waiting import wait_until
+from tests.support.writers import writers
 
 OFTEN = {
     "TBFAST_SERIES__HEAD_BYTES": "1048576",
@@ -164,7 +165,10 @@ def both(one: Record, other: Record) -> Record:
 
 def test_a_former_workers_journal_is_sealed_and_removed(tmp_path: Path) -> None:
     with running_node(tmp_path / "data") as node:
-        tokens = node.add_devices(8)
+        *tokens, other = node.add_devices(9)
+        with writers(node) as each:  # all devices of the load may be with one worker
+            for writer in each:
+                writer.post(other, b'{"ts":1,"values":{"other":1}}')
         with running_load(node.mqtt_port, tokens) as load:
             load.wait_acked(1000)
             record = load.finish()
