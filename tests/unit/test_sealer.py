@@ -90,7 +90,7 @@ def test_memory_of_a_sealed_head_goes_to_the_next() -> None:
     tail.define(0, 1, 1, [b"a", b"b"])
     assert tail.pool.nbytes == 0
     held = []
-    for seq, rows in enumerate((3_000, 3_000, 2_000, 10), 1):
+    for seq, rows in enumerate((3_000, 3_000, 2_900, 10), 1):
         expected = {
             "a": [(n, n) for n in range(rows)],
             "b": [(n, f"{n:040}") for n in range(rows)],
@@ -103,6 +103,18 @@ def test_memory_of_a_sealed_head_goes_to_the_next() -> None:
     assert tail.pool.nbytes == held[0]
     tail.pool.release()
     assert tail.pool.nbytes == 0
+
+
+def test_memory_of_a_head_that_was_large_does_not_stay() -> None:
+    tail = Tail()
+    tail.define(0, 1, 1, [b"a", b"b"])
+    held = []
+    for seq, rows in enumerate((3_000, 12_000, 4_000, 3_000), 1):
+        fill_and_freeze(tail, seq, rows)
+        held.append(tail.pool.nbytes)
+    assert held[1] > 3 * held[0]
+    assert held[2] < 1.5 * held[0]
+    assert held[3] < 1.3 * held[0]
 
 
 @pytest.mark.parametrize("raised", [False, True])

@@ -50,6 +50,7 @@ cdef class Head:
     cdef uint32_t *place
     cdef uint32_t place_cap
     cdef int _begin(self) except -1
+    cdef void _fit(self) noexcept
     cdef int append(self, uint32_t index, uint64_t device, uint32_t key, int64_t ts,
                     uint64_t order, const tbf_point *point) except -1
     cdef int _more_places(self, uint32_t index) except -1

@@ -8,7 +8,8 @@ frozen, handed to the sealer, and a new one takes its place; a frozen head is ne
 so that reads on the loop and the sealer's thread may share it.
 
 The memory of a sealed head goes to the next one: fetching fresh pages for every head cost as much
-as filling them, and giving them back between others left holes in the heap.
+as filling them, and giving them back between others left holes in the heap.  What the sealed head
+had no use for goes back to the system first: one that a stall made large is not large for ever.
 """
 
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -30,6 +31,19 @@ cdef void free_memory(head_memory *m) noexcept:
     free(m.series)
     free(m.place)
     memset(m, 0, sizeof(head_memory))
+
+
+cdef void *fitted(void *p, size_t size, size_t *cap, size_t used, size_t least) noexcept:
+    """An array of `cap` items without the room that `used` and a little more do not need."""
+    cdef size_t wanted = max(used + used // 8, least)
+    cdef void *less
+    if cap[0] <= wanted + wanted // 8:  # not worth it, heads are never quite alike
+        return p
+    less = realloc(p, wanted * size)
+    if less == NULL:
+        return p
+    cap[0] = wanted
+    return less
 
 
 cdef class HeadPool:
@@ -89,6 +103,13 @@ cdef class Head:
 
     def __dealloc__(self):
         cdef head_memory m
+        cdef bint passed_on = (
+            self.pool is not None
+            and self.rows != NULL
+            and self.row_count >= self.row_cap // FILLED_PART
+        )
+        if passed_on:
+            self._fit()
         m.rows = self.rows
         m.row_cap = self.row_cap
         m.bytes = self.bytes
@@ -97,13 +118,23 @@ cdef class Head:
         m.series_cap = self.series_cap
         m.place = self.place
         m.place_cap = self.place_cap
-        if (
-            self.pool is None
-            or self.rows == NULL
-            or self.row_count < self.row_cap // FILLED_PART
-            or not self.pool.give(&m)
-        ):
+        if not passed_on or not self.pool.give(&m):
             free_memory(&m)
+
+    cdef void _fit(self) noexcept:
+        cdef size_t cap = self.row_cap
+        self.rows = <head_row *>fitted(
+            self.rows, sizeof(head_row), &cap, self.row_count, ROWS_FIRST
+        )
+        self.row_cap = <uint32_t>cap
+        self.bytes = <uint8_t *>fitted(
+            self.bytes, 1, &self.bytes_cap, self.bytes_len, BYTES_FIRST
+        )
+        cap = self.series_cap
+        self.series = <head_series *>fitted(
+            self.series, sizeof(head_series), &cap, self.series_count, SERIES_FIRST
+        )
+        self.series_cap = <uint32_t>cap
 
     cdef int _begin(self) except -1:
         cdef head_memory m
