@@ -1,37 +1,22 @@
-"""The controller's tail: blocks in, latest value of every series and last activity of every device.
+"""The controller's tail: blocks in, rows for the head, and what queries read of both.
 
-Series records are 48 bytes in one array, found through an open-addressing index; a million series
-cost about 56 MB.  The newest time wins; at equal times the last commit, then the last arrival.
-Strings above `STRING_BYTES` in all are not kept here: `latest` names such keys so that the caller
-reads them from the journals.
+Latest values and last activity are kept by `latest.pyx`, and stored as `latest_store.pyx` says.
+Values that are not kept in memory `latest` names, so that the caller reads them from head and
+chunks.
 """
 
 from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
-
-import os
 
 from tbfast import limits
 from tbfast.errors import StoreError
 
 from tbfast._ext.batch cimport (
-    TBF_BYTES,
-    TBF_DECIMAL,
-    TBF_DOUBLE,
     TBF_ECORRUPT,
-    TBF_FALSE,
-    TBF_INT64,
-    TBF_JSON,
     TBF_KIND_TELEMETRY,
     TBF_MORE,
     TBF_OK,
-    TBF_STRING,
-    TBF_TRUE,
-    tbf_get_varint,
-    tbf_put_varint,
-    tbf_unzigzag,
-    tbf_zigzag,
     tbf_span,
     tbf_status,
     tbf_type,
@@ -41,6 +26,8 @@ from tbfast._ext.deleted cimport Deleted, Ranges
 from tbfast._ext.head cimport (
     Head, HeadPool, head_row, head_series, order_of, warm_place, warm_series,
 )
+from tbfast._ext.latest cimport device, mix, series
+from tbfast._ext.latest_store cimport StoredLatest
 from tbfast._ext.scan cimport RangeScan, hit
 from tbfast._ext.series cimport (
     Text,
@@ -56,80 +43,10 @@ from tbfast._ext.series cimport (
 )
 
 cdef enum:
-    STRING_BYTES = 67108864  # latest strings kept in memory, all series together
-    ELSEWHERE = 255          # scale of a packed value that has to be read from the chunks
-    ABSENT = 254             # scale of a packed series whose latest value was deleted
-    DEVICES_PER_SERIES = 8   # looked at in the time that it takes to pack a series
-    AHEAD = 16               # records whose memory is on its way while an earlier one is applied
+    AHEAD = 16  # records whose memory is on its way while an earlier one is applied
 
 cdef extern from *:
     void prefetch "__builtin_prefetch"(const void *p) noexcept nogil
-
-cdef struct series:
-    uint64_t device
-    int64_t ts
-    int64_t value        # int64, mantissa, bits of a double, or pointer to bytes
-    uint32_t key         # the tail's own key number
-    uint32_t n           # length of bytes
-    uint32_t next        # index + 1 of the device's next series, in order of their first points
-    uint8_t type
-    uint8_t scale
-    uint8_t elsewhere    # the value is too large to be kept here
-    uint8_t absent       # the latest value was deleted; there may be older points
-    uint64_t order       # of its commit among those of all journals; 0 = from the series store
-
-cdef struct device:
-    uint64_t number
-    int64_t activity_ms  # commit time of its last record
-    uint32_t first, last  # index + 1 of its oldest and its newest series
-    uint32_t likely      # index + 1 of the series that its next point is most likely for
-    uint32_t count
-    uint32_t changed     # number of the head that was filled when its last record came
-    uint8_t gone         # not registered any more: its rows are dropped
-    uint8_t stale        # the series store has changes to it that are not in its record
-
-cdef struct key_name:
-    uint32_t off
-    uint32_t n
-
-cdef uint64_t mix(uint64_t a, uint64_t b) noexcept nogil:
-    cdef uint64_t h = (a ^ 0x9E3779B97F4A7C15ULL) * 0xBF58476D1CE4E5B9ULL
-    h = (h ^ (h >> 31) ^ b) * 0x94D049BB133111EBULL
-    return h ^ (h >> 29)
-
-
-cdef inline int make_room(Text text, const series *s) except -1:
-    """Room for 0 and an entry."""
-    cdef size_t n = 51 + (0 if s.elsewhere else s.n)
-    return text.room(n) if text.cap - text.len < n else 0
-
-
-cdef inline uint8_t *put_entry(uint8_t *p, int64_t base, const series *s) noexcept nogil:
-    """Writes varint(key << 3 | type) scale varint(zigzag(ts - base)) value; where it ends.
-
-    Values as in tbf_batch.h.  One that is kept elsewhere has scale ELSEWHERE and no bytes, a
-    deleted one scale ABSENT.
-    """
-    p = tbf_put_varint(p, <uint64_t>s.key << 3 | s.type)
-    if s.elsewhere:
-        p[0] = ELSEWHERE
-    elif s.absent:
-        p[0] = ABSENT
-    else:
-        p[0] = s.scale if s.type == TBF_DECIMAL else 0
-    p = tbf_put_varint(p + 1, tbf_zigzag(<int64_t>(<uint64_t>s.ts - <uint64_t>base)))
-    if s.type == TBF_INT64 or s.type == TBF_DECIMAL:
-        p = tbf_put_varint(p, tbf_zigzag(s.value))
-    elif s.type == TBF_DOUBLE:
-        memcpy(p, &s.value, 8)
-        p += 8
-    elif s.type == TBF_STRING or s.type == TBF_JSON or s.type == TBF_BYTES:
-        p = tbf_put_varint(p, 0 if s.elsewhere else s.n)
-        if not s.elsewhere:
-            memcpy(p, <void *>s.value, s.n)
-            p += s.n
-    return p
-
 
 cdef struct warmer:
     tbf_span records     # not looked at yet
@@ -161,27 +78,14 @@ cdef class KeyMap:
         return 0
 
 
-cdef class Tail:
+cdef class Tail(StoredLatest):
     """State that follows the journals; all calls on one thread.
 
     registered(number): whether a device exists, asked when the first row of it arrives; None = all
     do.  ``dropped`` counts the records of those that do not.
     """
 
-    cdef series *all
-    cdef uint32_t count, cap
-    cdef uint32_t *index
-    cdef uint32_t index_mask
-    cdef device *devices
-    cdef uint32_t device_count, device_cap
-    cdef uint32_t *device_index
-    cdef uint32_t device_mask
-    cdef uint64_t seed[2]
-    cdef dict keys            # name -> own number (from 1)
-    cdef list names
     cdef dict maps            # (journal, epoch) -> KeyMap
-    cdef size_t string_bytes
-    cdef uint32_t heads       # frozen so far
     cdef readonly HeadPool pool
     cdef object registered
     cdef readonly uint64_t points, dropped
@@ -189,41 +93,10 @@ cdef class Tail:
     cdef readonly Head head   # rows that no run holds yet
 
     def __cinit__(self, registered=None):
-        random = os.urandom(16)
         self.registered = registered
-        self.seed[0] = int.from_bytes(random[:8], "little")
-        self.seed[1] = int.from_bytes(random[8:], "little")
         self.pool = HeadPool(limits.HEAD_SPARE_BYTES)
         self.head = Head(self.pool)
-        self.keys = {}
-        self.names = [b""]
         self.maps = {}
-        self.heads = 1  # devices of the series store have not changed in any
-        self.cap = 1024
-        self.index_mask = 4095
-        self.device_cap = 256
-        self.device_mask = 1023
-        self.all = <series *>malloc(self.cap * sizeof(series))
-        self.index = <uint32_t *>calloc(self.index_mask + 1, sizeof(uint32_t))
-        self.devices = <device *>malloc(self.device_cap * sizeof(device))
-        self.device_index = <uint32_t *>calloc(self.device_mask + 1, sizeof(uint32_t))
-        if not (self.all and self.index and self.devices and self.device_index):
-            raise MemoryError("no memory for the tail")
-
-    def __dealloc__(self):
-        cdef uint32_t i
-        for i in range(self.count):
-            self._drop_bytes(&self.all[i])
-        free(self.all)
-        free(self.index)
-        free(self.devices)
-        free(self.device_index)
-
-    cdef inline void _drop_bytes(self, series *s) noexcept nogil:
-        if s.type >= 4 and s.type <= 6 and not s.elsewhere:
-            self.string_bytes -= s.n
-            free(<void *>s.value)
-            s.value = 0
 
     # --- keys ----------------------------------------------------------------------------
 
@@ -239,13 +112,6 @@ cdef class Tail:
         """Drops key tables of epochs that have no blocks any more."""
         for known in [k for k in self.maps if k[0] == journal and k[1] < before]:
             del self.maps[known]
-
-    cdef uint32_t _intern(self, bytes name) except 0:
-        number = self.keys.get(name)
-        if number is None:
-            number = self.keys[name] = len(self.names)
-            self.names.append(name)
-        return number
 
     # --- blocks in -----------------------------------------------------------------------
 
@@ -328,7 +194,7 @@ cdef class Tail:
                         continue
                 self.points += 1
                 # The latest values that a delete stored have seen all rows up to it.
-                self._put(d, record.ts_ms, key, &point, order, True, reach == 0)
+                self._put(d, record.ts_ms, key, &point, order, reach == 0)
             if status != TBF_MORE:
                 return status
         return status
@@ -364,198 +230,13 @@ cdef class Tail:
             warm_series(self.head, self.devices[at - 1].likely - 1)
         w.turn += 1
 
-    cdef int _reserve(self, size_t points, size_t records) except -1:
-        """Room for as many new series and devices as a block can bring."""
-        cdef void *more
-        cdef uint32_t i, mask, cap
-        cdef uint64_t h
-        if self.count + points > self.cap:
-            cap = self.cap
-            while self.count + points > cap:
-                cap *= 2
-            more = realloc(self.all, cap * sizeof(series))
-            if more == NULL:
-                raise MemoryError("no memory for the tail")
-            self.all = <series *>more
-            self.cap = cap
-        if 2 * (self.count + points) > self.index_mask:
-            mask = self.index_mask
-            while 2 * (self.count + points) > mask:
-                mask = 2 * mask + 1
-            more = calloc(<size_t>mask + 1, sizeof(uint32_t))
-            if more == NULL:
-                raise MemoryError("no memory for the tail")
-            free(self.index)
-            self.index = <uint32_t *>more
-            self.index_mask = mask
-            for i in range(self.count):
-                h = mix(self.all[i].device ^ self.seed[0], self.all[i].key) & mask
-                while self.index[h]:
-                    h = (h + 1) & mask
-                self.index[h] = i + 1
-        if self.device_count + records > self.device_cap:
-            cap = self.device_cap
-            while self.device_count + records > cap:
-                cap *= 2
-            more = realloc(self.devices, cap * sizeof(device))
-            if more == NULL:
-                raise MemoryError("no memory for the tail")
-            self.devices = <device *>more
-            self.device_cap = cap
-        if 2 * (self.device_count + records) > self.device_mask:
-            mask = self.device_mask
-            while 2 * (self.device_count + records) > mask:
-                mask = 2 * mask + 1
-            more = calloc(<size_t>mask + 1, sizeof(uint32_t))
-            if more == NULL:
-                raise MemoryError("no memory for the tail")
-            free(self.device_index)
-            self.device_index = <uint32_t *>more
-            self.device_mask = mask
-            for i in range(self.device_count):
-                h = mix(self.devices[i].number, self.seed[0]) & mask
-                while self.device_index[h]:
-                    h = (h + 1) & mask
-                self.device_index[h] = i + 1
-        return 0
-
-    cdef device *_find_device(self, uint64_t number) noexcept nogil:
-        cdef uint64_t h = mix(number, self.seed[0]) & self.device_mask
-        while self.device_index[h]:
-            if self.devices[self.device_index[h] - 1].number == number:
-                return &self.devices[self.device_index[h] - 1]
-            h = (h + 1) & self.device_mask
-        return NULL
-
-    cdef device *_device(self, uint64_t number) noexcept nogil:
-        cdef device *d = self._find_device(number)
-        cdef uint64_t h
-        if d != NULL:
-            return d
-        if self.device_count == self.device_cap:
-            return NULL  # more records than the header announced
-        h = mix(number, self.seed[0]) & self.device_mask
-        while self.device_index[h]:
-            h = (h + 1) & self.device_mask
-        d = &self.devices[self.device_count]
-        self.device_count += 1
-        self.device_index[h] = self.device_count
-        d.number = number
-        d.activity_ms = 0
-        d.first = d.last = d.likely = d.count = 0
-        d.changed = 0
-        d.gone = d.stale = False
-        return d
-
     cdef int _put(self, device *d, int64_t ts, uint32_t key, const tbf_point *point,
-                  uint64_t order, bint to_head, bint to_latest) except -1:
-        cdef uint32_t at = d.likely
-        cdef series *s
-        # Devices repeat their keys in the order in which they first sent them.
-        if at == 0 or self.all[at - 1].key != key:
-            at = self._place(d.number, key)
-            if at == 0:
-                at = self._begin(d, key)
-        s = &self.all[at - 1]
-        d.likely = s.next or d.first
-        if to_head:
-            self.head.append(at - 1, d.number, key, ts, order, point)
-        if to_latest and (s.absent or ts > s.ts or (ts == s.ts and order >= s.order)):
-            self._store(s, ts, order, point)
-        return 0
-
-    cdef uint32_t _begin(self, device *d, uint32_t key) except 0:
-        """A new series, absent until it gets a value; returns its index + 1."""
-        cdef uint64_t h = mix(d.number ^ self.seed[0], key) & self.index_mask
-        cdef series *s
-        if self.count == self.cap:
-            raise StoreError("journal block holds more points than it announced")
-        while self.index[h]:
-            h = (h + 1) & self.index_mask
-        s = &self.all[self.count]
-        self.count += 1
-        self.index[h] = self.count
-        s.device = d.number
-        s.key = key
-        s.next = 0
-        if d.last:
-            self.all[d.last - 1].next = self.count
-        else:
-            d.first = self.count
-        d.last = self.count
-        d.count += 1
-        s.type = TBF_TRUE
-        self._make_absent(s)
-        return self.count
-
-    cdef uint32_t _place(self, uint64_t number, uint32_t key) noexcept nogil:
-        """Index + 1 of a series, 0 = there is none."""
-        cdef uint64_t h = mix(number ^ self.seed[0], key) & self.index_mask
-        cdef series *s
-        while self.index[h]:
-            s = &self.all[self.index[h] - 1]
-            if s.device == number and s.key == key:
-                return self.index[h]
-            h = (h + 1) & self.index_mask
-        return 0
-
-    cdef series *_lookup(self, uint64_t number, uint32_t key) noexcept nogil:
-        cdef uint32_t at = self._place(number, key)
-        return &self.all[at - 1] if at else NULL
-
-    cdef series *_find_series(self, device *d, uint32_t key) noexcept nogil:
-        cdef uint32_t at = d.first
-        while at:
-            if self.all[at - 1].key == key:
-                return &self.all[at - 1]
-            at = self.all[at - 1].next
-        return NULL
-
-    cdef void _make_absent(self, series *s) noexcept nogil:
-        self._drop_bytes(s)
-        s.type = TBF_TRUE
-        s.ts = s.value = 0
-        s.order = 0
-        s.n = s.scale = 0
-        s.elsewhere = False
-        s.absent = True
-
-    cdef int _store(self, series *s, int64_t ts, uint64_t order,
-                    const tbf_point *point) except -1:
-        cdef void *copy = NULL
-        cdef uint32_t n = 0
-        if s.type >= 4 and s.type <= 6 and not s.elsewhere:
-            copy = <void *>s.value
-            n = s.n
-            self.string_bytes -= n
-        s.ts = ts
-        s.order = order
-        s.type = <uint8_t>point.type
-        s.scale = point.scale
-        s.n = 0
-        s.value = 0
-        s.elsewhere = s.absent = False
-        if point.type == TBF_STRING or point.type == TBF_JSON or point.type == TBF_BYTES:
-            s.n = <uint32_t>point.bytes.n
-            if self.string_bytes + s.n > STRING_BYTES:
-                free(copy)
-                s.elsewhere = True
-                return 0
-            if copy == NULL or n != s.n:  # texts of a series are often of one length
-                free(copy)
-                copy = malloc(<size_t>s.n + 1)
-            if copy == NULL:
-                s.elsewhere = True
-                raise MemoryError("no memory for a latest value")
-            memcpy(copy, point.bytes.p, s.n)
-            s.value = <int64_t>copy
-            self.string_bytes += s.n
-            return 0
-        free(copy)
-        if point.type == TBF_DOUBLE:
-            memcpy(&s.value, &point.f64, sizeof(double))
-        else:
-            s.value = point.i64
+                  uint64_t order, bint to_latest) except -1:
+        """A row for the head; of a device that has place for its series."""
+        cdef uint32_t at = self._next(d, key)
+        self.head.append(at - 1, d.number, key, ts, order, point)
+        if to_latest:
+            self._take(&self.all[at - 1], ts, order, point)
         return 0
 
     def feed(self, RangeScan scan, Head head, uint64_t number, uint32_t age, Deleted deleted=None):
@@ -604,218 +285,7 @@ cdef class Tail:
             at = row.previous
         return 0
 
-    # --- what a run keeps of the tail, and a start takes back --------------------------------
-
-    def names_from(self, uint32_t number):
-        """[(own key number, name), ...] from a number on."""
-        return list(enumerate(self.names[number:], number))
-
-    def restore_key(self, uint32_t number, bytes name):
-        """A key with the number it had; numbers must come in order, from 1, without holes."""
-        if self._intern(name) != number:
-            raise StoreError(f"key numbers of the series store have a hole at {number}")
-
-    def pack_changes(self, Head head not None, uint32_t start, uint32_t count, uint32_t keys_end):
-        """What a run changes: latest values of the series in its frozen head, last activity.
-
-        Looks at devices that had records since the freeze before last, from the one in place
-        `start` on until their series are `count`; returns (place to go on from, 0 = the end,
-        changes): see `_pack_activity` and `_pack_change`.  Keys from `keys_end` on
-        are left out: their names are not stored yet, and their rows are in a later head.
-        """
-        cdef uint32_t i = start, packed = 0, at
-        cdef int64_t base
-        cdef uint32_t end = min(start + DEVICES_PER_SERIES * count, self.device_count)
-        cdef device *d
-        cdef Text text = Text()
-        while i < end and packed < count:
-            d = &self.devices[i]
-            i += 1
-            if d.changed + 1 < self.heads or d.gone:
-                continue
-            d.stale = True
-            packed += d.count + 1
-            self._pack_activity(text, d.number, d)
-            base = d.activity_ms
-            at = d.first
-            while at:
-                if self.all[at - 1].key < keys_end and head.find(at - 1) != NULL:
-                    base = self._pack_change(text, base, &self.all[at - 1])
-                at = self.all[at - 1].next
-        return (i if i < self.device_count else 0), text.to_bytes()
-
-    cdef int _pack_activity(self, Text text, uint64_t number, device *d) except -1:
-        """Appends [varint(device)] and an entry of key 0; its time is that of the last activity."""
-        cdef uint8_t *p
-        text.room(40)
-        p = text.buf + text.len
-        if number:
-            p = tbf_put_varint(p, number)
-        p = tbf_put_varint(p, TBF_TRUE)
-        p[0] = 0
-        text.len = tbf_put_varint(p + 1, tbf_zigzag(d.activity_ms)) - text.buf
-        return 0
-
-    def pack_device_changes(self, uint64_t number, uint32_t keys_end):
-        """The same of all series of a device; one that is gone is an entry without a key."""
-        cdef device *d = self._find_device(number)
-        cdef Text text = Text()
-        cdef uint32_t at
-        cdef int64_t base
-        cdef uint8_t *p
-        if d == NULL:
-            return b""
-        d.stale = True
-        if d.gone:
-            text.room(16)
-            p = tbf_put_varint(tbf_put_varint(text.buf, number), 0)
-            text.len = p - text.buf
-        else:
-            self._pack_activity(text, number, d)
-        at = 0 if d.gone else d.first
-        base = d.activity_ms
-        while at:
-            if self.all[at - 1].key < keys_end:
-                base = self._pack_change(text, base, &self.all[at - 1])
-            at = self.all[at - 1].next
-        return text.to_bytes()
-
-    def pack_stale(self, uint32_t start, uint32_t count, uint32_t keys_end):
-        """[(device, entries or None = gone), ...]: those in places from `start` on with changes.
-
-        Entries of all their series, for `restore_latest`.  They count as stored from now on.
-        """
-        cdef uint32_t i, at
-        cdef device *d
-        cdef Text text
-        out = []
-        for i in range(start, min(start + count, self.device_count)):
-            d = &self.devices[i]
-            if not d.stale:
-                continue
-            d.stale = False
-            if d.gone:
-                out.append((d.number, None))
-                continue
-            text = Text()
-            self._pack_activity(text, 0, d)
-            at = d.first
-            while at:
-                if self.all[at - 1].key < keys_end:
-                    self._pack(text, &self.all[at - 1])
-                at = self.all[at - 1].next
-            out.append((d.number, text.to_bytes()))
-        return out
-
-    cdef int64_t _pack_change(self, Text text, int64_t base, const series *s) except? -1:
-        """Appends 0, for the same device as before, and an entry with its time less `base`.
-
-        Returns the base of the next: the time of this one.
-        """
-        cdef uint8_t *p
-        make_room(text, s)
-        p = text.buf + text.len
-        p[0] = 0
-        text.len = put_entry(p + 1, base, s) - text.buf
-        return s.ts
-
-    cdef int _pack(self, Text text, const series *s) except -1:
-        """Appends an entry with its time as it is."""
-        make_room(text, s)
-        text.len = put_entry(text.buf + text.len, 0, s) - text.buf
-        return 0
-
-    def restore_latest(self, uint64_t number, const uint8_t[::1] packed not None):
-        """Takes back what `pack_stale` gave of a device; keys must have been restored before."""
-        cdef const uint8_t *p = &packed[0] if packed.shape[0] else NULL
-        cdef const uint8_t *end = p + packed.shape[0]
-        cdef device *d
-        cdef int64_t base
-        self._reserve(<size_t>packed.shape[0] // 3 + 1, 1)
-        d = self._device(number)
-        while p != end:
-            base = 0
-            p = self._restore(d, p, end, &base)
-
-    def restore_changes(self, const uint8_t[::1] packed not None):
-        """Takes back what `pack_changes` or `pack_device_changes` gave; in order, after
-        `restore_latest`."""
-        cdef const uint8_t *p = &packed[0] if packed.shape[0] else NULL
-        cdef const uint8_t *end = p + packed.shape[0]
-        cdef uint64_t number
-        cdef int64_t base = 0
-        cdef device *d = NULL
-        self._reserve(<size_t>packed.shape[0] // 4 + 1, <size_t>packed.shape[0] // 2 + 1)
-        while p != end:
-            p = tbf_get_varint(p, end, &number)
-            if p == NULL or p == end:
-                raise StoreError("stored latest values are damaged")
-            if number:
-                d = self._device(number)
-                d.stale = True
-                base = 0
-            elif d == NULL:
-                raise StoreError("stored latest values are damaged")
-            if number and p[0] == 0:  # gone
-                self.delete_device(number)
-                d = NULL  # may have moved
-                p += 1
-            else:
-                p = self._restore(d, p, end, &base)
-
-    cdef const uint8_t *_restore(self, device *d, const uint8_t *p, const uint8_t *end,
-                                 int64_t *base) except NULL:
-        """Takes one entry, instead of what the series had; returns where it ends.
-
-        base: what its time is relative to; becomes its time.
-        """
-        cdef uint64_t tag, ts, wide
-        cdef uint32_t key
-        cdef tbf_point point
-        cdef series *s
-        p = tbf_get_varint(p, end, &tag)
-        if p == NULL or p == end or tag >> 3 >= <uint64_t>len(self.names):
-            raise StoreError("stored latest values are damaged")
-        key = <uint32_t>(tag >> 3)
-        point.type = <tbf_type>(tag & 7)
-        point.scale = p[0]
-        p = tbf_get_varint(p + 1, end, &ts)
-        wide = 0
-        if p != NULL and point.type == TBF_DOUBLE:
-            if end - p < 8:
-                p = NULL
-            else:
-                memcpy(&point.f64, p, 8)
-                p += 8
-        elif p != NULL and point.type != TBF_TRUE and point.type != TBF_FALSE:
-            p = tbf_get_varint(p, end, &wide)
-        if p != NULL and (point.type == TBF_STRING or point.type == TBF_JSON
-                          or point.type == TBF_BYTES):
-            if <uint64_t>(end - p) < wide:
-                p = NULL
-            else:
-                point.bytes.p = p
-                point.bytes.n = wide
-                p += wide
-        if p == NULL:
-            raise StoreError("stored latest values are damaged")
-        base[0] = <int64_t>(<uint64_t>base[0] + <uint64_t>tbf_unzigzag(ts))
-        if key == 0:
-            d.activity_ms = max(d.activity_ms, base[0])
-            return p
-        point.i64 = tbf_unzigzag(wide)
-        s = self._lookup(d.number, key)
-        if s != NULL:
-            self._make_absent(s)
-        self._put(d, base[0], key, &point, 0, False, True)
-        if point.scale == ELSEWHERE or point.scale == ABSENT:
-            s = self._lookup(d.number, key)
-            if point.scale == ABSENT:
-                self._make_absent(s)
-            else:
-                self._drop_bytes(s)
-                s.elsewhere = True
-        return p
+    # --- runs ------------------------------------------------------------------------------
 
     def freeze(self):
         """The head so far, for the sealer; rows that follow go to a new one."""
@@ -848,11 +318,8 @@ cdef class Tail:
 
     def delete_device(self, uint64_t number):
         """Forgets a device: its rows so far are deleted, later ones dropped."""
-        cdef device *d
         lost = self.delete(number, None, INT64_MIN, INT64_MAX, True)
-        self._reserve(0, 1)
-        d = self._device(number)
-        d.gone = True
+        self._forget(number)
         return lost
 
     def rewrite_latest(self, uint64_t number, RangeScan scan not None):
@@ -883,7 +350,7 @@ cdef class Tail:
             if key is None or not (adopt if s == NULL else s.absent or h.ts > s.ts):
                 continue
             point_of(&h.cell, &point)
-            self._put(d, h.ts, key, &point, 0, False, True)
+            self._take(&self.all[self._next(d, key) - 1], h.ts, 0, &point)
         return 0
 
     def numbers(self, uint32_t start, uint32_t count):
