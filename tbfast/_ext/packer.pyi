@@ -3,3 +3,4 @@ class Totals:
     nbytes: int
     min_ts: int
     max_ts: int
+    odd: list[tuple[int, int, int]]

@@ -292,7 +292,7 @@ class SealService:
         for which, window in windows.items():
             totals = sealer.totals[which]
             run = Run(number, cursors, totals.points, totals.nbytes, totals.min_ts, totals.max_ts)
-            parts.append((window, run))
+            parts.append((window, run, tuple(totals.odd)))
         return RunRecord(number, cursors, tuple(parts))
 
     async def write_deletes(self, devices: Iterable[int]) -> None:

@@ -20,7 +20,7 @@ from tbfast.store import rocks
 from tbfast.store.pages import PagedChunks, read_chunk
 from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
 from tbfast.store.tombstones import Tombstones
-from tbfast.store.windows import Open, Segment, family_name, joined_spans
+from tbfast.store.windows import Open, Segment, family_name, joined_times
 
 STEP_BYTES: Final = 65_536  # written by one step: the GIL is held during a write
 STEP_READ_BYTES: Final = 262_144
@@ -238,6 +238,7 @@ class Join:
         totals = self._joiner.totals
         if totals.points == 0:
             return None
+        spans, odd = joined_times(self.old, totals.min_ts, totals.max_ts)
         return Segment(
             self._number,
             self._level,
@@ -248,7 +249,8 @@ class Join:
             totals.min_ts,
             totals.max_ts,
             self._clean,
-            spans=joined_spans(self.old, totals.min_ts, totals.max_ts),
+            spans=spans,
+            odd=odd,
         )
 
     def close(self) -> None:

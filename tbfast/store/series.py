@@ -43,6 +43,7 @@ from tbfast.store.verify_records import NAME_COPY
 from tbfast.store.walk import Walk, damaged
 from tbfast.store.windows import (
     Cursors,
+    Odd,
     Open,
     Run,
     Segment,
@@ -54,7 +55,7 @@ from tbfast.store.windows import (
     opened,
 )
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 WRITE_BATCH_BYTES: Final = 65_536  # the GIL is held during one write
 _U32: Final = struct.Struct(">I")
 
@@ -62,22 +63,23 @@ _U32: Final = struct.Struct(">I")
 class RunRecord(msgspec.Struct, frozen=True):
     """A run about to be recorded: journals up to `cursors` are in it or in runs before it.
 
-    parts: (window, what the run put there); windows it put nothing into are left out.
+    parts: (window, what the run put there, devices with odd times); windows it put nothing into
+    are left out.
     """
 
     number: int
     cursors: Cursors
-    parts: tuple[tuple[int, Run], ...]
+    parts: tuple[tuple[int, Run, tuple[Odd, ...]], ...]
 
     @property
     def points(self) -> int:
         """Rows of all windows."""
-        return sum(run.points for _, run in self.parts)
+        return sum(run.points for _, run, _ in self.parts)
 
     @property
     def windows(self) -> tuple[int, ...]:
         """Windows it put something into."""
-        return tuple(window for window, _ in self.parts)
+        return tuple(window for window, _, _ in self.parts)
 
 
 class SeriesStore:
@@ -136,7 +138,7 @@ class SeriesStore:
             )
         if version == 1:
             self._upgrade()
-        elif stored is None or version == 2:  # format 2 has no pages
+        elif stored is None or version < FORMAT_VERSION:  # 2 has no pages, 3 no odd devices
             db.put(b"f", _U32.pack(FORMAT_VERSION))
 
     def _upgrade(self) -> None:
@@ -263,8 +265,8 @@ class SeriesStore:
     def finish_run(self, run: RunRecord) -> None:
         """Flushes the run's chunks, then records the run: from here on it is visible."""
         changed = {
-            number: self._windows[number].with_run(self._raw[number], part)
-            for number, part in run.parts
+            number: self._windows[number].with_run(self._raw[number], part, odd)
+            for number, part, odd in run.parts
         }
         for number in changed:
             self._files.flush(family_name(self._raw[number], 0))
@@ -291,7 +293,13 @@ class SeriesStore:
     def _replace(self, windows: dict[int, Window]) -> None:
         """What reads that begin from now on go by."""
         self._windows = windows
-        self._index = tuple(opened(s, self._files.chunks[s.name]) for s in self._segments())
+        known = {of.segment.family: of for of in self._index}
+        self._index = tuple(
+            known[s.family]
+            if s.family in known and known[s.family].segment is s
+            else opened(s, self._files.chunks[s.name])
+            for s in self._segments()
+        )
 
     # --- reads ---------------------------------------------------------------------------
 
@@ -308,7 +316,7 @@ class SeriesStore:
         Only segments whose times overlap [start_ms, end_ms) are looked at.
         """
         for segment in self._index:
-            if segment.overlaps(start_ms, end_ms):
+            if segment.overlaps(device, start_ms, end_ms):
                 walk = Walk(segment, self.path, device, start_ms, end_ms)
                 yield from walk.chunks(key, lambda bound: False)
 
@@ -321,14 +329,15 @@ class SeriesStore:
         device, start, end = scan.device_number, scan.start, scan.end
         wanted = {number: name for number, name in names.items() if scan.wants(name)}
         # One look at the index for all keys: a join that ends meanwhile moves no row past us.
-        overlapping = [segment for segment in self._index if segment.overlaps(start, end)]
+        overlapping = [segment for segment in self._index if segment.overlaps(device, start, end)]
         if scan.oldest_first:
-            overlapping.sort(key=lambda of: of.segment.min_ts)
+            overlapping.sort(key=lambda of: of.bounds(device)[0])
         else:
-            overlapping.sort(key=lambda of: of.segment.max_ts, reverse=True)
+            overlapping.sort(key=lambda of: of.bounds(device)[1], reverse=True)
         deleted = self.tombstones.in_chunks(device)
         for segment in overlapping:
-            nearest = segment.segment.min_ts if scan.oldest_first else segment.segment.max_ts
+            low, high = segment.bounds(device)
+            nearest = low if scan.oldest_first else high
             # Segments further on hold nothing nearer: what is enough now stays so.
             wanted = {k: name for k, name in wanted.items() if not scan.has_enough(name, nearest)}
             if not wanted:

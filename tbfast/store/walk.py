@@ -1,7 +1,7 @@
 """Chunks of one device in one segment, from the end where a read begins and no further than needed.
 
 Chunks of a series lie in order of runs, and the segment knows the times of its runs: see
-`Segment.times`.  That bounds the times of all chunks that are still to come, so a read can stop
+`Open.times`.  That bounds the times of all chunks that are still to come, so a read can stop
 before it fetches them; rows that arrived out of order only make the bounds wider.
 """
 
@@ -44,7 +44,7 @@ class Walk:
         self._device = device
         self._start, self._end = start_ms, end_ms
         self._oldest_first = oldest_first
-        self._times = times = of.segment.times()
+        self._times = times = of.times(device)
         self._numbers = [number for number, _, _ in times]
         if oldest_first:  # the earliest time of a span and those after it
             self._rest = list(accumulate((low for _, low, _ in reversed(times)), min))[::-1]

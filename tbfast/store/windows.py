@@ -6,7 +6,7 @@ before them.  One record per window names its segments, so that one write swaps 
 family that no record names, or of a run that its segment does not list, are never read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ Cursors = dict[int, tuple[int, int]]  # journal -> (epoch, sequence)
 T = TypeVar("T")
 
 SPANS: Final = 64  # of a joined segment: what its record says of times within it
+ODD: Final = 64  # devices of a segment whose times are told apart from those of all others
 JOIN_FAN: Final = 8  # segments of one level of an open window that become one of the next
 
 
@@ -34,13 +35,16 @@ class Run(msgspec.Struct, array_like=True, frozen=True):
 
 
 Times = tuple[int, int, int]  # last run of a span, earliest and latest time of rows of its runs
+Odd = tuple[int, int, int]  # device, earliest and latest time of its rows: not counted in those
 
 
 class Segment(msgspec.Struct, array_like=True, frozen=True):
     """Chunks of one column family: of `runs` (level 0), or of all that it was joined from.
 
     Tombstones with numbers below `clean` have been applied to it.  spans: of a joined one, each
-    begins after the one before; none in records of earlier versions.
+    begins after the one before; none in records of earlier versions.  odd: devices that have rows
+    outside the times of `runs` and `spans`; a wrong clock must not make everybody's reads slow.
+    min_ts, max_ts: of all rows.
     """
 
     family: int
@@ -54,9 +58,10 @@ class Segment(msgspec.Struct, array_like=True, frozen=True):
     clean: int = 0
     runs: tuple[Run, ...] = ()
     spans: tuple[Times, ...] = ()
+    odd: tuple[Odd, ...] = ()
 
     def times(self) -> list[Times]:
-        """Bounds of the times in it, by runs; at least one."""
+        """Bounds of the times in it but those of odd devices, by runs; at least one."""
         if self.runs:
             return [(run.number, run.min_ts, run.max_ts) for run in self.runs]
         return list(self.spans) or [(self.last_run, self.min_ts, self.max_ts)]
@@ -66,9 +71,9 @@ class Segment(msgspec.Struct, array_like=True, frozen=True):
         """Of its column family; joined ones are compressed harder."""
         return family_name(self.family, self.level)
 
-    def with_run(self, run: Run) -> "Segment":
-        """The segment after one more run."""
-        return raw_segment(self.family, (*self.runs, run))
+    def with_run(self, run: Run, odd: Iterable[Odd] = ()) -> "Segment":
+        """The segment after one more run; odd: of the run."""
+        return _with_run(self.family, self.runs, self.odd, run, odd)
 
 
 def family_name(number: int, level: int) -> str:
@@ -76,9 +81,48 @@ def family_name(number: int, level: int) -> str:
     return f"{'j' if level else 'w'}{number}"
 
 
-def raw_segment(family: int, runs: Iterable[Run]) -> Segment:
+def _with_run(
+    family: int, runs: tuple[Run, ...], known: Iterable[Odd], run: Run, odd: Iterable[Odd]
+) -> Segment:
+    both = (*runs, run)
+    more = list(odd)
+    kept = _told_apart(known, more, [(r.number, r.min_ts, r.max_ts) for r in both])
+    _, low, high = _widened((0, run.min_ts, run.max_ts), more, kept)
+    wide = msgspec.structs.replace(run, min_ts=low, max_ts=high)
+    return raw_segment(family, (*runs, wide), kept.values())
+
+
+def _told_apart(
+    known: Iterable[Odd], more: Iterable[Odd], times: Iterable[Times]
+) -> dict[int, Odd]:
+    """By device: all of `known`, and the furthest from the times of others while there are few."""
+    low, high = usual(times)
+    kept = {odd[0]: odd for odd in known}
+    for odd in sorted(more, key=lambda odd: max(low - odd[1], odd[2] - high), reverse=True):
+        device, first, last = kept.get(odd[0], odd)
+        if device in kept or len(kept) < ODD:
+            kept[device] = device, min(first, odd[1]), max(last, odd[2])
+    return kept
+
+
+def _widened(times: Times, odd: Iterable[Odd], kept: Collection[int]) -> Times:
+    """The bounds of a span with those of odd devices that are not told apart."""
+    run, low, high = times
+    for device, first, last in odd:
+        if device not in kept:
+            low, high = min(low, first), max(high, last)
+    return run, low, high
+
+
+def usual(times: Iterable[Times]) -> tuple[int, int]:
+    """Earliest and latest time of spans; the earliest is the later one if there are no rows."""
+    held = list(times)
+    return min(low for _, low, _ in held), max(high for _, _, high in held)
+
+
+def raw_segment(family: int, runs: Iterable[Run], odd: Iterable[Odd] = ()) -> Segment:
     """A segment of level 0."""
-    held = tuple(runs)
+    held, apart = tuple(runs), tuple(odd)
     return Segment(
         family,
         0,
@@ -86,25 +130,40 @@ def raw_segment(family: int, runs: Iterable[Run]) -> Segment:
         held[-1].number,
         sum(run.points for run in held),
         sum(run.chunk_bytes for run in held),
-        min(run.min_ts for run in held),
-        max(run.max_ts for run in held),
+        min((*(run.min_ts for run in held), *(first for _, first, _ in apart))),
+        max((*(run.max_ts for run in held), *(last for _, _, last in apart))),
         runs=held,
+        odd=apart,
     )
 
 
-def joined_spans(segments: Iterable[Segment], min_ts: int, max_ts: int) -> tuple[Times, ...]:
-    """Of what is joined from these; min_ts, max_ts: of the rows that were left of them."""
-    times = sorted(span for segment in segments for span in segment.times())
+def joined_times(
+    segments: Iterable[Segment], min_ts: int, max_ts: int
+) -> tuple[tuple[Times, ...], tuple[Odd, ...]]:
+    """Spans and odd devices of what is joined from these; min_ts, max_ts: of the rows left."""
+    old = list(segments)
+    odd = _told_apart(
+        (), _merged(o for segment in old for o in segment.odd),
+        [span for segment in old for span in segment.times()],
+    )  # fmt: skip
+    times = sorted(_widened(span, segment.odd, odd) for segment in old for span in segment.times())
     each = -(-len(times) // SPANS)
     parts = (times[at : at + each] for at in range(0, len(times), each))
-    return tuple(
-        (
-            part[-1][0],
-            max(min(low for _, low, _ in part), min_ts),
-            min(max(high for _, _, high in part), max_ts),
-        )
+    spans = tuple(
+        (part[-1][0], max(low, min_ts), min(high, max_ts))
         for part in parts
+        for low, high in (usual(part),)
     )
+    return spans, tuple(odd.values())
+
+
+def _merged(odd: Iterable[Odd]) -> Iterable[Odd]:
+    """One of each device."""
+    found: dict[int, Odd] = {}
+    for device, first, last in odd:
+        _, low, high = found.get(device, (device, first, last))
+        found[device] = device, min(low, first), max(high, last)
+    return found.values()
 
 
 class Window(msgspec.Struct, array_like=True, frozen=True):
@@ -140,15 +199,15 @@ class Window(msgspec.Struct, array_like=True, frozen=True):
         """Bytes of chunks before RocksDB's compression."""
         return sum(segment.chunk_bytes for segment in self.segments)
 
-    def with_run(self, family: int, run: Run) -> "Window":
-        """The window after a run whose chunks are in a family of level 0."""
+    def with_run(self, family: int, run: Run, odd: Iterable[Odd] = ()) -> "Window":
+        """The window after a run whose chunks are in a family of level 0; odd: of the run."""
         segments = list(self.segments)
         for at, segment in enumerate(segments):
             if segment.family == family:
-                segments[at] = segment.with_run(run)
+                segments[at] = segment.with_run(run, odd)
                 break
         else:
-            segments.append(raw_segment(family, (run,)))
+            segments.append(_with_run(family, (), (), run, odd))
         return msgspec.structs.replace(self, segments=tuple(segments))
 
     def with_joined(self, old: Iterable[Segment], new: Segment | None) -> "Window":
@@ -196,16 +255,34 @@ class Open(NamedTuple):
     segment: Segment
     family: Rdict
     runs: frozenset[int] | None  # whose chunks count; None = all
+    usual: tuple[int, int]  # earliest and latest time of devices that are not odd
+    odd: dict[int, Odd]
 
-    def overlaps(self, start_ms: int, end_ms: int) -> bool:
-        """Whether it may hold rows with start_ms <= ts < end_ms."""
-        return self.segment.max_ts >= start_ms and self.segment.min_ts < end_ms
+    def bounds(self, device: int) -> tuple[int, int]:
+        """Earliest and latest time that rows of a device may have."""
+        low, high = self.usual
+        if device not in self.odd:
+            return low, high
+        _, first, last = self.odd[device]
+        return min(low, first), max(high, last)
+
+    def times(self, device: int) -> list[Times]:
+        """The same by runs; at least one."""
+        times = self.segment.times()
+        if device not in self.odd:
+            return times
+        return [_widened(span, (self.odd[device],), ()) for span in times]
+
+    def overlaps(self, device: int, start_ms: int, end_ms: int) -> bool:
+        """Whether it may hold rows of a device with start_ms <= ts < end_ms."""
+        low, high = self.bounds(device)
+        return high >= start_ms and low < end_ms
 
 
 def opened(segment: Segment, family: Rdict) -> Open:
     """What reads need of a segment."""
     runs = frozenset(run.number for run in segment.runs) if segment.level == 0 else None
-    return Open(segment, family, runs)
+    return Open(segment, family, runs, usual(segment.times()), {odd[0]: odd for odd in segment.odd})
 
 
 def decoded(raw: bytes, kind: type[T]) -> T:

@@ -36,7 +36,7 @@ def values(n: int) -> dict[str, object]:
     return {"n": n, "x": n + 0.25, "ok": even, "text": f"message {n}", "more": {"n": n}}
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 3])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Node:
     """The node of an older build, not started."""
     with tarfile.open(VECTORS / f"data_format_{request.param}.tar.xz") as archive:

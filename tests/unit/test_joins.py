@@ -15,7 +15,7 @@ from tbfast._ext.scan import RangeScan
 from tbfast.config import Series
 from tbfast.control.upkeep import ExpiryClock
 from tbfast.store.joins import Join
-from tbfast.store.series import SeriesStore
+from tbfast.store.series import FORMAT_VERSION, SeriesStore
 from tbfast.store.series_files import CHUNK_KEY
 from tests.support.blocks import INT64, Block, Point, Record, write_block
 from tests.support.storage import Crash, Storage, parsed
@@ -476,7 +476,7 @@ def test_a_store_of_format_1_is_taken_over(storage: Storage) -> None:
     to_format_1(storage.layout.series)
     reopened(storage)
     assert storage.replayed == 0
-    assert storage.store._files.db.get(b"f") == struct.pack(">I", 3)
+    assert storage.store._files.db.get(b"f") == struct.pack(">I", FORMAT_VERSION)
     assert storage.tail.cursors() == {0: (1, 2 * RUNS - 2)}
     assert [len(window.segments[0].runs) for window in storage.store.windows()] == [3, 3]
     assert rows(storage.store) == expected

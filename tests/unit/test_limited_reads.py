@@ -17,6 +17,7 @@ from tests.property.test_merge import NAMES, RUNS, Stored
 from tests.support.storage import Storage, parsed
 
 DEVICE = 1
+OTHER = 2
 RUNS_STORED = 30
 EACH = 100  # points of a run
 STEP_MS = 1000
@@ -47,11 +48,11 @@ def fill(storage: Storage, *, joined: bool, window_of: int = RUNS_STORED) -> Non
             asyncio.run(storage.sealer.upkeep.join())
 
 
-def read(storage: Storage, **asked: Any) -> tuple[list[int], int]:
+def read(storage: Storage, device: int = DEVICE, **asked: Any) -> tuple[list[int], int]:
     """Values of `n`, and how many chunks were looked at."""
-    scan = RangeScan(DEVICE, ["n"], **asked)
-    storage.tail.feed(scan, DEVICE)
-    storage.store.feed(scan, storage.tail.key_numbers(DEVICE))
+    scan = RangeScan(device, ["n"], **asked)
+    storage.tail.feed(scan, device)
+    storage.store.feed(scan, storage.tail.key_numbers(device))
     found = [point["value"] for point in parsed(scan.to_json()).get("n", [])]
     return found, scan.chunks
 
@@ -113,6 +114,36 @@ def test_late_rows_are_found_and_later_ones_win(storage: Storage) -> None:
     assert read(storage, limit=4)[0] == [-3, -2, *newest[1:3]]
     assert read(storage, limit=1)[0] == [-3]
     assert read(storage, limit=2, ascending=True)[0] == [-1, 1]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_device_with_a_wrong_clock_costs_the_others_nothing(
+    storage: Storage, joined: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tbfast.limits.JOIN_POINTS", 2 * EACH)
+    for run in range(RUNS_STORED):
+        storage.write(0, OTHER, (4_102_444_800_000 + run, {"n": "1"}), (-run, {"n": "2"}))
+        places = range(run * EACH, (run + 1) * EACH)
+        seal(storage, *((place * STEP_MS, {"n": str(place)}) for place in places))
+        if joined:
+            asyncio.run(storage.sealer.upkeep.join())
+    assert any(s.level > 0 for w in storage.store.windows() for s in w.segments) == joined
+    newest = list(range(POINTS))[::-1]
+    span = {"start_ms": 700 * STEP_MS, "end_ms": 800 * STEP_MS}
+    for asked, values in (
+        ({"limit": 5 * EACH}, newest[: 5 * EACH]),
+        ({"limit": EACH, "ascending": True}, list(range(EACH))),
+        ({"limit": 10, **span}, newest[POINTS - 800 : POINTS - 790]),
+        ({"limit": POINTS, **span}, newest[POINTS - 800 : POINTS - 700]),
+    ):
+        found, chunks = read(storage, **asked)
+        assert found == values
+        assert chunks <= -(-len(values) // EACH) + 1
+    future, past = [1] * RUNS_STORED, [2] * RUNS_STORED
+    assert read(storage, OTHER, limit=POINTS)[0] == future + past
+    assert read(storage, OTHER, limit=POINTS, end_ms=700 * STEP_MS)[0] == past
+    assert read(storage, OTHER, limit=POINTS, start_ms=700 * STEP_MS)[0] == future
+    assert read(storage, OTHER, limit=POINTS, **span)[0] == []
 
 
 def test_deleted_points_do_not_count(storage: Storage) -> None:

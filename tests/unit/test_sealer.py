@@ -161,7 +161,30 @@ def test_times_at_the_ends_of_int64() -> None:
     expected = sorted((ts, n) for n, ts in enumerate(times))
     assert written.read(written.chunks()) == {"a": expected}
     (totals,) = written.sealer.totals
-    assert (totals.min_ts, totals.max_ts) == (-(2**63), 2**63 - 1)
+    assert totals.odd == [(1, -(2**63), 2**63 - 1)]
+
+
+def test_devices_far_from_the_time_of_their_commit_are_told_apart() -> None:
+    day = 86_400_000
+    written = Written(
+        [number(1, 1_000 - day, 1, 1), number(1, 1_000 + day, 1, 2)],
+        [number(2, 1_001 + day, 1, 1), number(2, 5, 2, 1)],
+        [number(3, 2_000, 1, 1), number(4, -day, 1, 1)],
+    )
+    written.chunks()
+    (totals,) = written.sealer.totals
+    assert (totals.min_ts, totals.max_ts) == (1_000 - day, 1_000 + day)
+    assert totals.odd == [(2, 5, 1_001 + day), (4, -day, -day)]
+    assert totals.points == 6
+
+
+def test_only_so_many_devices_are_told_apart() -> None:
+    far = 10**12
+    written = Written([number(device, far + device, 1, 0) for device in range(1, 1_100)])
+    written.chunks()
+    (totals,) = written.sealer.totals
+    assert [device for device, _, _ in totals.odd] == list(range(1, 1_025))
+    assert (totals.min_ts, totals.max_ts) == (far + 1_025, far + 1_099)
 
 
 def test_chunks_come_in_key_order_however_small_the_steps_are() -> None:

@@ -15,7 +15,7 @@ from tbfast._ext.scan import RangeScan
 from tbfast.config import Series
 from tbfast.control import sealer
 from tbfast.errors import StoreBusy, StoreError
-from tbfast.store.series import CHUNK_KEY, RunRecord, SeriesStore
+from tbfast.store.series import CHUNK_KEY, FORMAT_VERSION, RunRecord, SeriesStore
 from tbfast.store.series_files import RAW_FILES
 from tests.support.blocks import STRING, Block, Point, Record, write_block
 from tests.support.storage import Crash, Storage, parsed, ranged
@@ -322,9 +322,9 @@ def test_a_second_opener_is_refused(storage: Storage) -> None:
 
 
 def test_a_newer_format_is_refused(storage: Storage) -> None:
-    storage.store._files.db.put(b"f", struct.pack(">I", 4))
+    storage.store._files.db.put(b"f", struct.pack(">I", FORMAT_VERSION + 1))
     storage.close()
-    with pytest.raises(StoreError, match=r"newer tbfast \(format 4"):
+    with pytest.raises(StoreError, match=rf"newer tbfast \(format {FORMAT_VERSION + 1}"):
         SeriesStore(storage.layout.series)
 
 

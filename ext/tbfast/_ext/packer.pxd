@@ -15,10 +15,6 @@ cdef bytes chunk_key(uint64_t device, uint32_t key, uint32_t run)
 
 cdef int by_time(const void *a, const void *b) noexcept nogil
 
-cdef class Totals:
-    cdef readonly uint64_t points, nbytes
-    cdef readonly int64_t min_ts, max_ts
-
 cdef struct chunk_made:           # a chunk in the writer's buffer
     uint64_t device
     uint32_t key
@@ -26,6 +22,13 @@ cdef struct chunk_made:           # a chunk in the writer's buffer
     uint32_t which            # its device's class
     size_t at, n              # bytes
     int64_t min_ts, max_ts
+
+cdef class Totals:
+    cdef readonly uint64_t points, nbytes
+    cdef readonly int64_t min_ts, max_ts
+    cdef readonly list odd
+    cdef int64_t usual_first, usual_last
+    cdef int count(self, const chunk_made *chunk) except -1
 
 cdef class Packer:
     cdef int64_t *ts

@@ -27,6 +27,7 @@ cdef extern from "<endian.h>" nogil:
 cdef enum:
     OWN_POINTS = 64         # a series with so many points may have a chunk of its own ...
     ALWAYS_OWN_POINTS = 2048  # ... and with so many it always has
+    ODD_DEVICES = 1024      # told apart, of those with times of their own
 
 
 cdef bytes chunk_key(uint64_t device, uint32_t key, uint32_t run):
@@ -49,11 +50,37 @@ cdef int by_time(const void *a, const void *b) noexcept nogil:
 
 
 cdef class Totals:
-    """What went into chunks; min_ts > max_ts before the first point."""
+    """What went into chunks; min_ts > max_ts before the first point.
 
-    def __cinit__(self):
+    usual_first, usual_last: a device with times before or after, its clock may be wrong, is told
+    apart in ``odd``, (device, earliest, latest) in order of devices, so that it does not widen
+    min_ts and max_ts for all.  It is counted like the others when there are `ODD_DEVICES` already.
+    """
+
+    def __cinit__(self, int64_t usual_first=INT64_MIN, int64_t usual_last=INT64_MAX):
         self.min_ts = INT64_MAX
         self.max_ts = INT64_MIN
+        self.odd = []
+        self.usual_first = usual_first
+        self.usual_last = usual_last
+
+    cdef int count(self, const chunk_made *chunk) except -1:
+        """One more chunk; those of a device come one after the other."""
+        cdef Py_ssize_t odd = len(self.odd)
+        self.points += chunk.points
+        self.nbytes += chunk.n
+        if chunk.min_ts >= self.usual_first and chunk.max_ts <= self.usual_last:
+            self.min_ts = min(self.min_ts, chunk.min_ts)
+            self.max_ts = max(self.max_ts, chunk.max_ts)
+        elif odd and self.odd[odd - 1][0] == chunk.device:
+            _, first, last = self.odd[odd - 1]
+            self.odd[odd - 1] = chunk.device, min(first, chunk.min_ts), max(last, chunk.max_ts)
+        elif odd < ODD_DEVICES:
+            self.odd.append((chunk.device, chunk.min_ts, chunk.max_ts))
+        else:
+            self.min_ts = min(self.min_ts, chunk.min_ts)
+            self.max_ts = max(self.max_ts, chunk.max_ts)
+        return 0
 
 
 cdef class Packer:
@@ -177,10 +204,7 @@ cdef class Packer:
                 which = class_of(chunk.device)
                 mine = totals[which]
             chunk.which = which
-            mine.points += chunk.points
-            mine.nbytes += chunk.n
-            mine.min_ts = min(mine.min_ts, chunk.min_ts)
-            mine.max_ts = max(mine.max_ts, chunk.max_ts)
+            mine.count(chunk)
         return 0
 
     cdef bytes _bytes_of(self, const chunk_made *chunk):

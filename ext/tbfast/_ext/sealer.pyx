@@ -38,6 +38,9 @@ cdef extern from "tbf_sort.h" nogil:
         uint32_t at, n
     void tbf_sort_groups(tbf_group *groups, tbf_group *spare, size_t n)
 
+cdef enum:
+    USUAL_MS = 86400000
+
 cdef struct place:
     uint32_t key
     uint32_t at  # index into head.series
@@ -53,7 +56,7 @@ cdef class Sealer:
 
     class_of(device number): which of the `classes` retention classes a device belongs to, from 0;
     None = all to the first.  ``totals``: of each class; they count what is stored: of several rows
-    with the same series and time one remains.
+    with the same series and time one remains.  Times within USUAL_MS of the commits are usual.
     """
 
     cdef Head head
@@ -71,7 +74,7 @@ cdef class Sealer:
         self.head = head
         self.run = run
         self.class_of = class_of
-        self.totals = [Totals() for _ in range(classes)]
+        self.totals = [Totals(*self._usual()) for _ in range(classes)]
         self.packer = Packer()
         self._group()
         spare = <tbf_group *>malloc((self.count + 1) * sizeof(tbf_group))
@@ -84,6 +87,16 @@ cdef class Sealer:
     def __dealloc__(self):
         free(self.groups)
         free(self.places)
+
+    cdef tuple _usual(self):
+        """First and last time of a row from a device whose clock is right and that does not wait
+        long before it sends; by the commits of the first and the last row."""
+        cdef uint64_t first, last
+        if self.head.row_count == 0:
+            return ()
+        first = order_of(&self.head.rows[0])
+        last = order_of(&self.head.rows[self.head.row_count - 1])
+        return <int64_t>min(first, last) - USUAL_MS, <int64_t>max(first, last) + USUAL_MS
 
     cdef int _group(self) except -1:
         """Series that came one after the other from one device are a group."""
