@@ -44,7 +44,9 @@ from tbfast._ext.head cimport (
 from tbfast._ext.scan cimport RangeScan, hit
 from tbfast._ext.series cimport (
     Text,
+    TBF_DECIMAL_SCALE_MAX,
     cell_of,
+    check_key_number,
     open_block,
     point_of,
     tbf_block,
@@ -148,6 +150,7 @@ cdef class KeyMap:
     cdef int set(self, size_t number, uint32_t key) except -1:
         cdef uint32_t *more
         cdef size_t wanted, i
+        check_key_number(number)
         if number >= self.len:
             wanted = 2 * number + 16
             more = <uint32_t *>realloc(self.map, wanted * sizeof(uint32_t))
@@ -693,7 +696,6 @@ cdef class Tail:
             d = &self.devices[i]
             if not d.stale:
                 continue
-            d.stale = False
             if d.gone:
                 out.append((d.number, None))
                 continue
@@ -705,6 +707,8 @@ cdef class Tail:
                     self._pack(text, &self.all[at - 1])
                 at = self.all[at - 1].next
             out.append((d.number, text.to_bytes()))
+        for i in range(start, min(start + count, self.device_count)):  # all or, without memory, none
+            self.devices[i].stale = False
         return out
 
     cdef int64_t _pack_change(self, Text text, int64_t base, const series *s) except? -1:
@@ -779,6 +783,8 @@ cdef class Tail:
         key = <uint32_t>(tag >> 3)
         point.type = <tbf_type>(tag & 7)
         point.scale = p[0]
+        if point.type == TBF_DECIMAL and TBF_DECIMAL_SCALE_MAX < point.scale < ABSENT:
+            raise StoreError("stored latest values are damaged")
         p = tbf_get_varint(p + 1, end, &ts)
         wide = 0
         if p != NULL and point.type == TBF_DOUBLE:
