@@ -707,7 +707,7 @@ cdef class Tail:
                     self._pack(text, &self.all[at - 1])
                 at = self.all[at - 1].next
             out.append((d.number, text.to_bytes()))
-        for i in range(start, min(start + count, self.device_count)):  # all or, without memory, none
+        for i in range(start, min(start + count, self.device_count)):  # without memory, none
             self.devices[i].stale = False
         return out
 
