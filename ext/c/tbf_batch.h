@@ -31,8 +31,9 @@ typedef enum {
 
 typedef enum { TBF_KIND_TELEMETRY = 0, TBF_KIND_CLIENT_ATTR = 1 } tbf_kind;
 
-#define TBF_KEY_MAX_UNITS 255u  /* UTF-16 code units of a key (ThingsBoard counts Java chars) */
-#define TBF_INLINE_SLOTS 32768u /* open addressing; at most TBF_INLINE_KEYS live entries */
+#define TBF_KEY_MAX_UNITS 255u      /* UTF-16 code units of a key (ThingsBoard counts Java chars) */
+#define TBF_KEY_NUMBER_MAX 1048576u /* the greatest: tables of readers are as long */
+#define TBF_INLINE_SLOTS 32768u     /* open addressing; at most TBF_INLINE_KEYS live entries */
 #define TBF_INLINE_KEYS 16384u
 
 typedef struct {

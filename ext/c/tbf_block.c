@@ -64,6 +64,11 @@ tbf_status tbf_block_open(tbf_span bytes, tbf_block *out) {
     if (crc != tbf_load32(p + 76)) {
         return TBF_ECORRUPT;
     }
+    uint32_t records = tbf_load32(p + 64), points = tbf_load32(p + 68);
+    /* Readers make room for as many: a record takes three bytes at least, a point one. */
+    if (records > rows_n / 3 || points > rows_n) {
+        return TBF_ECORRUPT;
+    }
     *out = (tbf_block){.journal_id = tbf_load32(p + 8),
                        .epoch = tbf_load32(p + 12),
                        .seq = tbf_load64(p + 16),
@@ -71,8 +76,8 @@ tbf_status tbf_block_open(tbf_span bytes, tbf_block *out) {
                        .base_ms = (int64_t)tbf_load64(p + 32),
                        .min_ts = (int64_t)tbf_load64(p + 40),
                        .max_ts = (int64_t)tbf_load64(p + 48),
-                       .record_count = tbf_load32(p + 64),
-                       .point_count = tbf_load32(p + 68),
+                       .record_count = records,
+                       .point_count = points,
                        .first_key = tbf_load32(p + 72),
                        .defs = {p + TBF_BLOCK_HEADER, defs_n},
                        .rows = {p + TBF_BLOCK_HEADER + defs_n, rows_n}};

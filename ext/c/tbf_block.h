@@ -41,7 +41,8 @@ size_t tbf_block_size(const tbf_batch *b, uint32_t first_key);
 /* Frames the batch as a block at out (tbf_block_size bytes). */
 void tbf_block_write(uint8_t *out, const tbf_batch *b, uint32_t journal_id, uint32_t epoch,
                      uint64_t seq, int64_t commit_ms, uint32_t first_key);
-/* Checks magic, version, lengths and checksum.  TBF_ECORRUPT or TBF_EVERSION otherwise. */
+/* Checks magic, version, lengths, checksum, and that rows of that length can hold as many records
+ * and points.  TBF_ECORRUPT or TBF_EVERSION otherwise. */
 tbf_status tbf_block_open(tbf_span bytes, tbf_block *out);
 
 /* Iteration.  Set `at` to block.defs or block.rows; each call takes one item off its front.

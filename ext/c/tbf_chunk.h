@@ -118,7 +118,7 @@ tbf_status tbf_chunk_open(tbf_span bytes, tbf_chunk *out);
 /* The column at *at (chunk.first at the start), which moves on.  TBF_MORE after the last one. */
 tbf_status tbf_chunk_next(const tbf_chunk *chunk, size_t *at, tbf_chunk_column *out);
 
-/* Where the decoding of one column is.  About 2.5 KB, on the caller's stack. */
+/* Where the decoding of one column is.  About 4.3 KB, on the caller's stack. */
 typedef struct {
     uint8_t kind, number_kind;
     bool has_dictionary;

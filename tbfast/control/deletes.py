@@ -139,7 +139,7 @@ class DeleteService:
                 return  # written with those of another
             try:
                 await self._sealer.write_deletes(devices)
-            except StoreError:
+            except BaseException:
                 self._unwritten |= devices
                 raise
 

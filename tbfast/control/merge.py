@@ -116,8 +116,9 @@ class Merge:
         self._releasing = True
         try:
             while (source := self._next()) is not None:
-                _, block = source.blocks.popleft()
-                self._apply(block)
+                _, block = source.blocks[0]
+                self._apply(block)  # without memory it fails, and no later block may go first
+                source.blocks.popleft()
                 source.consumed(len(block))
         finally:
             self._releasing = False

@@ -99,14 +99,19 @@ class TelemetryWriter:
     async def _write(self) -> None:
         while not self._ingest.group.empty and self._broken is None:
             self._seq += 1
-            group = self._ingest.take(
-                NODE_JOURNAL,
-                self._journal.epoch,
-                self._seq,
-                self._ingest.wall_ms,
-                self._journal.written_keys + 1,
-            )
-            error = await self._written(group)
+            group = self._ingest.group
+            try:
+                group = self._ingest.take(
+                    NODE_JOURNAL,
+                    self._journal.epoch,
+                    self._seq,
+                    self._ingest.wall_ms,
+                    self._journal.written_keys + 1,
+                )
+                error = await self._written(group)
+            except MemoryError as shortage:
+                # The journal may have rows that the tail lacks; the next start reads them from it.
+                error = self._break(StoreError(f"no memory for rows to store: {shortage}"))
             for waiter in group.waiters:
                 if error is None:
                     waiter.set_result(None)

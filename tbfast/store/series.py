@@ -370,17 +370,17 @@ class SeriesStore:
         names: of the key numbers in them.  After an error the next call tries the rest again.
         """
         self.write_keys(names)
-        changes = self.tombstones.take_changes()
         batch = WriteBatch(raw_mode=True)
         family = self._files.db.get_column_family_handle("deleted")
-        for (device, number), tombstone in changes.items():
-            key = TOMBSTONE_KEY.pack(device, number)
-            if tombstone is None:
-                batch.delete(key, family)
-            else:
-                batch.put(key, msgspec.msgpack.encode(tombstone), family)
-        self.latest.put_changes(batch, latest)
+        changes = self.tombstones.take_changes()
         try:
+            for (device, number), tombstone in changes.items():
+                key = TOMBSTONE_KEY.pack(device, number)
+                if tombstone is None:
+                    batch.delete(key, family)
+                else:
+                    batch.put(key, msgspec.msgpack.encode(tombstone), family)
+            self.latest.put_changes(batch, latest)
             self._files.write_synced(batch)
         except BaseException:
             self.tombstones.give_back(changes)

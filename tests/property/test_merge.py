@@ -3,7 +3,9 @@
 import itertools
 import json
 import math
+import os
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -20,6 +22,8 @@ from tbfast._ext.sealer import feed_chunk
 from tbfast._ext.stringify import stringified
 from tbfast.errors import PeerError, StoreError
 from tests.support.blocks import INT64, Block, Point, Record, parsed, write_block
+from tests.support.canaries import SANITIZED
+from tests.support.rows import crc32c
 
 NAMES = {1: b"a", 2: b"b"}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -199,6 +203,53 @@ def test_a_chunk_that_is_gone_when_it_is_read_again() -> None:
         feed_chunk(scan, steady(10), NAMES, 1, None, lambda: None)
         with pytest.raises(StoreError, match="gone"):
             scan.to_json()
+
+
+def test_another_chunk_when_it_is_read_again() -> None:
+    """Its columns begin elsewhere: what was noted of the first one must not be looked up in it."""
+    # A longer head; its first key, taken for a distance back, would lead out of it.
+    wide = encode([(key, [(5, "INT64", key)]) for key in range(100, 230)])
+    scan = RangeScan(1, None)
+    with mock.patch.object(limits, "READ_CHUNK_BYTES", 0):
+        feed_chunk(scan, steady(10), NAMES, 1, None, lambda: wide)
+        with pytest.raises(StoreError, match="damaged"):
+            scan.to_json()
+
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizer keeps what was freed for a while")
+def test_a_read_that_fails_on_damage_keeps_no_memory() -> None:
+    sound = bytearray(steady(3))
+    sound[-2:] = b"\xff\xff"  # values of a width that they do not have room for
+    sound[1:5] = crc32c(bytes(sound[:1] + sound[5:])).to_bytes(4, "little")
+    damaged = bytes(sound)
+
+    def fail() -> None:
+        scan = RangeScan(1, None, ascending=True, start_ms=0, end_ms=1 << 40)
+        feed_chunk(scan, damaged, NAMES, 1)
+        with pytest.raises(StoreError, match="damaged"):
+            scan.to_json()
+
+    for _ in range(100):
+        fail()
+    before = _resident_bytes()
+    for _ in range(5_000):  # a source of each would be 40 MB
+        fail()
+    assert _resident_bytes() - before < 10 << 20
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_least_and_greatest_of_texts_that_may_be_empty() -> None:
+    for texts in (["", "b", "a"], ["b", "", "a"], ["", ""]):
+        points = [(n, "STRING", text) for n, text in enumerate(texts)]
+        for function, expected in (("MIN", min(texts)), ("MAX", max(texts))):
+            scan = RangeScan(1, None, start_ms=0, end_ms=4, limit=1 << 62, ascending=True)
+            feed_chunk(scan, encode([(1, points)]), NAMES, 1)
+            answer = json.loads(aggregate_json(scan, function, [0, 4]))
+            assert answer == {"a": [{"ts": 2, "value": expected}]}
 
 
 def test_rows_that_are_not_sealed_have_a_bound() -> None:

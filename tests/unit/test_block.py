@@ -10,7 +10,7 @@ from tbfast._ext.series import block_info, rows, split_definitions
 from tbfast._ext.tail import Tail
 from tbfast.errors import StoreError
 from tests.support.blocks import DECIMAL, INT64, STRING, TRUE, Block, Point, Record, write_block
-from tests.support.rows import read_block
+from tests.support.rows import crc32c, read_block
 
 RECORDS = [
     Record(1, 1_000, [Point(1, INT64, 5), Point(2, STRING, "text"), Point("inline", TRUE)]),
@@ -55,6 +55,38 @@ def test_cut_or_longer(read) -> None:
             read(BLOCK[:length])
     with pytest.raises(StoreError):
         read(BLOCK + b"\0")
+
+
+@pytest.mark.parametrize("count", [2**32 - 1, 10**8, len(BLOCK)])
+@pytest.mark.parametrize("offset", [64, 68])  # records, points
+def test_more_than_its_rows_can_hold(read, offset: int, count: int) -> None:
+    """A whole checksum around a count that makes room for it, or looking for room, never end."""
+    with pytest.raises(StoreError, match="damaged"):
+        read(_with_u32(BLOCK, offset, count))
+
+
+@pytest.mark.parametrize("first", [2**32 - 1, 2**30, 2**20])
+def test_a_key_number_that_no_journal_gives(first: int) -> None:
+    """Tables of keys are as long as the greatest number: one damaged byte must not make them so."""
+    damaged = _with_u32(BLOCK, 72, first)
+    scan = RangeScan(1, None)
+    for refuse in (
+        lambda: Tail().apply(damaged),
+        lambda: scan.feed(damaged),
+        lambda: Tail().define(1, 1, first, [b"a", b"b"]),
+        lambda: scan.epoch([(first, b"\1a\1b")]),
+    ):
+        with pytest.raises(StoreError, match="key number"):
+            refuse()
+    with pytest.raises(ValueError, match="too many"):
+        Ingest(keys_per_epoch=2**20 + 1)
+
+
+def _with_u32(block: bytes, offset: int, value: int) -> bytes:
+    changed = bytearray(block)
+    changed[offset : offset + 4] = value.to_bytes(4, "little")
+    changed[76:80] = crc32c(bytes(changed[:76] + changed[80:])).to_bytes(4, "little")
+    return bytes(changed)
 
 
 def test_newer_format_is_named() -> None:

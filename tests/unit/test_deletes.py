@@ -320,6 +320,27 @@ def test_a_delete_that_found_no_room_is_written_with_the_next(
     assert (times(killed(storage, tmp_path)), latest(storage)) == ([], {})
 
 
+def test_a_delete_that_memory_was_lacking_for_takes_no_other_along(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one write takes over of another's must be there for the next."""
+    put(storage, 1)
+    put(storage, 1, device=2)
+    seal(storage)
+
+    def short(*_: Any) -> bytes:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tbfast.store.series.msgspec.msgpack.encode", short)
+        with pytest.raises(MemoryError):
+            asyncio.run(storage.deletes.delete(2, None))
+    delete(storage, ["none"])
+    killed(storage, tmp_path)
+    assert times(storage) == [1]
+    assert (times(storage, device=2), latest(storage, 2)) == ([], {})
+
+
 def test_latest_values_packed_before_a_delete_do_not_come_back(
     storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

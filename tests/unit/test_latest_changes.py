@@ -100,6 +100,25 @@ def test_changes_cut_anywhere_are_refused_or_shorter() -> None:
             empty().restore_changes(damaged)
 
 
+@pytest.mark.parametrize("scale", [65, 96, 200, 253])
+def test_a_decimal_of_a_scale_that_no_row_can_have_is_refused(scale: int) -> None:
+    entry = bytes([1 << 3 | DECIMAL, scale, 0, 2])
+    with pytest.raises(StoreError, match="damaged"):
+        empty().restore_latest(5, entry)
+    with pytest.raises(StoreError, match="damaged"):
+        empty().restore_changes(b"\5" + entry)
+
+
+def test_a_latest_value_that_json_has_no_number_for_is_null() -> None:
+    odd = [float("nan"), float("inf"), float("-inf")]
+    points = [Point(key, DOUBLE, value) for key, value in enumerate(odd, 1)]
+    text, _ = tail_of(Record(1, 5, points)).latest(1)
+    assert (
+        text
+        == b'{"a":[{"ts":5,"value":null}],"b":[{"ts":5,"value":null}],"c":[{"ts":5,"value":null}]'
+    )
+
+
 def test_texts_of_any_length_follow_one_another() -> None:
     rng = random.Random(2)
     tail = empty()

@@ -1,5 +1,6 @@
 """Blocks of several journals come out in the order of their commits, whoever is slow."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,6 +125,30 @@ def test_a_link_that_ends_takes_its_blocks_along() -> None:
     merging.push(again, OLD_MS + 3)
     merging.push(other, OLD_MS + 4)
     assert merging.given == [(1, 1), (0, 3)]
+
+
+def test_a_block_that_memory_was_lacking_for_stays_in_front() -> None:
+    """Else the journal's next one would be applied, and what was skipped be trimmed as sealed."""
+    merging = Merging()
+    short = [(1, 1)]  # applied once more memory is free
+
+    def apply(block: bytes) -> None:
+        place = int.from_bytes(block[8:12], "little"), int(block[16])
+        if place in short:
+            short.remove(place)
+            raise MemoryError("no memory for the tail")
+        merging.given.append(place)
+
+    merging.merge = Merge(apply, clock=lambda: merging.now, wall_ms=lambda: NOW_MS)
+    other, one = merging.link(0), merging.link(1)
+    merging.push(one, OLD_MS)
+    with pytest.raises(MemoryError):
+        merging.push(other, OLD_MS + 1)  # the link that it fails on is not the block's own
+    assert merging.given == []
+    merging.push(one, OLD_MS + 2)
+    assert merging.given == [(1, 1), (0, 1)]
+    merging.push(other, OLD_MS + 3)
+    assert merging.given == [(1, 1), (0, 1), (1, 2)]
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), max_size=60), st.randoms())

@@ -120,7 +120,9 @@ cdef class Buckets:
         cdef int order
         if not self.has_text:
             return True
-        order = memcmp(cell.p, self.text, min(<size_t>cell.n, self.text_n)) if cell.n else 0
+        order = 0
+        if cell.n and self.text_n:  # an empty text may come without a pointer
+            order = memcmp(cell.p, self.text, min(<size_t>cell.n, self.text_n))
         if order == 0:
             order = -1 if cell.n < self.text_n else (1 if cell.n > self.text_n else 0)
         return order < 0 if self.which == MIN else order > 0

@@ -35,6 +35,7 @@ cdef extern from "tbf_batch.h" nogil:
         TBF_KIND_TELEMETRY
         TBF_KIND_CLIENT_ATTR
     const uint32_t TBF_INLINE_SLOTS
+    const uint32_t TBF_KEY_NUMBER_MAX
     ctypedef struct tbf_key:
         uint32_t name_off
         uint32_t name_len

@@ -10,12 +10,15 @@ import os
 cdef class Batch:
     """Rows waiting for the next commit.
 
-    max_keys: key numbers per epoch, beyond which names travel inline.  max_bytes: bound of the
-    rows buffer; MemoryError beyond it, with the batch as it was.
+    max_keys: key numbers per epoch, beyond which names travel inline; ValueError above
+    TBF_KEY_NUMBER_MAX.  max_bytes: bound of the rows buffer; MemoryError beyond it, with the batch
+    as it was.
     """
 
     def __cinit__(self, uint32_t max_keys=65536, size_t max_bytes=1 << 28, seed=None):
         cdef uint32_t slots = 16
+        if max_keys > TBF_KEY_NUMBER_MAX:
+            raise ValueError("too many key numbers for an epoch")
         while slots < 2 * max_keys:
             slots *= 2
         if seed is None:

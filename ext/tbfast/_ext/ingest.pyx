@@ -132,18 +132,17 @@ cdef class Ingest:
         self.context.refusal = NULL if rates is None else &rates.refusal
         self._serial = 0
         self.group = None
-        self._open_group(0)
+        self._open_group(Group())
 
     def __dealloc__(self):
         free(self.sessions)
 
-    def _open_group(self, int64_t opened_ns):
-        cdef Group group = self._spare.pop() if self._spare else Group()
+    def _open_group(self, Group group not None):
         self._serial += 1
         group.g.serial = self._serial
         group.g.ack_count = group.g.touched_count = 0
         group.g.messages = group.g.bad_utf8 = 0
-        group.opened_ns = opened_ns
+        group.opened_ns = 0
         group.value = None
         self.group = group
         self.context.group = &group.g
@@ -402,9 +401,12 @@ cdef class Ingest:
         """Closes the open group and frames its rows; a new one is open afterwards.
 
         first_key: lowest key number whose definition is not durable yet.  `value` of the result is
-        the block, or None when the group holds messages but no rows.
+        the block, or None when the group holds messages but no rows.  MemoryError: the group is
+        open as it was.
         """
         cdef Group group = self.group
+        # First: rows must not go while their answers stay owed by the open group.
+        cdef Group following = self._spare.pop() if self._spare else Group()
         group.seq = seq
         group.last_key = self.batch.k.count
         group.points = self.batch.b.point_count
@@ -413,7 +415,7 @@ cdef class Ingest:
         if self.batch.b.record_count:
             group.value = self.batch.to_block(journal_id, epoch, seq, commit_ms, first_key)
         tbf_batch_clear(&self.batch.b, self.context.wall_ms)
-        self._open_group(0)
+        self._open_group(following)
         return group
 
     def settle(self, Group group):

@@ -84,22 +84,22 @@ cdef class Joiner:
         cdef tbf_chunk opened
         cdef tbf_chunk_column column
         cdef tbf_status status
-        cdef size_t at
+        cdef size_t at, count = self.count  # counted when all is there, or the chunk is not kept
         cdef void *more
         open_chunk(<const uint8_t *>PyBytes_AS_STRING(chunk), <size_t>PyBytes_GET_SIZE(chunk),
                    &opened)
         at = opened.first
         while (status := tbf_chunk_next(&opened, &at, &column)) == TBF_OK:
-            if self.count == self.cap:
+            if count == self.cap:
                 more = realloc(self.pieces, 2 * self.cap * sizeof(piece))
                 if more == NULL:
                     raise MemoryError("no memory for joining")
                 self.pieces = <piece *>more
                 self.cap *= 2
-            self.pieces[self.count].column = column
-            self.pieces[self.count].run = run
-            self.pieces[self.count].arrival = <uint32_t>self.count
-            self.count += 1
+            self.pieces[count].column = column
+            self.pieces[count].run = run
+            self.pieces[count].arrival = <uint32_t>count
+            count += 1
         if status != TBF_MORE:
             raise StoreError("series chunk is damaged (structure)")
         if not self.chunks:
@@ -108,6 +108,7 @@ cdef class Joiner:
         self.points += opened.points
         self.nbytes += <uint64_t>PyBytes_GET_SIZE(chunk)
         self.chunks.append((key, chunk))
+        self.count = count
         if opened.min_ts < self.totals.min_ts and self.deleted is None:
             self.totals.min_ts = opened.min_ts
         if opened.max_ts > self.totals.max_ts and self.deleted is None:

@@ -26,7 +26,7 @@ from tbfast._ext.batch cimport (
 )
 from tbfast._ext.head cimport Head
 from tbfast._ext.latest cimport LatestTable, device, series
-from tbfast._ext.series cimport Text, tbf_point
+from tbfast._ext.series cimport TBF_DECIMAL_SCALE_MAX, Text, tbf_point
 
 cdef enum:
     ELSEWHERE = 255          # scale of a packed value that has to be read from the chunks
@@ -160,7 +160,6 @@ cdef class StoredLatest(LatestTable):
             d = &self.devices[i]
             if not d.stale:
                 continue
-            d.stale = False
             if d.gone:
                 out.append((d.number, None))
                 continue
@@ -172,6 +171,8 @@ cdef class StoredLatest(LatestTable):
                     self._pack(text, &self.all[at - 1])
                 at = self.all[at - 1].next
             out.append((d.number, text.to_bytes()))
+        for i in range(start, min(start + count, self.device_count)):  # without memory, none
+            self.devices[i].stale = False
         return out
 
     cdef int64_t _pack_change(self, Text text, int64_t base, const series *s) except? -1:
@@ -246,6 +247,8 @@ cdef class StoredLatest(LatestTable):
         key = <uint32_t>(tag >> 3)
         point.type = <tbf_type>(tag & 7)
         point.scale = p[0]
+        if point.type == TBF_DECIMAL and TBF_DECIMAL_SCALE_MAX < point.scale < ABSENT:
+            raise StoreError("stored latest values are damaged")
         p = tbf_get_varint(p + 1, end, &ts)
         wide = 0
         if p != NULL and point.type == TBF_DOUBLE:

@@ -67,6 +67,7 @@ cdef class Merge:
     cdef int _refill(self, source *s) except -1 nogil
     cdef int _step(self, size_t n) except -1 nogil
     cdef void _sift_down(self) noexcept nogil
+    cdef void _let_go(self, source *s) noexcept nogil
     cdef void _close(self, source *s) noexcept nogil
 
 cdef class Ring:

@@ -278,10 +278,10 @@ cdef class Merge:
                 with gil:
                     raise StoreError(DAMAGED)
         self.next_piece += 1
-        self.unused = NULL  # not before: an error leaves it there
         if self._refill(s) == 0:
-            self._close(s)
+            self._let_go(s)
             return 0
+        self.unused = NULL  # not before: an error leaves it there
         i = self.open
         self.open += 1
         while i:
@@ -332,6 +332,8 @@ cdef class Merge:
             )
         open_chunk(<const uint8_t *>PyBytes_AS_STRING(found), <size_t>PyBytes_GET_SIZE(found),
                    chunk)
+        if chunk.first != s.of.first:
+            raise StoreError(DAMAGED)  # another one than before: its columns lie elsewhere
         s.held = len(self.again)
         self.again.append(found)
         self.again_bytes += <size_t>len(found)
@@ -358,13 +360,17 @@ cdef class Merge:
                 raise StoreError(DAMAGED)
         return s.n > 0
 
-    cdef void _close(self, source *s) noexcept nogil:
+    cdef void _let_go(self, source *s) noexcept nogil:
+        """The bytes that were read again for a source."""
         if s.held >= 0 and not self.hold:
             with gil:
                 self.again_bytes -= <size_t>len(self.again[s.held])
                 self.again[s.held] = b""
                 while self.again and not self.again[len(self.again) - 1]:
                     self.again.pop()
+
+    cdef void _close(self, source *s) noexcept nogil:
+        self._let_go(s)
         if self.unused == NULL:
             self.unused = s
         else:

@@ -19,6 +19,7 @@ from tbfast._ext.merge cimport Merge, Ring
 from tbfast._ext.series cimport (
     Text,
     cell_of,
+    check_key_number,
     is_text,
     open_block,
     tbf_block,
@@ -197,6 +198,7 @@ cdef class RangeScan:
     def _define(self, uint32_t first, names):
         cdef uint32_t *more
         cdef size_t wanted = first + len(names)
+        check_key_number(wanted)
         if wanted > self.key_map_len:
             more = <uint32_t *>realloc(self.key_map, wanted * sizeof(uint32_t))
             if more == NULL:

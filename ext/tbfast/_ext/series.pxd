@@ -5,6 +5,8 @@ from tbfast._ext.chunk cimport tbf_cell
 from tbfast._ext.batch cimport tbf_kind, tbf_span, tbf_status, tbf_type
 
 cdef extern from "tbf_block.h" nogil:
+    enum:
+        TBF_DECIMAL_SCALE_MAX
     ctypedef struct tbf_block:
         uint32_t journal_id
         uint32_t epoch
@@ -54,4 +56,5 @@ cdef class Text:
 cdef bint is_text(uint8_t type) noexcept nogil
 cdef void cell_of(const tbf_point *point, tbf_cell *cell) noexcept nogil
 cdef void point_of(const tbf_cell *cell, tbf_point *point) noexcept nogil
+cdef int check_key_number(size_t number) except -1
 cdef int open_block(const uint8_t *p, size_t n, tbf_block *out) except -1

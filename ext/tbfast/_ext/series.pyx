@@ -6,6 +6,7 @@ checksum raises StoreError: damage is never silent.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free
+from libc.math cimport isfinite
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
@@ -19,6 +20,7 @@ from tbfast._ext.batch cimport (
     TBF_FALSE,
     TBF_INT64,
     TBF_JSON,
+    TBF_KEY_NUMBER_MAX,
     TBF_MORE,
     TBF_OK,
     TBF_STRING,
@@ -91,13 +93,16 @@ cdef class Text:
         return 0
 
     cdef int value(self, const tbf_point *point) except -1:
-        """One value in its JSON type: decimals with the digits they came with."""
+        """One value in its JSON type: decimals with the digits they came with, null for a double
+        that JSON has no number for."""
         cdef char *text
         if point.type == TBF_INT64:
             self.int64(point.i64)
         elif point.type == TBF_DECIMAL:
             self.room(TBF_OUT_NUMBER)
             self.len += tbf_decimal_text(self.buf + self.len, point.i64, point.scale)
+        elif point.type == TBF_DOUBLE and not isfinite(point.f64):
+            self.raw(b"null", 4)
         elif point.type == TBF_DOUBLE:
             text = PyOS_double_to_string(point.f64, c"r", 0, Py_DTSF_ADD_DOT_0, NULL)
             if text == NULL:
@@ -163,6 +168,13 @@ cdef int open_block(const uint8_t *p, size_t n, tbf_block *out) except -1:
         raise StoreError("journal block of a newer format: start the newer version")
     if status != TBF_OK:
         raise StoreError("journal block is damaged (checksum or structure)")
+    return 0
+
+
+cdef int check_key_number(size_t number) except -1:
+    """Tables of keys are as long as their greatest number, so a damaged one must not be taken."""
+    if number > TBF_KEY_NUMBER_MAX:
+        raise StoreError(f"key number {number} of a journal is damaged")
     return 0
 
 

@@ -32,6 +32,7 @@ from tbfast._ext.scan cimport RangeScan, hit
 from tbfast._ext.series cimport (
     Text,
     cell_of,
+    check_key_number,
     open_block,
     point_of,
     tbf_block,
@@ -65,6 +66,7 @@ cdef class KeyMap:
     cdef int set(self, size_t number, uint32_t key) except -1:
         cdef uint32_t *more
         cdef size_t wanted, i
+        check_key_number(number)
         if number >= self.len:
             wanted = 2 * number + 16
             more = <uint32_t *>realloc(self.map, wanted * sizeof(uint32_t))
