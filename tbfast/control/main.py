@@ -28,6 +28,7 @@ from tbfast.control.deletes import DeleteService
 from tbfast.control.device_calls import DeviceCalls
 from tbfast.control.disk import DiskWatch
 from tbfast.control.former import FormerJournals
+from tbfast.control.heart import Heart
 from tbfast.control.links import LinkServer
 from tbfast.control.merge import Merge
 from tbfast.control.operations import DeviceOperations
@@ -52,6 +53,7 @@ from tbfast.control.ws.watches import Watches
 from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
+from tbfast.obs.sink import say_now
 from tbfast.store.attributes import AttributeStore
 from tbfast.store.known import known_journal, remember_stores
 from tbfast.store.layout import NODE_JOURNAL, Layout
@@ -168,6 +170,7 @@ class _Controller:
         self._metrics = metrics
         self._rates = rates
         self._slot = metrics.slot("controller")
+        self._heart = Heart(self._slot)
         self._layout = Layout(Path(config.data_dir))
         self._space = Space(self._layout, config.disk.reserve_bytes)
         self._disk = DiskWatch(
@@ -185,7 +188,7 @@ class _Controller:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        beat = loop.create_task(self._beat())
+        beat = loop.create_task(self._heart.run())
         beat.add_done_callback(self._task_ended)
         try:
             if not await self._open_with_room():
@@ -280,7 +283,8 @@ class _Controller:
     async def _open(self) -> None:
         """Opens the stores and brings the tail to where the last recorded run left it."""
         settings = self._config.series
-        self._registry = await Registry.open(self._layout.registry)
+        with self._heart.waits():
+            self._registry = await Registry.open(self._layout.registry)
         self._registry.tenant_profiles.enforce(self._rates.put)  # before any worker is linked
         self._accounts = await Accounts.open(
             self._registry.store,
@@ -296,11 +300,15 @@ class _Controller:
         )
         if left := await self._packages.open():
             log.info("files of unfinished uploads were removed", files=left)
-        self._store = SeriesStore(self._layout.series, join_runs=settings.join_runs)
+        with self._heart.waits():
+            self._store = SeriesStore(
+                self._layout.series, join_runs=settings.join_runs, waits=self._heart.waits
+            )
         self._retention = RetentionClasses(self._registry, settings)
         await self._retention.load()
         sessions = Sessions()
-        self._attribute_store = AttributeStore(self._layout.attributes)
+        with self._heart.waits():
+            self._attribute_store = AttributeStore(self._layout.attributes)
         self._attributes = AttributeService(self._attribute_store, sessions, wall_clock_ms)
         self._rpc = RpcService(
             sessions,
@@ -359,7 +367,8 @@ class _Controller:
         )
         in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
         await in_thread(None, self._sealer.restore)
-        self._writer = await in_thread(None, self._open_writer)
+        with self._heart.waits():
+            self._writer = await in_thread(None, self._open_writer)
         await in_thread(None, remember_stores, self._layout)
         workers = self._run.workers
         former = [
@@ -383,6 +392,7 @@ class _Controller:
             self._attribute_store,
             self._attributes,
             self._registry,
+            self._heart.waits,
         )
         await in_thread(None, remove_snapshot, self._layout)
         pace = self._config.queue.core.ota
@@ -485,22 +495,16 @@ class _Controller:
         if password is None:
             return
         try:
-            sys.stdout.write(
+            say_now(
                 f"First start: the administrator is {ADMIN_EMAIL}, the password {password}\n"
                 f"It is not shown again; 'tbfast user password {ADMIN_EMAIL}' gives a new one.\n"
             )
-            sys.stdout.flush()
         except OSError as error:
             log.error(
                 "the first administrator's password could not be printed; "
                 "'tbfast user password' gives a new one",
                 error=str(error),
             )
-
-    async def _beat(self) -> None:
-        while True:
-            self._slot.put(words.HEALTH_HEARTBEAT_MS, int(asyncio.get_running_loop().time() * 1000))
-            await asyncio.sleep(HEARTBEAT_S)
 
     async def _serve(self) -> None:
         """Watches registry, attributes and the tail until it is time to stop."""
