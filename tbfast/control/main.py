@@ -272,7 +272,10 @@ class _Controller:
         while not self._stop.is_set():
             try:
                 await asyncio.get_running_loop().run_in_executor(None, self._space.settle)
-                await self._open()
+                # What was opened before is closed again: the next attempt takes its locks.
+                async with contextlib.AsyncExitStack() as opened:
+                    await self._open(opened)
+                    opened.pop_all()
                 return True
             except StoreFull as error:
                 log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
@@ -280,17 +283,22 @@ class _Controller:
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
         return False
 
-    async def _open(self) -> None:
-        """Opens the stores and brings the tail to where the last recorded run left it."""
+    async def _open(self, opened: contextlib.AsyncExitStack) -> None:
+        """Opens the stores and brings the tail to where the last recorded run left it.
+
+        opened: is given what closes each of them.
+        """
         settings = self._config.series
         with self._heart.waits():
             self._registry = await Registry.open(self._layout.registry)
+        opened.push_async_callback(self._registry.close)
         self._registry.tenant_profiles.enforce(self._rates.put)  # before any worker is linked
         self._accounts = await Accounts.open(
             self._registry.store,
             now_ms=wall_clock_ms,
             demo=self._config.admin.demo_accounts,
         )
+        opened.callback(self._accounts.close)
         self._tell(await self._accounts.first_accounts())
         self._packages = PackageService(
             self._registry,
@@ -298,17 +306,20 @@ class _Controller:
             self._space,
             max_bytes=self._config.ota.max_upload_bytes,
         )
+        opened.callback(self._packages.close)
         if left := await self._packages.open():
             log.info("files of unfinished uploads were removed", files=left)
         with self._heart.waits():
             self._store = SeriesStore(
                 self._layout.series, join_runs=settings.join_runs, waits=self._heart.waits
             )
+        opened.callback(self._store.close)
         self._retention = RetentionClasses(self._registry, settings)
         await self._retention.load()
         sessions = Sessions()
         with self._heart.waits():
             self._attribute_store = AttributeStore(self._layout.attributes)
+        opened.callback(self._attribute_store.close)
         self._attributes = AttributeService(self._attribute_store, sessions, wall_clock_ms)
         self._rpc = RpcService(
             sessions,
@@ -317,6 +328,7 @@ class _Controller:
             wall_clock_ms,
             kept_ms=self._config.rpc.kept_ms,
         )
+        opened.push_async_callback(self._rpc.close)
         await self._rpc.restore()
         self._device_calls = DeviceCalls(
             self._registry, self._webhook(), timeout_ms=self._config.client_side_rpc.timeout
@@ -365,10 +377,12 @@ class _Controller:
             on_run=self._run_recorded,
             on_broken=self._fail,
         )
+        opened.callback(self._sealer.close)
         in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
         await in_thread(None, self._sealer.restore)
         with self._heart.waits():
             self._writer = await in_thread(None, self._open_writer)
+        opened.callback(self._writer.close)
         await in_thread(None, remember_stores, self._layout)
         workers = self._run.workers
         former = [
