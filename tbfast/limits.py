@@ -178,6 +178,7 @@ PROXY_DRAIN_MS: Final = 2_000  # a worker that stops cuts answers that take long
 
 # Health
 HEARTBEAT_STALE_MS: Final = 5_000  # a process silent for longer counts as not ready
+DISK_PATIENCE_MS: Final = 300_000  # the same for one that opens a store or syncs with the GIL held
 
 # Registry and its REST interface
 REGISTRY_CHANGES: Final = 100_000  # entries of the change log; older readers start afresh

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from tbfast import __version__
+from tbfast import __version__, limits
 from tbfast._ext import metrics as words
 from tbfast.config import Config
 from tbfast.control import main as control
@@ -43,8 +43,10 @@ BACKOFF_LAST_S = 30.0
 PARK_CRASHES = 5
 PARK_WINDOW_S = 60.0
 STUCK_S = 5.0  # heartbeats missed for so long: killed and restarted
-START_S = 120.0  # the same before the first heartbeat: opening a store replays its log
+FORK_RETRY_S = 1.0  # after the system had no process for us
+START_S = limits.DISK_PATIENCE_MS / 1000  # the same before the first: a store is opened
 TICK_S = 0.25
+LATE_S = 1.0  # not looked for so long: the machine, or all of us, stood still
 STOP_S = 25.0  # then what is left is killed
 _PR_SET_PDEATHSIG = 1
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
@@ -79,6 +81,7 @@ class Supervisor:
         self._tls: ServerTls | None = None
         self._https: ServerTls | None = None
         self._metrics: NodeMetrics | None = None
+        self._looked, self._resumed = time.monotonic(), 0.0
 
     def run(self) -> int:
         """Serves until SIGTERM or SIGINT; 0 after a graceful stop."""
@@ -209,10 +212,19 @@ class Supervisor:
         parent = os.getpid()
         # A signal to the child must not meet our handlers, which it inherits.
         signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-        pid = os.fork()
-        if pid == 0:
-            self._become(child, parent)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(child, parent)
+        except OSError as error:  # no memory, or too many processes: the others serve on
+            log.error(
+                "cannot start a process; trying again",
+                child=child.name, error=str(error), in_s=FORK_RETRY_S,
+            )  # fmt: skip
+            child.restart_at = time.monotonic() + FORK_RETRY_S
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         child.pid = pid
         child.started = time.monotonic()
         child.killed = False
@@ -285,6 +297,9 @@ class Supervisor:
 
     def _watch(self) -> None:
         now = time.monotonic()
+        if now - self._looked > LATE_S:  # their heartbeats may be as late as this look
+            self._resumed = now
+        self._looked = now
         for child in self._children:
             if child.pid == 0:
                 if not child.parked and child.restart_at and child.restart_at <= now:
@@ -293,6 +308,7 @@ class Supervisor:
             assert self._metrics is not None
             beat_ms = self._metrics.slot(child.name).get(words.HEALTH_HEARTBEAT_MS)
             deadline = beat_ms / 1000 + STUCK_S if beat_ms else child.started + START_S
+            deadline = max(deadline, self._resumed + STUCK_S)
             if deadline < now and not child.killed:
                 log.error("process is stuck; killing it", child=child.name, pid=child.pid)
                 os.kill(child.pid, signal.SIGKILL)
@@ -343,7 +359,10 @@ class Supervisor:
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)  # the next start must find the data directory free
         for nobodys in (self._layout.api, self._layout.front, self._layout.link):
-            nobodys.unlink(missing_ok=True)
+            try:
+                nobodys.unlink(missing_ok=True)
+            except OSError as error:  # the next start removes it
+                log.error("a socket stays", path=str(nobodys), error=error.strerror)
         try:
             space.keep()
         except StoreError as error:

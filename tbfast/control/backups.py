@@ -1,6 +1,7 @@
 """What the owner of a running node can ask of its stores: to be sealed, and to be backed up."""
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,6 +24,7 @@ from tbfast.store.known import known_journal, read_epoch, remember_epoch, rememb
 from tbfast.store.layout import Layout
 from tbfast.store.packages import PackageFiles
 from tbfast.store.pages import expanded
+from tbfast.store.series_files import Waits
 
 log = get_logger("tbfast.backups")
 
@@ -68,7 +70,9 @@ class Backups:
         attributes: AttributeStore,
         applied: AttributeService,
         registry: Registry,
+        waits: Waits = contextlib.nullcontext,
     ) -> None:
+        """waits: around what holds the GIL while it syncs, however long the disk takes."""
         self._layout = layout
         self._tail = tail
         self._sealer = sealer
@@ -76,6 +80,7 @@ class Backups:
         self._attributes = attributes
         self._applied = applied
         self._registry = registry
+        self._waits = waits
         self._discarding: asyncio.Task[None] | None = None
         self._held: asyncio.Event | None = None  # set: the snapshot has to go
 
@@ -146,11 +151,13 @@ class Backups:
         created_ms = time.time_ns() // 1_000_000
         await self._sealer.checkpoint(to.series)
         await self._applied.settle()
-        await in_thread(None, self._attributes.checkpoint, to.attributes)
+        with self._waits():
+            await in_thread(None, self._attributes.checkpoint, to.attributes)
         # Before and after the registry: a package that it has may come or go meanwhile.
         packages = PackageFiles(self._layout.packages)
         await in_thread(None, packages.link_into, to.packages)
-        await in_thread(None, self._registry.store.checkpoint, to.registry)
+        with self._waits():
+            await in_thread(None, self._registry.store.checkpoint, to.registry)
         await in_thread(None, packages.link_into, to.packages)
         cursors = self._tail.cursors()
 

@@ -16,6 +16,7 @@ from tbfast._ext import metrics as words
 from tbfast._ext.metrics import Slot
 from tbfast.errors import StoreError
 from tbfast.obs.log import get_logger
+from tbfast.store import rocks
 from tbfast.store.layout import Layout
 from tbfast.store.space import Room, Space, used_bytes
 
@@ -83,10 +84,10 @@ class DiskWatch:
 
     def _measure(self) -> tuple[int, Room]:
         room = self._space.settle()
+        with rocks.translated(self._layout.root):
+            used = used_bytes(self._layout.root, self._layout.snapshot)
         # A reserve that was given up counts: else the directory would seem to have shrunk.
-        return used_bytes(self._layout.root, self._layout.snapshot) + max(
-            0, room.reserve - room.held
-        ), room
+        return used + max(0, room.reserve - room.held), room
 
     def _budget(self, used: int, room: Room) -> int:
         """What may be used: the configured bytes, or less if the file system has less."""

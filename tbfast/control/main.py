@@ -28,6 +28,7 @@ from tbfast.control.deletes import DeleteService
 from tbfast.control.device_calls import DeviceCalls
 from tbfast.control.disk import DiskWatch
 from tbfast.control.former import FormerJournals
+from tbfast.control.heart import Heart
 from tbfast.control.links import LinkServer
 from tbfast.control.merge import Merge
 from tbfast.control.operations import DeviceOperations
@@ -52,6 +53,7 @@ from tbfast.control.ws.watches import Watches
 from tbfast.errors import StoreError, StoreFull
 from tbfast.obs.log import get_logger
 from tbfast.obs.metrics import NodeMetrics
+from tbfast.obs.sink import say_now
 from tbfast.store.attributes import AttributeStore
 from tbfast.store.known import known_journal, remember_stores
 from tbfast.store.layout import NODE_JOURNAL, Layout
@@ -168,6 +170,7 @@ class _Controller:
         self._metrics = metrics
         self._rates = rates
         self._slot = metrics.slot("controller")
+        self._heart = Heart(self._slot)
         self._layout = Layout(Path(config.data_dir))
         self._space = Space(self._layout, config.disk.reserve_bytes)
         self._disk = DiskWatch(
@@ -185,7 +188,7 @@ class _Controller:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        beat = loop.create_task(self._beat())
+        beat = loop.create_task(self._heart.run())
         beat.add_done_callback(self._task_ended)
         try:
             if not await self._open_with_room():
@@ -269,7 +272,10 @@ class _Controller:
         while not self._stop.is_set():
             try:
                 await asyncio.get_running_loop().run_in_executor(None, self._space.settle)
-                await self._open()
+                # What was opened before is closed again: the next attempt takes its locks.
+                async with contextlib.AsyncExitStack() as opened:
+                    await self._open(opened)
+                    opened.pop_all()
                 return True
             except StoreFull as error:
                 log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
@@ -277,16 +283,22 @@ class _Controller:
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)
         return False
 
-    async def _open(self) -> None:
-        """Opens the stores and brings the tail to where the last recorded run left it."""
+    async def _open(self, opened: contextlib.AsyncExitStack) -> None:
+        """Opens the stores and brings the tail to where the last recorded run left it.
+
+        opened: is given what closes each of them.
+        """
         settings = self._config.series
-        self._registry = await Registry.open(self._layout.registry)
+        with self._heart.waits():
+            self._registry = await Registry.open(self._layout.registry)
+        opened.push_async_callback(self._registry.close)
         self._registry.tenant_profiles.enforce(self._rates.put)  # before any worker is linked
         self._accounts = await Accounts.open(
             self._registry.store,
             now_ms=wall_clock_ms,
             demo=self._config.admin.demo_accounts,
         )
+        opened.callback(self._accounts.close)
         self._tell(await self._accounts.first_accounts())
         self._packages = PackageService(
             self._registry,
@@ -294,13 +306,20 @@ class _Controller:
             self._space,
             max_bytes=self._config.ota.max_upload_bytes,
         )
+        opened.callback(self._packages.close)
         if left := await self._packages.open():
             log.info("files of unfinished uploads were removed", files=left)
-        self._store = SeriesStore(self._layout.series, join_runs=settings.join_runs)
+        with self._heart.waits():
+            self._store = SeriesStore(
+                self._layout.series, join_runs=settings.join_runs, waits=self._heart.waits
+            )
+        opened.callback(self._store.close)
         self._retention = RetentionClasses(self._registry, settings)
         await self._retention.load()
         sessions = Sessions()
-        self._attribute_store = AttributeStore(self._layout.attributes)
+        with self._heart.waits():
+            self._attribute_store = AttributeStore(self._layout.attributes)
+        opened.callback(self._attribute_store.close)
         self._attributes = AttributeService(self._attribute_store, sessions, wall_clock_ms)
         self._rpc = RpcService(
             sessions,
@@ -309,6 +328,7 @@ class _Controller:
             wall_clock_ms,
             kept_ms=self._config.rpc.kept_ms,
         )
+        opened.push_async_callback(self._rpc.close)
         await self._rpc.restore()
         self._device_calls = DeviceCalls(
             self._registry, self._webhook(), timeout_ms=self._config.client_side_rpc.timeout
@@ -357,9 +377,12 @@ class _Controller:
             on_run=self._run_recorded,
             on_broken=self._fail,
         )
+        opened.callback(self._sealer.close)
         in_thread = asyncio.get_running_loop().run_in_executor  # the heart beats meanwhile
         await in_thread(None, self._sealer.restore)
-        self._writer = await in_thread(None, self._open_writer)
+        with self._heart.waits():
+            self._writer = await in_thread(None, self._open_writer)
+        opened.callback(self._writer.close)
         await in_thread(None, remember_stores, self._layout)
         workers = self._run.workers
         former = [
@@ -383,6 +406,7 @@ class _Controller:
             self._attribute_store,
             self._attributes,
             self._registry,
+            self._heart.waits,
         )
         await in_thread(None, remove_snapshot, self._layout)
         pace = self._config.queue.core.ota
@@ -485,22 +509,16 @@ class _Controller:
         if password is None:
             return
         try:
-            sys.stdout.write(
+            say_now(
                 f"First start: the administrator is {ADMIN_EMAIL}, the password {password}\n"
                 f"It is not shown again; 'tbfast user password {ADMIN_EMAIL}' gives a new one.\n"
             )
-            sys.stdout.flush()
         except OSError as error:
             log.error(
                 "the first administrator's password could not be printed; "
                 "'tbfast user password' gives a new one",
                 error=str(error),
             )
-
-    async def _beat(self) -> None:
-        while True:
-            self._slot.put(words.HEALTH_HEARTBEAT_MS, int(asyncio.get_running_loop().time() * 1000))
-            await asyncio.sleep(HEARTBEAT_S)
 
     async def _serve(self) -> None:
         """Watches registry, attributes and the tail until it is time to stop."""

@@ -1,7 +1,8 @@
-"""Where log lines go: standard error, without ever blocking the process that logs."""
+"""Where log lines go: standard error, without ever blocking the process that says them."""
 
 import os
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -69,16 +70,26 @@ class DirectSink:
 
     def write(self, line: bytes) -> bool:
         """False if the line was dropped because nobody reads."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        # A line is at most PIPE_BUF long: a pipe that is writable takes it whole.
-        events = poll.poll(0)
-        if not events or not events[0][1] & select.POLLOUT:
-            return False
-        return _write_all(self._fd, line)
+        return _takes_a_line(self._fd) and _write_all(self._fd, line)
 
     def close(self, timeout_s: float) -> None:
         """Nothing is held back."""
+
+
+def say_now(text: str) -> None:
+    """To standard output, at most a line's bytes; OSError if nobody reads it: it never waits."""
+    if sys.stdout is None or not _takes_a_line(sys.stdout.fileno()):
+        raise OSError("nobody reads standard output")
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _takes_a_line(fd: int) -> bool:
+    """A line is at most PIPE_BUF long: a pipe that is writable takes it whole."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    events = poll.poll(0)
+    return bool(events and events[0][1] & select.POLLOUT)
 
 
 def _write_all(fd: int, line: bytes) -> bool:

@@ -140,8 +140,11 @@ class Journal:
         self._write_options = WriteOptions()
         self._write_options.no_slowdown = True
         self._mark_path = mark_path(path)
-        self._mark_fd = os.open(self._mark_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._mark_fd = -1
         try:
+            with rocks.translated(self._mark_path):
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._mark_fd = os.open(self._mark_path, flags, 0o600)
             self._check_format()
             self._retired = retired_epoch(path)
             self.trimmed = self._read_position(b"t")
@@ -342,5 +345,6 @@ class Journal:
         rocks.close(self._meta, self.path)
         del self._meta_handle
         rocks.close(self._db, self.path)
-        os.close(self._mark_fd)
+        if self._mark_fd >= 0:
+            os.close(self._mark_fd)
         self._db = None  # type: ignore[assignment]

@@ -19,6 +19,7 @@ Column families:
 All numbers in keys are big-endian.  Key numbers belong to this store, not to a journal epoch.
 """
 
+import contextlib
 import struct
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -36,7 +37,7 @@ from tbfast.errors import StoreError
 from tbfast.store import pages, rocks
 from tbfast.store.joins import Join
 from tbfast.store.latest import LatestValues
-from tbfast.store.series_files import CHUNK_KEY, SeriesFiles
+from tbfast.store.series_files import CHUNK_KEY, SeriesFiles, Waits
 from tbfast.store.tombstones import KEY as TOMBSTONE_KEY
 from tbfast.store.tombstones import Tombstones, decode
 from tbfast.store.verify_records import NAME_COPY
@@ -85,14 +86,23 @@ class RunRecord(msgspec.Struct, frozen=True):
 class SeriesStore:
     """Chunks, runs, key names and latest values.  One writer thread at a time; reads in another."""
 
-    def __init__(self, path: Path, *, join_runs: int = limits.JOIN_RUNS) -> None:
-        """join_runs: a segment takes so many runs, then its chunks are to be joined."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        join_runs: int = limits.JOIN_RUNS,
+        waits: Waits = contextlib.nullcontext,
+    ) -> None:
+        """join_runs: a segment takes so many runs, then its chunks are to be joined.
+
+        waits: around what holds the GIL while it syncs, however long the disk takes.
+        """
         self.path = path
         self._join_runs = join_runs
         self._raw: dict[int, int] = {}  # window -> family that takes its next run
         self._busy: set[int] = set()  # families that a run is being written to
         self._index: tuple[Open, ...] = ()
-        self._files = SeriesFiles(path)
+        self._files = SeriesFiles(path, waits)
         try:
             self._check_format()
             self._state = self._read_state()

@@ -1,7 +1,8 @@
 """The RocksDB below the series store: its families, made and dropped while it runs."""
 
+import contextlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ CHUNK_BLOCK_BYTES: Final = 16_384  # compressed together: neighbours are much al
 RAW_FILES: Final = 16  # of a segment before RocksDB merges them; joining rewrites them anyway
 NO_STALL: Final = 1 << 20  # files: runs come no faster than they are made
 FIXED: Final = ("default", "keys", "latest", "deleted", "changes")
+Waits = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 def _of_runs(name: str) -> bool:
@@ -34,8 +36,10 @@ class SeriesFiles:
     Everything that writes is for one thread at a time.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, waits: Waits = contextlib.nullcontext) -> None:
+        """waits: around what holds the GIL while it syncs, however long the disk takes."""
         self.path = path
+        self._waits = waits
         names = [*FIXED]
         if path.is_dir() and (path / "CURRENT").exists():
             with rocks.translated(path):
@@ -83,7 +87,7 @@ class SeriesFiles:
         self._number += 1
         name = family_name(self._number, level)
         try:
-            with rocks.translated(self.path):
+            with self._waits(), rocks.translated(self.path):
                 self.chunks[name] = self.db.create_column_family(name, self._options(name))
         except StoreFull:
             self._unwanted.add(name)  # RocksDB may have made it all the same
@@ -96,7 +100,7 @@ class SeriesFiles:
         self.chunks.pop(name, None)  # a read that has it keeps it until it ends
         for unwanted in (name, *(self._unwanted - {name})):
             try:
-                with rocks.translated(self.path):
+                with self._waits(), rocks.translated(self.path):
                     self.db.drop_column_family(unwanted)
                 self._unwanted.discard(unwanted)
             except StoreFull:
@@ -122,7 +126,7 @@ class SeriesFiles:
         Some ms with the GIL for each family of runs.  StoreFull: some are changed.
         """
         for name in filter(_of_runs, self.chunks):
-            with rocks.translated(self.path):
+            with self._waits(), rocks.translated(self.path):
                 self.chunks[name].set_options(
                     {"disable_auto_compactions": "true" if hold else "false"}
                 )
@@ -164,7 +168,8 @@ class SeriesFiles:
         """A copy of the present state."""
         for name in self.chunks:
             self.flush(name)  # without the GIL, which a checkpoint holds
-        rocks.checkpoint(self.db, self.path, to)
+        with self._waits():
+            rocks.checkpoint(self.db, self.path, to)
 
     def records(self, prefix: bytes) -> Iterator[bytes]:
         """Values of the default family whose keys begin with a byte."""

@@ -150,7 +150,8 @@ def _length(path: Path) -> int:
 def used_bytes(root: Path, but: Path | None = None) -> int:
     """Bytes that everything below a directory takes on the disk; files that go meanwhile are not.
 
-    but: a directory that is not looked at; its files have other names that count.
+    but: a directory that is not looked at; its files have other names that count.  Directories
+    that this user may not read hold nothing of ours: a file system has lost+found at its root.
 
     Preallocated space counts: RocksDB takes that of a log at once.
     """
@@ -158,7 +159,10 @@ def used_bytes(root: Path, but: Path | None = None) -> int:
     skipped = os.fspath(but) if but is not None else None
     left = [os.fspath(root)]
     while left:
-        with contextlib.suppress(FileNotFoundError), os.scandir(left.pop()) as entries:
+        with (
+            contextlib.suppress(FileNotFoundError, PermissionError),
+            os.scandir(left.pop()) as entries,
+        ):
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     if entry.is_dir(follow_symlinks=False):

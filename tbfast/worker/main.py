@@ -299,7 +299,9 @@ class Worker:
                 )
             except StoreFull as error:
                 log.limited("store", logging.ERROR, "waiting for disk space", error=str(error))
-            self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms())
+            # Opening it may take long then: the next heartbeat is not asked for sooner.
+            ahead_ms = limits.DISK_PATIENCE_MS
+            self._slot.put(words.HEALTH_HEARTBEAT_MS, _monotonic_ms() + ahead_ms)
             self._slot.put(words.DISK_FULL, 1)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), HEARTBEAT_S)

@@ -260,6 +260,26 @@ def test_stop_and_start_on_a_full_disk(tmp_path: Path, disk: SmallDisk, durabili
         assert not [line for line in node.log_lines() if line["event"].startswith("process ")]
 
 
+def test_start_with_room_for_some_stores_only(tmp_path: Path) -> None:
+    """The controller waits for the rest, with those closed that it could open."""
+    data = tmp_path / "data"
+    data.mkdir()
+    with (
+        small_disk(data / "attributes", 16) as disk,
+        running_node(data, workers=1, log=tmp_path / "log") as node,
+    ):
+        (token,) = node.add_devices(1)
+        assert node.stop() == 0
+        disk.fill()
+        node.spawn()
+        wait_until(lambda: node.log.read_text().count("waiting for disk space") > 2)
+        disk.resize(32)
+        node.wait_ready()
+        with connected(node.mqtt_port, token) as client:
+            client.publish_acknowledged(PAYLOAD)
+        assert not [line for line in node.log_lines() if line["event"].startswith("process ")]
+
+
 def _refused_post(node: Node, token: str) -> None:
     """The same over HTTP: 507, and when to try again."""
     connection = HTTPConnection("127.0.0.1", node.http_port, timeout=10)

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,7 +164,9 @@ def test_stop_under_load(tmp_path: Path, durability: str) -> None:
         assert not lines(node, "process did not stop")
 
 
-def test_nobody_reads_the_log(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def full_pipe() -> Iterator[int]:
+    """The end to write to of a pipe that takes no byte more."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     os.set_blocking(writer, False)
@@ -172,23 +175,35 @@ def test_nobody_reads_the_log(tmp_path: Path) -> None:
             os.write(writer, b"full\n" * 100)
     os.set_blocking(writer, True)
     try:
-        with running_node(tmp_path / "data", stderr=writer) as node:
-            tokens = node.add_devices(8)
-            with running_load(node.mqtt_port, tokens) as load:
-                load.wait_acked(500)
-                for _ in range(100):
-                    with contextlib.closing(Client(node.mqtt_port)) as client:
-                        client.sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                pid = node.kill_worker(0)
-                node.wait_replaced(0, pid, 3)
-                load.wait_acked(2000)
-                assert node.metric("tbfast_log_dropped_total") > 0
-                record = load.finish()
-            audit(node, record)
-            assert node.stop() == 0
+        yield writer
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_nobody_reads_the_log(tmp_path: Path) -> None:
+    with full_pipe() as pipe, running_node(tmp_path / "data", stderr=pipe) as node:
+        tokens = node.add_devices(8)
+        with running_load(node.mqtt_port, tokens) as load:
+            load.wait_acked(500)
+            for _ in range(100):
+                with contextlib.closing(Client(node.mqtt_port)) as client:
+                    client.sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            pid = node.kill_worker(0)
+            node.wait_replaced(0, pid, 3)
+            load.wait_acked(2000)
+            assert node.metric("tbfast_log_dropped_total") > 0
+            record = load.finish()
+        audit(node, record)
+        assert node.stop() == 0
+
+
+def test_nobody_reads_standard_output(tmp_path: Path) -> None:
+    """The first start has a password to say there."""
+    with full_pipe() as pipe, running_node(tmp_path / "data", workers=1, stdout=pipe) as node:
+        (told,) = lines(node, "the first administrator's password could not be printed")
+        assert told["error"] == "nobody reads standard output"
+        assert not lines(node, "process ")
 
 
 def test_the_disk_of_the_log_is_full(tmp_path: Path) -> None:
@@ -457,6 +472,36 @@ def test_missing_store_is_noticed(stopped: Node, name: str) -> None:
         subprocess.run(message.split("with: ")[1], shell=True, check=True)
         stopped.start()
         assert query(stopped, "d0", "n") == {1: 1}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
+def test_directory_with_parts_of_another_owner(tmp_path: Path) -> None:
+    """The root of a file system has a lost+found; and a directory can be taken away later."""
+    wrapper = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    with tempfile.TemporaryDirectory() as found:  # below tmp_path nobody else may look
+        data = Path(found) / "data"
+        data.mkdir()
+        (data / "lost+found").mkdir(mode=0o700)
+        os.chmod(found, 0o755)
+        os.chown(data, 65534, 65534)
+        with running_node(data, workers=1, wrapper=wrapper, log=tmp_path / "log") as node:
+            runs_in_it(node)
+
+
+def runs_in_it(node: Node) -> None:
+    (token,) = node.add_devices(1)
+    pid = node.controller_pid()
+    with connected(node.mqtt_port, token) as client:
+        client.publish_acknowledged(PAYLOAD)
+    wait_until(lambda: node.metric("tbfast_disk_used_bytes") > 0, what="it was measured")
+    os.chmod(node.data_dir, 0o555)
+    assert node.controller_pid() == pid
+    assert node.stop() == 0
+    os.chmod(node.data_dir, 0o755)
+    assert lines(node, "a socket stays")
+    assert not lines(node, "process ")
+    node.start()
+    assert query(node, "d0", "n") == {1: 1}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")

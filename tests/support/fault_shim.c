@@ -1,9 +1,9 @@
-/* Preloaded into a node under test: makes the journals' disk fail or be slow, and remembers what
- * had reached it.
+/* Preloaded into a node under test: makes the disk of some stores fail or be slow, and remembers
+ * what had reached it.
  *
  * TBFAST_TEST_SHIM names a directory with the file "control", two little-endian int32: how many
- * of the next syncs of journal files fail with EIO, and how many milliseconds each one takes; one
- * that waits goes by what is written there meanwhile.
+ * of the next syncs fail with EIO, and how many milliseconds each one takes; one that waits goes
+ * by what is written there meanwhile.  Meant are files with TBFAST_TEST_SHIM_PLACE in their path.
  * Every successful sync of any file appends "path\tlength\n" to the file "synced": its bytes up to
  * that length survive a power cut. */
 #define _GNU_SOURCE
@@ -25,11 +25,13 @@ static struct {
     volatile int32_t delay_ms;
 } * control;
 static int synced_fd = -1;
+static const char *place;
 
 __attribute__((constructor)) static void shim_open(void) {
     const char *dir = getenv("TBFAST_TEST_SHIM");
     char path[4096];
-    if (!dir)
+    place = getenv("TBFAST_TEST_SHIM_PLACE");
+    if (!dir || !place)
         return;
     snprintf(path, sizeof path, "%s/control", dir);
     int fd = open(path, O_RDWR | O_CLOEXEC);
@@ -62,7 +64,7 @@ static int shim_sync(const char *name, int fd) {
     if (n < 0 || fstat(fd, &before) < 0)
         return real(fd);
     path[n] = 0;
-    if (strstr(path, "/journal/")) {
+    if (strstr(path, place)) {
         struct timespec began;
         clock_gettime(CLOCK_MONOTONIC, &began);
         for (int64_t left_ms; (left_ms = control->delay_ms - elapsed_ms(&began)) > 0;) {

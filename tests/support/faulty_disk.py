@@ -20,19 +20,26 @@ def preloaded(source: Path, directory: Path) -> Path:
 
 
 class FaultShim:
-    """The preloaded library of fault_shim.c and its controls."""
+    """The preloaded library of fault_shim.c and its controls.
 
-    def __init__(self, directory: Path) -> None:
+    place: what the paths of the files that fail or are slow have in common.
+    """
+
+    def __init__(self, directory: Path, place: str = "/journal/") -> None:
         directory.mkdir()
         library = preloaded(SOURCE, directory)
         self._synced = directory / "synced"
         (directory / "control").write_bytes(bytes(8))
         with open(directory / "control", "r+b") as file:
             self._control = mmap.mmap(file.fileno(), 8)
-        self.env = {"LD_PRELOAD": str(library), "TBFAST_TEST_SHIM": str(directory)}
+        self.env = {
+            "LD_PRELOAD": str(library),
+            "TBFAST_TEST_SHIM": str(directory),
+            "TBFAST_TEST_SHIM_PLACE": place,
+        }
 
     def fail_syncs(self, count: int) -> None:
-        """That many of the journals' next syncs fail."""
+        """That many of the next syncs there fail."""
         self._control[0:4] = struct.pack("<i", count)
 
     @property
@@ -40,7 +47,7 @@ class FaultShim:
         return int(struct.unpack("<i", self._control[0:4])[0])
 
     def delay_syncs(self, ms: int) -> None:
-        """Every sync of a journal takes so long, also one that has begun; 0 lets it go."""
+        """Every sync there takes so long, also one that has begun; 0 lets it go."""
         self._control[4:8] = struct.pack("<i", ms)
 
     def cut_power(self, data_dir: Path) -> int:

@@ -53,6 +53,7 @@ class Node:
         durability: str = "disk",
         env: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
+        stdout: int | None = None,
         stderr: int | None = None,
         log: Path | None = None,
     ) -> None:
@@ -64,6 +65,7 @@ class Node:
         self._durability = durability
         self.env = {"TBFAST_LOG__FORMAT": "json", **(env or {})}
         self.wrapper = wrapper
+        self._stdout = stdout
         self._stderr = stderr
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -92,7 +94,7 @@ class Node:
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **self.env},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=self._stdout if self._stdout is not None else log,
                 stderr=self._stderr if self._stderr is not None else log,
                 start_new_session=True,
             )

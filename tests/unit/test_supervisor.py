@@ -71,7 +71,14 @@ def test_a_second_node_does_not_join_the_ports_of_the_first():
 
 @pytest.mark.parametrize(
     ("age_s", "beat_age_s", "killed"),
-    [(10, None, False), (121, None, True), (61, 1, False), (61, 6, True)],
+    [
+        (10, None, False),
+        (299, None, False),
+        (301, None, True),
+        (61, 1, False),
+        (61, 6, True),
+        (61, -20, False),  # it said that the next one comes late
+    ],
 )
 def test_patience_with_a_child(monkeypatch, age_s, beat_age_s, killed):
     """A child that opens a large store has no heartbeat yet; one that had one is held to it."""
