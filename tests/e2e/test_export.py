@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import random
 import subprocess
 import sys
 import urllib.request
@@ -141,3 +142,21 @@ def test_a_stopped_server_gives_the_same(
     monkeypatch.setattr(limits, "REST_ANSWER_BYTES", 20)
     assert main(words) == 1
     node.start()
+
+
+def test_sealing_many_devices_changes_nothing(own_server: Server, tmp_path: Path) -> None:
+    """Their chunks fill several steps of a run."""
+    names = [f"d{n:03}" for n in range(250)]
+    for name in names:
+        own_server.add_device(name)
+        texts = [random.Random(f"{name} {ts}").randbytes(40).hex() for ts in range(7)]
+        rows = [{"ts": ts, "values": {"n": ts, "s": text}} for ts, text in enumerate(texts)]
+        send(own_server, name, rows)
+    before, after = tmp_path / "before.csv", tmp_path / "after.csv"
+    own_server.cli("export", "--all", "--output", str(before))
+    assert len(rows_of(before.read_text())) == 2 * 7 * len(names)
+    assert json.loads(own_server.cli("store", "seal", "--json"))["points"] == 2 * 7 * len(names)
+    own_server.cli("export", "--all", "--output", str(after))
+    assert after.read_bytes() == before.read_bytes()
+    assert own_server.stop() == 0
+    assert own_server.cli("doctor", "--deep") == "nothing found\n"
