@@ -29,6 +29,7 @@ from tbfast.store.layout import Layout
 if TYPE_CHECKING:
     from tbfast.store.doctor import Finding
     from tbfast.store.recover import Recovered
+    from tbfast.store.series_reader import OfflineSeries
 
 _PAGE_SIZE = 1_000
 
@@ -169,6 +170,7 @@ class Offline:
         self._runner = runner
         self._registry = registry
         self._undo = undo
+        self._reader: OfflineSeries | None = None
 
     def create(self, changes: DeviceChanges) -> DeviceView:
         """Straight into the registry; returns when it is on disk."""
@@ -231,20 +233,22 @@ class Offline:
         self._run(self._registry.delete_profile(profile.id))
 
     def history(self, device: DeviceView, query: RangeQuery) -> bytes:
-        """From journals and sealed series."""
+        """From journals and sealed series, which are opened once."""
         from tbfast.store.series_reader import open_offline
 
         number = self._run(self._registry.device(device.id)).number
-        reader = open_offline(self._data_dir)
-        try:
-            return self._run(reader.range(number, query))
-        finally:
-            self._run(reader.close())
+        if self._reader is None:
+            self._reader = open_offline(self._data_dir)
+        return self._run(self._reader.range(number, query))
 
     def close(self) -> None:
-        """Release the store, then the data directory's lock."""
+        """Release the stores, then the data directory's lock."""
         with self._undo:
-            self._run(self._registry.close())
+            try:
+                if self._reader is not None:
+                    self._run(self._reader.close())
+            finally:
+                self._run(self._registry.close())
 
     async def _found(self, text: str) -> Device:
         device = await self._registry.device_by_name(text)
