@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from tbfast.cli import client, exits, output, target
-from tbfast.errors import NotFound
 
 
 class _Done(msgspec.Struct, rename="camel"):
@@ -35,8 +34,6 @@ def run(args: argparse.Namespace) -> int:
     directory, to = target.data_dir(args), Path(args.to)
     offline.check_backup_target(to)
     server = client.connect(directory)
-    if server is None and not directory.is_dir():
-        raise NotFound(f"there is no data directory {directory}; name the server's with --data-dir")
     with output.bar("backup") as progress:
         if server is None:
             made = offline.backup(directory, to, progress)

@@ -11,7 +11,6 @@ import argparse
 
 from tbfast import config
 from tbfast.cli import client, output, target
-from tbfast.errors import NotFound
 
 HEALTHY, TROUBLED, ILL = 0, 1, 2
 
@@ -29,8 +28,6 @@ def run(args: argparse.Namespace) -> int:
 
     settings = config.load(args).config
     directory = target.data_dir(args)
-    if not directory.is_dir():
-        raise NotFound(f"there is no data directory {directory}; name the server's with --data-dir")
     server = client.connect(directory)
     if server is not None:
         server.close()

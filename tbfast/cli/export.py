@@ -2,6 +2,7 @@
 
 One row a point, by device, key and time, oldest first.  Works on a running server and on a stopped
 one; memory stays bounded however much there is.  The file appears under its name when it is whole.
+A device that is removed meanwhile is named on standard error and left out.
 
 CSV has the columns device, key, ts (Unix ms) and value as JSON text.  Parquet has typed ones: ts,
 and of long, double, bool and text the one that holds the value; it needs: pip install
@@ -24,10 +25,13 @@ from tbfast.cli import exits, output, target
 from tbfast.cli.devices import DeviceView
 from tbfast.cli.exits import UsageError
 from tbfast.cli.target import Target
-from tbfast.errors import LocalError, PeerError, TbfastError
+from tbfast.errors import LocalError, NotFound, PeerError, TbfastError
 from tbfast.model.ranges import RangeQuery
 
+FIRST_POINTS: Final = 1_000  # of each key, asked for at once
 PAGE_POINTS: Final = 100_000  # of one key, held at once
+GROUP_POINTS: Final = 100_000  # of a row group of Parquet, or a little more
+GROUP_BYTES: Final = 16 << 20  # of its values as text, likewise
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 
@@ -99,12 +103,17 @@ def run(args: argparse.Namespace) -> int:
         devices = _devices(where, args)
         with _file(args.output) as file:
             writer = _WRITERS[form](file)
-            for device in devices:
-                progress(done.devices, len(devices))
-                for key, points in _pages(where, device, query):
-                    writer.rows(device.name, key, points)
-                    done.rows += len(points)
-                done.devices += 1
+            for seen, device in enumerate(devices):
+                progress(seen, len(devices))
+                try:
+                    for key, points in _pages(where, device, query):
+                        writer.rows(device.name, key, points)
+                        done.rows += len(points)
+                except NotFound:
+                    name = output.printable(device.name)
+                    print(f"{name} was removed meanwhile: not all of it is there", file=sys.stderr)
+                else:
+                    done.devices += 1
             writer.close()
     if args.json:
         print(msgspec.json.encode(done).decode(), file=_talk(args))
@@ -121,30 +130,41 @@ def _talk(args: argparse.Namespace) -> IO[str]:
 def _devices(where: Target, args: argparse.Namespace) -> list[DeviceView]:
     if args.device:
         return [where.find(text) for text in args.device]
-    return [d for d in where.devices("") if args.all or d.type == args.profile]
+    found = [d for d in where.devices("") if args.all or d.type == args.profile]
+    if not found and args.profile and args.profile not in {p.name for p in where.profiles()}:
+        raise NotFound(f"there is no device profile {args.profile!r}")
+    return found
 
 
 def _pages(
     where: Target, device: DeviceView, query: RangeQuery
 ) -> Iterator[tuple[str, list[Point]]]:
-    decoder = msgspec.json.Decoder(dict[str, list[Point]])
-    firsts = decoder.decode(where.history(device, query))
+    """Points of one key at a time; together those of all keys, where they are few."""
+    firsts, asked = _history(where, device, query, FIRST_POINTS)
     for key in sorted(firsts):
-        start: int | None = firsts[key][0].ts
-        most = PAGE_POINTS
-        while start is not None:
-            page = msgspec.structs.replace(query, keys=(key,), start_ms=start, limit=most)
-            try:
-                points = decoder.decode(where.history(device, page)).get(key, [])
-            except TbfastError as error:
-                if most == 1 or not _too_long(error):
-                    raise
-                most = max(1, most // 8)  # long strings: an answer has a bound
-                continue
-            if points:
-                yield key, points
-            full = len(points) == most and points[-1].ts < _INT64[-1]
-            start = points[-1].ts + 1 if full else None
+        points, most = firsts.pop(key), asked
+        while points:
+            yield key, points
+            if len(points) < most or points[-1].ts == _INT64[-1]:
+                break
+            rest = msgspec.structs.replace(query, keys=(key,), start_ms=points[-1].ts + 1)
+            found, most = _history(where, device, rest, PAGE_POINTS)
+            points = found.get(key, [])
+
+
+def _history(
+    where: Target, device: DeviceView, query: RangeQuery, most: int
+) -> tuple[dict[str, list[Point]], int]:
+    """At most so many points of each key; or fewer, how many: an answer has a bound."""
+    while True:
+        try:
+            text = where.history(device, msgspec.structs.replace(query, limit=most))
+        except TbfastError as error:
+            if most == 1 or not _too_long(error):
+                raise
+            most = max(1, most // 8)
+            continue
+        return msgspec.json.decode(text, type=dict[str, list[Point]]), most
 
 
 def _too_long(error: TbfastError) -> bool:
@@ -154,12 +174,32 @@ def _too_long(error: TbfastError) -> bool:
 
 @contextlib.contextmanager
 def _file(name: str) -> Iterator[IO[bytes]]:
-    """Under its name once it is whole and on disk."""
+    """Under its name once it is whole and on disk; pipes and devices are written as they are."""
     if name == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    path = Path(name)
+    try:
+        with _stream(Path(name)) if _is_special(Path(name)) else _whole(Path(name)) as file:
+            yield file
+    except BrokenPipeError:
+        raise  # its reader has what it wanted
+    except OSError as error:
+        raise LocalError(f"cannot write {name}: {error.strerror}") from error
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path names what must not be replaced by a file."""
+    return path.exists() and not path.is_file()
+
+
+def _stream(path: Path) -> IO[bytes]:
+    return open(path, "wb")
+
+
+@contextlib.contextmanager
+def _whole(named: Path) -> Iterator[IO[bytes]]:
+    path = named.resolve()  # a symbolic link stays one
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "wb") as file:
@@ -167,9 +207,6 @@ def _file(name: str) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise LocalError(f"cannot write {path}: {error.strerror}") from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -229,24 +266,40 @@ class _Parquet:
         )
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
 
+        self._held: list[tuple[str, str, Sequence[Point]]] = []
+        self._points = self._bytes = 0
+
     def rows(self, device: str, key: str, points: Sequence[Point]) -> None:
-        values = [msgspec.json.decode(p.value) for p in points]
+        # Series are small, a row group costs kilobytes.
+        self._held.append((device, key, points))
+        self._points += len(points)
+        self._bytes += sum(len(bytes(p.value)) for p in points)
+        if self._points >= GROUP_POINTS or self._bytes >= GROUP_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        held = [(device, key, p) for device, key, points in self._held for p in points]
+        values = [msgspec.json.decode(p.value) for _, _, p in held]
         texts = [
             v if isinstance(v, str) else bytes(p.value).decode() if _is_text(v) else None
-            for v, p in zip(values, points, strict=True)
+            for v, (_, _, p) in zip(values, held, strict=True)
         ]
         columns = {
-            "device": [device] * len(points),
-            "key": [key] * len(points),
-            "ts": [p.ts for p in points],
+            "device": [device for device, _, _ in held],
+            "key": [key for _, key, _ in held],
+            "ts": [p.ts for _, _, p in held],
             "long": [v if type(v) is int and v in _INT64 else None for v in values],
             "double": [v if type(v) is float else None for v in values],
             "bool": [v if type(v) is bool else None for v in values],
             "text": texts,
         }
         self._writer.write_table(self._arrow.table(columns, schema=self._schema))
+        self._held.clear()
+        self._points = self._bytes = 0
 
     def close(self) -> None:
+        if self._held:
+            self._write()
         self._writer.close()
 
 

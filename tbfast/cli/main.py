@@ -86,11 +86,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (head, a pager) has what it wanted. Python would complain
-        # about the same pipe again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output (head, a pager) has what it wanted.
+        _forget_output()
         return exits.DONE
+    except OSError as error:
+        if error.filename is not None:  # no output that could not be written
+            raise
+        _forget_output()
+        print(f"tbfast: cannot write the output: {error.strerror}", file=sys.stderr)
+        return exits.FAILED
     return code
+
+
+def _forget_output() -> None:
+    """Python would complain about the same pipe or file again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_words(words: Sequence[str]) -> None:

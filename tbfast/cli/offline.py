@@ -24,25 +24,39 @@ from tbfast.model.profile import DeviceProfile
 from tbfast.model.ranges import RangeQuery
 from tbfast.store import backup as backups
 from tbfast.store import restore as restores
+from tbfast.store.known import check_stores
 from tbfast.store.layout import Layout
 
 if TYPE_CHECKING:
     from tbfast.store.doctor import Finding
     from tbfast.store.recover import Recovered
+    from tbfast.store.series_reader import OfflineSeries
 
 _PAGE_SIZE = 1_000
 
 T = TypeVar("T")
 
 
-def open_store(data_dir: Path) -> "Offline":
-    """Open the registry; raises Unreachable when a process has it that does not answer."""
+def open_store(data_dir: Path, *, create: bool = False) -> "Offline":
+    """Open the registry.
+
+    Raises Unreachable when a process has it that does not answer, LocalError when a store that was
+    there is missing: opening would put an empty one in its place.  NotFound when the directory is
+    none of a server, unless it is to become one (`create`).
+    """
     layout = Layout(data_dir)
-    layout.prepare()
+    if create:
+        layout.create()
+    else:
+        _check_begun(layout)
     with contextlib.ExitStack() as undo:
         try:
             lock = layout.acquire()
             undo.callback(os.close, lock)
+            if not create:
+                _check_holds_data(layout)
+            layout.prepare()
+            check_stores(layout)
             runner = undo.enter_context(asyncio.Runner())
             registry = runner.run(Registry.open(layout.registry))
         except StoreBusy as error:
@@ -53,15 +67,36 @@ def open_store(data_dir: Path) -> "Offline":
         return Offline(data_dir, runner, registry, undo.pop_all())
 
 
+def _check_begun(layout: Layout) -> None:
+    """NotFound for a directory that nothing of tbfast has touched; it is left as it is."""
+    if not layout.root.is_dir():
+        raise NotFound(
+            f"there is no data directory {layout.root}; name the server's with --data-dir"
+        )
+    if not layout.lock.exists():  # else a server may be at its first start
+        _check_holds_data(layout)
+
+
+def _check_holds_data(layout: Layout) -> None:
+    """NotFound: a typo, or a disk that is not mounted, must not pass for a node without data."""
+    if not layout.holds_data():
+        raise NotFound(
+            f"{layout.root} is no data directory of tbfast: no store is in it; name the server's "
+            f"with --data-dir, and see that its disk is mounted"
+        )
+
+
 @contextlib.contextmanager
 def locked(data_dir: Path) -> Iterator[Layout]:
-    """A data directory for this process alone; raises Unreachable when another has it."""
+    """A data directory for this process alone; Unreachable when another has it, NotFound."""
     layout = Layout(data_dir)
+    _check_begun(layout)
     try:
         lock = layout.acquire()
     except StoreBusy as error:
         raise Unreachable(f"{data_dir} is in use; stop the server that runs on it") from error
     try:
+        _check_holds_data(layout)
         yield layout
     finally:
         os.close(lock)
@@ -76,9 +111,9 @@ def backup(data_dir: Path, to: Path, progress: backups.Progress) -> backups.Mani
     """Of a stopped server: stores and journals as they are."""
     from tbfast.store.series import SeriesStore
 
-    layout = Layout(data_dir)
-    layout.prepare()
-    with locked(data_dir):
+    with locked(data_dir) as layout:
+        layout.prepare()
+        check_stores(layout)
         created_ms = time.time_ns() // 1_000_000
         store = SeriesStore(layout.series)  # one that does not open makes no backup
         cursors = store.cursors()
@@ -111,8 +146,6 @@ def recover(data_dir: Path, shard: str | None) -> "list[Recovered]":
     """Recovers damaged stores of a stopped server; what became of each."""
     from tbfast.store import recover as recovery
 
-    if not data_dir.is_dir():
-        raise NotFound(f"there is no data directory {data_dir}")
     with locked(data_dir) as layout:
         return recovery.recover(layout, shard, time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
 
@@ -169,6 +202,7 @@ class Offline:
         self._runner = runner
         self._registry = registry
         self._undo = undo
+        self._reader: OfflineSeries | None = None
 
     def create(self, changes: DeviceChanges) -> DeviceView:
         """Straight into the registry; returns when it is on disk."""
@@ -231,20 +265,22 @@ class Offline:
         self._run(self._registry.delete_profile(profile.id))
 
     def history(self, device: DeviceView, query: RangeQuery) -> bytes:
-        """From journals and sealed series."""
+        """From journals and sealed series, which are opened once."""
         from tbfast.store.series_reader import open_offline
 
         number = self._run(self._registry.device(device.id)).number
-        reader = open_offline(self._data_dir)
-        try:
-            return self._run(reader.range(number, query))
-        finally:
-            self._run(reader.close())
+        if self._reader is None:
+            self._reader = open_offline(self._data_dir)
+        return self._run(self._reader.range(number, query))
 
     def close(self) -> None:
-        """Release the store, then the data directory's lock."""
+        """Release the stores, then the data directory's lock."""
         with self._undo:
-            self._run(self._registry.close())
+            try:
+                if self._reader is not None:
+                    self._run(self._reader.close())
+            finally:
+                self._run(self._registry.close())
 
     async def _found(self, text: str) -> Device:
         device = await self._registry.device_by_name(text)

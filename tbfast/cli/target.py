@@ -16,7 +16,6 @@ import msgspec
 from tbfast import config
 from tbfast.cli.devices import DeviceChanges, DeviceView
 from tbfast.cli.exits import Unreachable, UsageError
-from tbfast.errors import NotFound
 from tbfast.model.ranges import RangeQuery
 
 if TYPE_CHECKING:
@@ -123,14 +122,9 @@ def opened(args: argparse.Namespace, *, create: bool = False) -> Iterator[Target
     """
     target: Target | None = _server(args)
     if target is None:
-        directory = data_dir(args)
-        if not create and not directory.is_dir():
-            raise NotFound(
-                f"there is no data directory {directory}; name the server's with --data-dir"
-            )
         from tbfast.cli import offline  # RocksDB takes a while to load
 
-        target = offline.open_store(directory)
+        target = offline.open_store(data_dir(args), create=create)
     with contextlib.closing(target):
         yield target
 

@@ -6,18 +6,20 @@ SHA-256 of that list.  It is written under another name and renamed when all of 
 that what has the name of a backup is whole.
 """
 
+import contextlib
+import errno
 import hashlib
 import io
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, Protocol
 
 import msgspec
 
-from tbfast.errors import LocalError, StoreError
+from tbfast.errors import LocalError, StoreError, StoreFull
 from tbfast.store import rocks
 from tbfast.store.files import sync_directory
 
@@ -159,11 +161,11 @@ def write_backup(
     check_free(to)
     partial = to.with_name(to.name + ".partial")
     _remove(partial)
-    with rocks.translated(to):
+    with _writing(to):
         sink: _Sink = _TarSink(partial) if to.suffix == TAR_SUFFIX else _DirectorySink(partial)
     try:
         manifest = _write(root, files, about, sink, to, progress)
-        with rocks.translated(to):
+        with _writing(to):
             sink.finish()
             partial.rename(to)
             sync_directory(to.absolute().parent)
@@ -186,7 +188,7 @@ def _write(
     for file in files:
         with rocks.translated(root / file.path), open(root / file.path, "rb") as source:
             hashed = Hashed(source, step)
-            with rocks.translated(to):
+            with _writing(to):
                 sink.add(file.path, file.bytes, hashed)  # type: ignore[arg-type]
         if hashed.bytes != file.bytes:
             raise StoreError(f"{root / file.path} changed while it was copied; try again")
@@ -194,14 +196,24 @@ def _write(
     manifest = msgspec.structs.replace(about, files=tuple(written))
     text = msgspec.json.encode(manifest)
     sealed = msgspec.json.encode(Sealed(hashlib.sha256(text).hexdigest(), msgspec.Raw(text)))
-    with rocks.translated(to):
+    with _writing(to):
         sink.add(MANIFEST, len(sealed), io.BytesIO(sealed))
     return manifest
 
 
+@contextlib.contextmanager
+def _writing(to: Path) -> Iterator[None]:
+    """Errors name the backup, not a store; StoreFull and StoreError as everywhere."""
+    try:
+        yield
+    except OSError as error:
+        kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        raise kind(f"cannot write the backup {to}: {error.strerror}") from error
+
+
 def check_free(to: Path) -> None:
     """LocalError unless a backup can be written to `to`."""
-    if to.is_dir() and not any(to.iterdir()) and to.suffix != TAR_SUFFIX:
+    if to.name and to.is_dir() and not any(to.iterdir()) and to.suffix != TAR_SUFFIX:
         return
     if to.exists() or to.is_symlink():
         raise LocalError(f"{to} is there already; name a new directory or .tar file")

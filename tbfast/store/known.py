@@ -99,6 +99,12 @@ def missing_stores(layout: Layout) -> list[tuple[Path, Path]]:
 def check_stores(layout: Layout) -> None:
     """LocalError names what is missing, and what can be done."""
     missing = missing_stores(layout)
+    for store, _ in missing:
+        if store.is_dir() and any(store.iterdir()):
+            raise LocalError(
+                f"{store} is damaged: its file CURRENT is missing. Save what can be read with "
+                f"'tbfast store recover', or restore {layout.root} from a backup"
+            )
     journals = {store: known for store, known in missing if store.parent == layout.journals}
     for store, known in missing:
         if store not in journals:

@@ -40,6 +40,11 @@ class Layout:
             return []
         return sorted(int(p.name) for p in self.journals.iterdir() if p.name.isdigit())
 
+    def holds_data(self) -> bool:
+        """Whether the directory is one that a server or a restore has begun to fill."""
+        stores = (self.registry, self.series, self.attributes, self.journals, self.known)
+        return self.unfinished.exists() or any(path.is_dir() for path in stores)
+
     def prepare(self) -> None:
         """Creates the directory; LocalError if it cannot be used."""
         self.create()

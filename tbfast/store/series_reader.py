@@ -89,6 +89,7 @@ class OfflineSeries:
         self._store: SeriesStore | None = None
         if layout.series.is_dir():
             self._store = SeriesStore(layout.series)
+        self._journals: dict[int, JournalFile] = {}  # nobody writes them
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="series-read")
 
     async def range(self, device: int, query: RangeQuery) -> bytes:
@@ -116,8 +117,10 @@ class OfflineSeries:
         return await self._in_thread(read)
 
     async def close(self) -> None:
-        """Releases the store."""
+        """Releases the store and the journals."""
         self._thread.shutdown()
+        for journal in self._journals.values():
+            journal.close()
         if self._store is not None:
             self._store.close()
 
@@ -134,7 +137,10 @@ class OfflineSeries:
             deleted = None
             if self._store is not None:
                 deleted = self._store.tombstones.in_journal(scan.device_number, number)
-            scan_journal(scan, self._layout.journal(number), after, deleted)
+            journal = self._journals.get(number)
+            if journal is None:
+                journal = self._journals[number] = JournalFile(self._layout.journal(number))
+            _scan(scan, journal, after, deleted)
 
 
 def scan_journal(
@@ -146,20 +152,26 @@ def scan_journal(
     """
     journal = JournalFile(path)
     try:
-        definitions = journal.definitions()
-        epoch = -1
-        for position, block in journal.blocks(after):
-            if position.epoch != epoch:
-                epoch = position.epoch
-                scan.epoch(definitions.get(epoch, ()))
-            try:
-                scan.feed(block, deleted)
-            except StoreError as error:
-                raise StoreError(
-                    f"{path}: epoch {epoch}, sequence {position.seq}: {error}"
-                ) from error
+        _scan(scan, journal, after, deleted)
     finally:
         journal.close()
+
+
+def _scan(scan: RangeScan, journal: JournalFile, after: Position, deleted: Deleted | None) -> None:
+    definitions: dict[int, list[tuple[int, bytes]]] | None = None
+    epoch = -1
+    for position, block in journal.blocks(after):
+        if definitions is None:
+            definitions = journal.definitions()
+        if position.epoch != epoch:
+            epoch = position.epoch
+            scan.epoch(definitions.get(epoch, ()))
+        try:
+            scan.feed(block, deleted)
+        except StoreError as error:
+            raise StoreError(
+                f"{journal.path}: epoch {epoch}, sequence {position.seq}: {error}"
+            ) from error
 
 
 def open_offline(data_dir: Path) -> OfflineSeries:

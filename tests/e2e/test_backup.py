@@ -16,6 +16,8 @@ import pytest
 
 from tbfast.cli import client
 from tbfast.cli.devices import new_device
+from tbfast.errors import LocalError
+from tbfast.store.backup import check_free
 from tbfast.store.layout import Layout
 from tests.support.audit import audit, audit_stopped
 from tests.support.ledger import Record, running_load
@@ -148,6 +150,15 @@ def test_what_is_in_the_way_is_not_touched(backup: tuple[Node, Path], tmp_path: 
         assert "in use" in fails(node, 4, "backup", str(tmp_path / "b"))
     finally:
         os.close(lock)
+
+
+def test_the_directory_one_is_in_is_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is empty: it has no name that a backup could take."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LocalError, match="already"):
+        check_free(Path("."))
 
 
 def _flip(path: Path) -> None:

@@ -111,6 +111,60 @@ def test_a_store_that_is_missing(node: Node) -> None:
     assert found["text"] == "is missing, and was there"
 
 
+def _tools(target: Path) -> list[list[str]]:
+    """Commands that open the stores of a stopped server."""
+    return [
+        ["query", "d0"], ["export", "--all", "--output", str(target / "x.csv")],
+        ["backup", str(target / "b")], ["device", "list"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("store", ["registry", "series", "attributes", "journal/0"])
+def test_no_command_puts_an_empty_store_in_place_of_a_missing_one(
+    node: Node, tmp_path: Path, store: str
+) -> None:
+    path = node.data_dir / store
+    shutil.rmtree(path)
+    out = tmp_path / "out"
+    out.mkdir()
+    for words in [*_tools(out), ["device", "add", "new"]]:
+        done = node.cli(*words)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert f"{path} is missing" in done.stderr
+    assert not path.exists() and list(out.iterdir()) == []
+
+
+def test_a_store_without_its_first_file_is_damaged_and_not_replaced(
+    node: Node, tmp_path: Path
+) -> None:
+    path = Layout(node.data_dir).series
+    (path / "CURRENT").unlink()
+    before = {p.name: p.read_bytes() for p in path.iterdir()}
+    for words in [*_tools(tmp_path), ["serve", "--mqtt-port", "0", "--http-port", "0"]]:
+        done = node.cli(*words)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert f"{path} is damaged" in done.stderr and "tbfast store recover" in done.stderr
+    assert {p.name: p.read_bytes() for p in path.iterdir()} == before
+    assert "CURRENT was made anew" in ok(node, "store", "recover")
+    assert len(ok(node, "query", "d0", "--limit", "10").splitlines()) >= 10
+
+
+@pytest.mark.parametrize("content", [[], ["notes.txt"]], ids=["empty", "another"])
+def test_a_directory_of_something_else(tmp_path: Path, content: list[str]) -> None:
+    """As when a path has a typo, or the disk is not mounted."""
+    wrong, out = Node(tmp_path / "wrong"), tmp_path / "out"
+    wrong.data_dir.mkdir()
+    out.mkdir()
+    for name in content:
+        (wrong.data_dir / name).write_text("x")
+    for words in [*_tools(out), ["doctor"], ["doctor", "--deep"], ["store", "recover"]]:
+        done = wrong.cli(*words)
+        assert (done.returncode, done.stdout) == (3, ""), words
+        assert f"{wrong.data_dir} is no data directory of tbfast" in done.stderr
+    assert [p.name for p in wrong.data_dir.iterdir()] == content
+    assert list(out.iterdir()) == []
+
+
 def test_records_that_do_not_fit_the_chunks(node: Node) -> None:
     path = Layout(node.data_dir).series
     with opened(path) as files:

@@ -1,8 +1,11 @@
 """tbfast export: what is stored comes out, once, in order, from running and stopped servers."""
 
+import argparse
 import csv
 import io
 import json
+import os
+import random
 import subprocess
 import sys
 import urllib.request
@@ -13,7 +16,12 @@ import pytest
 
 from tbfast import limits
 from tbfast.cli import export
+from tbfast.cli.devices import DeviceView
 from tbfast.cli.main import main
+from tbfast.cli.target import Target
+from tbfast.store import series_reader
+from tbfast.store.layout import Layout
+from tbfast.store.series_reader import OfflineSeries
 from tests.support.server import Server
 
 VALUES = {
@@ -77,12 +85,13 @@ def test_csv_and_json_lines(node: Server, tmp_path: Path) -> None:
 def test_pages_meet_without_a_gap(
     node: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "PAGE_POINTS", 3)
     file = tmp_path / "a.csv"
-
     words = ["export", "--device", "a", "--output", str(file), "--data-dir", str(node.data_dir)]
-    assert main(words) == 0
-    assert rows_of(file.read_text()) == EXPECTED_A
+    for first, page in ((1, 3), (3, 3), (10, 1), (11, 1), (12, 1)):
+        monkeypatch.setattr(export, "FIRST_POINTS", first)
+        monkeypatch.setattr(export, "PAGE_POINTS", page)
+        assert main(words) == 0
+        assert rows_of(file.read_text()) == EXPECTED_A
 
 
 def test_parquet(node: Server, tmp_path: Path) -> None:
@@ -92,6 +101,7 @@ def test_parquet(node: Server, tmp_path: Path) -> None:
     table = parquet.read_table(file)
     rows = table.to_pylist()
     assert len(rows) == 17
+    assert parquet.ParquetFile(file).num_row_groups == 1  # not one a series
     by_key = {row["key"]: row for row in rows if row["device"] == "b"}
     assert by_key["n"]["long"] == VALUES["n"]
     assert by_key["d"]["double"] == VALUES["d"]
@@ -121,8 +131,61 @@ def test_what_cannot_be_exported(node: Server, tmp_path: Path) -> None:
     node.cli("export", "--output", out, code=2)
     node.cli("export", "--all", "--device", "a", "--output", out, code=2)
     node.cli("export", "--all", "--keys", ",", "--output", out, code=2)
-    node.cli("export", "--all", "--output", str(tmp_path / "no" / "x.csv"), code=1)
+    node.cli("export", "--profile", "metre", "--output", out, code=3)
+    for name in (str(tmp_path / "no" / "x.csv"), str(tmp_path), ".", "/", "/dev/full"):
+        node.cli("export", "--all", "--output", name, code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_written_and_a_link_is_followed(node: Server, tmp_path: Path) -> None:
+    """Neither is replaced by a file; as root that would be /dev/null for everybody."""
+    pipe, link, behind = tmp_path / "pipe", tmp_path / "link.csv", tmp_path / "file"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as cat:
+        assert "11 points" in node.cli("export", "--device", "a", "--output", str(pipe))
+        assert rows_of(cat.communicate(timeout=10)[0]) == EXPECTED_A
+    assert pipe.is_fifo()
+    behind.write_text("old")
+    link.symlink_to(behind)
+    node.cli("export", "--device", "a", "--output", str(link))
+    assert link.is_symlink() and rows_of(behind.read_text()) == EXPECTED_A
+    assert {p.name for p in tmp_path.iterdir()} == {"pipe", "link.csv", "file"}
+
+
+@pytest.mark.parametrize("words", [["query", "a"], ["query", "a", "--json"],
+                                   ["export", "--all", "--output", "-"]])  # fmt: skip
+def test_standard_output_that_is_full(node: Server, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tbfast", *words], env=node._env, check=False,
+            cwd=Path(export.__file__).parents[2], stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.stderr == "tbfast: cannot write the output: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_a_device_that_is_removed_meanwhile(
+    node: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    node.add_device("gone")
+    listed = export._devices
+
+    def removed(where: Target, args: argparse.Namespace) -> list[DeviceView]:
+        found = listed(where, args)
+        node.remove_device("gone")
+        return found
+
+    monkeypatch.setattr(export, "_devices", removed)
+    file = tmp_path / "x.csv"
+    words = ["export", "--all", "--output", str(file), "--data-dir", str(node.data_dir)]
+    assert main(words) == 0
+    assert len(rows_of(file.read_text())) == 17
+    told = capsys.readouterr()
+    assert told.out == f"{file}: 17 points of 3 devices\n"
+    assert told.err == "gone was removed meanwhile: not all of it is there\n"
 
 
 def test_a_stopped_server_gives_the_same(
@@ -133,6 +196,15 @@ def test_a_stopped_server_gives_the_same(
     assert node.stop() == 0
     node.cli("export", "--all", "--output", str(stopped))
     assert stopped.read_bytes() == running.read_bytes()
+    opened: list[Path] = []
+    monkeypatch.setattr(
+        series_reader,
+        "open_offline",
+        lambda path: opened.append(path) or OfflineSeries(Layout(path)),
+    )
+    words = ["export", "--all", "--output", str(stopped), "--data-dir", str(node.data_dir)]
+    assert main(words) == 0
+    assert opened == [node.data_dir]  # not for each device: that takes longer than reading it
     # Longer answers than allowed become shorter pages.
     monkeypatch.setattr(limits, "REST_ANSWER_BYTES", 80)
     words = ["export", "--device", "a", "--output", str(stopped), "--data-dir", str(node.data_dir)]
@@ -141,3 +213,21 @@ def test_a_stopped_server_gives_the_same(
     monkeypatch.setattr(limits, "REST_ANSWER_BYTES", 20)
     assert main(words) == 1
     node.start()
+
+
+def test_sealing_many_devices_changes_nothing(own_server: Server, tmp_path: Path) -> None:
+    """Their chunks fill several steps of a run."""
+    names = [f"d{n:03}" for n in range(250)]
+    for name in names:
+        own_server.add_device(name)
+        texts = [random.Random(f"{name} {ts}").randbytes(40).hex() for ts in range(7)]
+        rows = [{"ts": ts, "values": {"n": ts, "s": text}} for ts, text in enumerate(texts)]
+        send(own_server, name, rows)
+    before, after = tmp_path / "before.csv", tmp_path / "after.csv"
+    own_server.cli("export", "--all", "--output", str(before))
+    assert len(rows_of(before.read_text())) == 2 * 7 * len(names)
+    assert json.loads(own_server.cli("store", "seal", "--json"))["points"] == 2 * 7 * len(names)
+    own_server.cli("export", "--all", "--output", str(after))
+    assert after.read_bytes() == before.read_bytes()
+    assert own_server.stop() == 0
+    assert own_server.cli("doctor", "--deep") == "nothing found\n"

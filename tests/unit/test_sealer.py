@@ -399,6 +399,19 @@ def test_pages_are_written_whole_however_small_the_steps_are(max_bytes: int) -> 
     assert written.read(chunks, 64) == {"a": [(10, 64)]}
 
 
+@pytest.mark.parametrize("rows", [4, 6, 9])
+@pytest.mark.parametrize("max_bytes", [20_000, 65_536])
+def test_steps_that_end_within_devices_that_need_no_page(rows: int, max_bytes: int) -> None:
+    """One step ends within some, the next within those behind them: neither replaces a chunk."""
+    devices = range(6 * 64)
+    written = Written([row for device in devices for row in large(device, rows)[:rows]])
+    chunks = written.chunks(max_bytes)
+    assert places(chunks) == [(device, 0) for device in devices]
+    assert written.sealer.totals[0].points == len(devices) * rows
+    for device in devices:
+        assert [ts for ts, _ in written.read(chunks, device)["a"]] == list(range(0, 10 * rows, 10))
+
+
 def test_each_class_has_pages_of_its_own() -> None:
     tail = Tail()
     tail.define(0, 1, 1, [b"a"])

@@ -43,7 +43,9 @@ cdef class Packer:
     cdef chunk_made *chunks
     cdef size_t chunk_cap, chunk_count
     cdef uint8_t page[PAGE_BYTES + 1024]  # with its directory
-    cdef uint64_t split       # page that chunks of were given singly, 0 = none; see `room_for`
+    # Pages, counted from 1, whose chunks are given singly; 0 = none.  See `room_for`.
+    cdef uint64_t split       # the last of what is to be given now; more of it may come
+    cdef uint64_t begun       # the first of it, where it was that when chunks were given before
     cdef int reserve(self, size_t rows, size_t columns) except -1 nogil
     cdef int reserve_order(self, size_t rows) except -1 nogil
     cdef void add(self, uint32_t key, size_t n) noexcept nogil

@@ -229,21 +229,24 @@ cdef class Packer:
     cdef int give_pages(self, uint32_t run, list totals, list out, class_of) except -1:
         """The same with pages, where common chunks of neighbours are small: see tbf_page.h.
 
-        A page has the key that the common chunk of its first device would have.
+        A page has the key that the common chunk of its first device would have: chunks given
+        before must have left it free.
         """
         cdef size_t i = 0, end, at
         cdef uint32_t which
         cdef uint64_t first
         cdef chunk_made *chunk
         cdef bytes page
+        cdef bint singly
         self._sort_out(totals, class_of)
         while i < self.chunk_count:
             first = self.chunks[i].device // TBF_PAGE_DEVICES
+            singly = first + 1 == self.split or first + 1 == self.begun
             end = i
             while end < self.chunk_count and self.chunks[end].device // TBF_PAGE_DEVICES == first:
                 end += 1
             for which in range(<uint32_t>len(totals)):
-                page = self._page(i, end, which) if first + 1 != self.split else None
+                page = None if singly else self._page(i, end, which)
                 if page is not None:
                     (<list>out[which]).append(
                         (chunk_key(first * TBF_PAGE_DEVICES, 0, run), page))
@@ -253,6 +256,7 @@ cdef class Packer:
                         (<list>out[which]).append(
                             (chunk_key(chunk.device, chunk.key, run), self._bytes_of(chunk)))
             i = end
+        self.begun, self.split = self.split, 0
         self.chunk_count = self.writer.len = 0
         return 0
 
