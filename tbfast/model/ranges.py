@@ -20,6 +20,7 @@ class RangeQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     ``limit`` (per key) and ``ascending`` are for raw points; an aggregation has one point per
     bucket, ascending, and needs both bounds.  ``strings``: the answer has values as strings.
+    ``max_bytes``: of the answer; a longer one is refused.
     """
 
     keys: tuple[str, ...] | None = None
@@ -32,6 +33,7 @@ class RangeQuery(msgspec.Struct, frozen=True, kw_only=True):
     interval_type: IntervalType = "MILLISECONDS"
     time_zone: str = "UTC"
     strings: bool = False
+    max_bytes: int = limits.REST_ANSWER_BYTES
 
     @property
     def aggregates(self) -> bool:

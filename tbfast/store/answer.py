@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tbfast import limits
 from tbfast._ext.aggregate import aggregate_json
 from tbfast._ext.scan import RangeScan
 from tbfast.model.ranges import RangeQuery, bucket_bounds
@@ -14,13 +13,14 @@ _NO_LIMIT: Final = 1 << 62
 class Answer:
     """One read: everything is given to `scan`, then `text` answers.
 
-    PeerError for buckets that cannot be had and for an answer over limits.REST_ANSWER_BYTES.
+    PeerError for buckets that cannot be had and for an answer over the query's `max_bytes`.
     Points of an aggregation stream through; of raw ones `limit` are held at a time.
     """
 
     def __init__(self, device: int, query: RangeQuery) -> None:
         self._aggregation = query.aggregation
         self._strings = query.strings
+        self._most = query.max_bytes
         self._bounds = bucket_bounds(query) if query.aggregates else None
         self.scan = RangeScan(
             device,
@@ -33,12 +33,11 @@ class Answer:
 
     def text(self) -> bytes:
         """{"key":[{"ts":..,"value":..},..],..}; keys without points are absent."""
-        most = limits.REST_ANSWER_BYTES
         if self._bounds is None:
-            return self.scan.to_json(self._strings, most)
+            return self.scan.to_json(self._strings, self._most)
         if not self._bounds:
             return b"{}"
-        return aggregate_json(self.scan, self._aggregation, self._bounds, self._strings, most)
+        return aggregate_json(self.scan, self._aggregation, self._bounds, self._strings, self._most)
 
 
 def newest(keys: Sequence[str] | None) -> RangeQuery:

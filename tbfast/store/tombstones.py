@@ -55,6 +55,13 @@ class Tombstone(msgspec.Struct, array_like=True, frozen=True):
         return all(at <= cursors.get(j, (0, 0)) for j, at in self.cursors.items())
 
 
+def _too_many() -> ResourceError:
+    return ResourceError(
+        f"this device has {limits.TOMBSTONES_PER_DEVICE} deleted ranges that its data "
+        "still holds; delete one range that spans them"
+    )
+
+
 def decode(raw: bytes) -> Tombstone:
     """A stored tombstone; StoreError when it is damaged."""
     try:
@@ -113,18 +120,24 @@ class Tombstones:
         cursors: Cursors,
     ) -> None:
         """In force at once; ResourceError when the device has too many."""
+        names = (None,) if keys is None else tuple(dict.fromkeys(keys))
+        wanted = frozenset(names)
         with self._lock:
-            mine = list(self._by_device.get(device, ()))
-            for key in (None,) if keys is None else keys:
+            mine = self._by_device.get(device, ())
+            alike: dict[bytes | None, list[Tombstone]] = {}  # those a new one may cover or touch
+            for held in mine:
+                alike.setdefault(held.key, []).append(held)
+            kept = [] if keys is None else [t for t in mine if t.key not in wanted]
+            if len(kept) + len(names) > limits.TOMBSTONES_PER_DEVICE:
+                raise _too_many()
+            for key in names:
                 made = Tombstone(device, self._next, key, first_ms, last_ms, run, dict(cursors))
                 self._next += 1
-                mine = _joined([*(t for t in mine if not made.covers(t)), made])
-            if len(mine) > limits.TOMBSTONES_PER_DEVICE:
-                raise ResourceError(
-                    f"this device has {limits.TOMBSTONES_PER_DEVICE} deleted ranges that its data "
-                    "still holds; delete one range that spans them"
-                )
-            self._set(device, mine)
+                before = mine if key is None else alike.get(key, ())
+                kept += _joined([*(t for t in before if not made.covers(t)), made])
+            if len(kept) > limits.TOMBSTONES_PER_DEVICE:
+                raise _too_many()
+            self._set(device, sorted(kept, key=lambda t: t.number))
 
     def recorded(self, run: int, cursors: Cursors) -> None:
         """A run was recorded: covers it where its rows had arrived before the delete."""

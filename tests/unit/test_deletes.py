@@ -1,6 +1,7 @@
 """Deletes on a node's storage: what is gone, what stays, and that nothing brings it back."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,23 @@ def test_a_bound_per_device(
     delete(storage, end_ms=7)
     assert times(killed(storage, tmp_path)) == [7, 8, 9]
     assert len(storage.store.tombstones) == 1
+
+
+def test_many_keys_do_not_hold_the_loop_up(storage: Storage) -> None:
+    """A delete is found room for, or refused, while nothing else of the controller can run."""
+    names = [f"k{n}" for n in range(4_000)]
+    for ts in (1, 2):
+        storage.write(0, 1, (ts, dict.fromkeys(names, "1")))
+    begun = time.thread_time()
+    with pytest.raises(ResourceError, match="deleted ranges"):
+        delete(storage, names, start_ms=0, end_ms=2)
+    most = limits.TOMBSTONES_PER_DEVICE
+    delete(storage, names[:most], start_ms=0, end_ms=2)
+    delete(storage, names[:most], start_ms=2, end_ms=3)  # each joins the one of its key
+    assert time.thread_time() - begun < 0.5
+    assert len(storage.store.tombstones) == most
+    assert times(storage, names[most - 1]) == []
+    assert times(storage, names[most]) == [1, 2]
 
 
 def test_a_tombstone_goes_with_the_last_chunk_it_covers(storage: Storage, tmp_path: Path) -> None:

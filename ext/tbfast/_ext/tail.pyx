@@ -307,10 +307,11 @@ cdef class Tail(StoredLatest):
         cdef uint32_t i = d.first if d != NULL else 0
         cdef series *s
         lost = []
+        wanted = None if names is None else frozenset(names)
         while i:
             s = &self.all[i - 1]
             name = self.names[s.key]
-            if names is None or name in names:
+            if wanted is None or name in wanted:
                 self.head.remove(i - 1, first, last)
                 if latest and not s.absent and first <= s.ts and s.ts <= last:
                     self._make_absent(s)

@@ -8,6 +8,7 @@ from tbfast import limits
 from tbfast.control.rest.callers import Gate
 from tbfast.control.rest.router import WebSocketHandler
 from tbfast.control.services import Services
+from tbfast.control.ws.history import Histories
 from tbfast.control.ws.session import NO_POLICY, Session
 from tbfast.control.ws.watches import Watches
 from tbfast.model.device import Change
@@ -20,6 +21,7 @@ class WebSocketRoutes:
 
     def __init__(self, services: Services, watches: Watches, gate: Gate) -> None:
         self._services = services
+        self._histories = Histories(services.series)
         self._watches = watches
         self._gate = gate
         self._sessions: set[Session] = set()
@@ -35,7 +37,7 @@ class WebSocketRoutes:
             await websocket.accept()
             await websocket.close(NO_POLICY, "Max sessions limit reached")
             return
-        session = Session(websocket, self._services, self._watches, self._gate)
+        session = Session(websocket, self._services, self._histories, self._watches, self._gate)
         self._sessions.add(session)
         try:
             await session.run()

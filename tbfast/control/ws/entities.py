@@ -18,7 +18,7 @@ from tbfast.control.rest import shapes
 from tbfast.control.rest.callers import Caller
 from tbfast.control.rest.queries import EntityData, entity_data
 from tbfast.control.services import Services
-from tbfast.control.ws.history import History, read_history
+from tbfast.control.ws.history import Histories, History, Points, Room
 from tbfast.control.ws.messages import WatchEntities, part
 from tbfast.control.ws.updates import BAD_REQUEST, Point, json_string
 from tbfast.control.ws.watches import EARLY_BYTES, Watch, Watches
@@ -59,6 +59,7 @@ class EntitySubscription:
         cmd_id: int,
         caller: Caller,
         services: Services,
+        histories: Histories,
         watches: Watches,
         send: Send,
         send_answer: SendAnswer,
@@ -66,6 +67,7 @@ class EntitySubscription:
         self._cmd_id = cmd_id
         self._caller = caller
         self._services = services
+        self._histories = histories
         self._watches = watches
         self._send = send
         self._send_answer = send_answer
@@ -179,11 +181,11 @@ class EntitySubscription:
 
     async def _data(self, keys: Sequence[Key], history: History | None) -> list[EntityData]:
         data: list[EntityData] = []
+        room = Room()
         for device, values in await self._queries.values(list(self._devices), keys):
             one = entity_data(device, values, list(keys))
             if history is not None:
-                points = await read_history(self._services.series, device.number, history)
-                series = {key: [_value(p) for p in found] for key, found in points.items()}
+                series = await self._histories.read(device.number, history, _shown, room)
                 filled = {key: series.get(key, []) for key in history.keys or ()}
                 one = msgspec.structs.replace(one, timeseries=filled)
             data.append(one)
@@ -270,6 +272,10 @@ def _value(point: Point) -> dict[str, Any]:
     return {"ts": point[0], "value": msgspec.Raw(json_string(point[1]))}
 
 
+def _shown(points: Points) -> dict[str, list[dict[str, Any]]]:
+    return {key: [_value(point) for point in found] for key, found in points.items()}
+
+
 def _seen(data: EntityData, type_: KeyType) -> dict[str, list[Point]]:
     """The values that were just sent: neither they nor what is older are news."""
     values = data.latest.get(type_, {})
@@ -281,8 +287,10 @@ def _seen(data: EntityData, type_: KeyType) -> dict[str, list[Point]]:
 
 
 def _flowed(data: EntityData) -> dict[str, list[Point]]:
-    """Likewise the points of the series."""
-    return {
-        key: [(point["ts"], bytes(point["value"])) for point in points]
-        for key, points in data.timeseries.items()
-    }
+    """Likewise the newest point of each series."""
+    found: dict[str, list[Point]] = {}
+    for key, points in data.timeseries.items():
+        if points:
+            newest = max(points, key=lambda point: int(point["ts"]))
+            found[key] = [(newest["ts"], bytes(newest["value"]))]
+    return found

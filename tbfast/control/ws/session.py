@@ -21,7 +21,7 @@ from tbfast.control.ws import entities, updates
 from tbfast.control.ws import messages as msg
 from tbfast.control.ws.counts import CountSubscription
 from tbfast.control.ws.entities import EntitySubscription
-from tbfast.control.ws.history import History, read_history
+from tbfast.control.ws.history import Histories, History, Points
 from tbfast.control.ws.watches import EARLY_BYTES, Watch, Watches
 from tbfast.errors import NotFound, PeerError, TbfastError
 from tbfast.model.device import Change, Device
@@ -55,10 +55,16 @@ class Session:
     """One connection, from accept to close."""
 
     def __init__(
-        self, websocket: WebSocket, services: Services, watches: Watches, gate: Gate
+        self,
+        websocket: WebSocket,
+        services: Services,
+        histories: Histories,
+        watches: Watches,
+        gate: Gate,
     ) -> None:
         self._websocket = websocket
         self._services = services
+        self._histories = histories
         self._watches = watches
         self._gate = gate
         self._caller: Caller | None = None
@@ -272,10 +278,8 @@ class Session:
                     await self._watch(await self._device(caller, command), command)
                 case msg.ReadHistory():
                     device = await self._device(caller, command)
-                    found = await read_history(
-                        self._services.series, device.number, _history(command, command.end_ts)
-                    )
-                    await self._answer(updates.update(command.cmd_id, found.items()))
+                    _, text = await self._history(device, command, command.end_ts)
+                    await self._answer(text)
                 case msg.WatchEntities():
                     await self._watch_entities(caller, command)
                 case msg.CountEntities():
@@ -353,20 +357,39 @@ class Session:
         self._stops[command.cmd_id] = self._watches.watch_series(device.number, watch)
         if command.time_window > 0:
             end_ms = command.start_ts + command.time_window
-            found = await read_history(
-                self._services.series, device.number, _history(command, end_ms)
-            )
+            newest, text = await self._history(device, command, end_ms)
         else:
             latest = await self._services.series.latest(device.number, command.names)
-            found = updates.points_of(latest)
-        await self._begin(command.cmd_id, watch, found)
+            newest = updates.points_of(latest)
+            text = updates.update(command.cmd_id, newest.items())
+        await self._begin(command.cmd_id, watch, newest, text)
+
+    async def _history(
+        self, device: Device, command: msg.WatchSeries | msg.ReadHistory, end_ms: int
+    ) -> tuple[Points, bytes]:
+        """The newest point of each key, and the answer with all of them."""
+        wanted = History(
+            command.names, command.start_ts, end_ms, 0, command.interval, command.limit, command.agg
+        )
+
+        def made(found: Points) -> tuple[Points, bytes]:
+            newest = {key: [max(points)] for key, points in found.items()}
+            return newest, updates.update(command.cmd_id, found.items())
+
+        return await self._histories.read(device.number, wanted, made)
 
     async def _watch_entities(self, caller: Caller, command: msg.WatchEntities) -> None:
         held = self._entities.get(command.cmd_id)
         if held is None:
             self._make_room(command.cmd_id)
             held = EntitySubscription(
-                command.cmd_id, caller, self._services, self._watches, self.send, self._answer
+                command.cmd_id,
+                caller,
+                self._services,
+                self._histories,
+                self._watches,
+                self.send,
+                self._answer,
             )
             self._entities[command.cmd_id] = held
             self._stops[command.cmd_id] = held.stop
@@ -397,19 +420,12 @@ class Session:
         scopes = SCOPES if wanted is None else (wanted,)
         found = await self._services.attributes.read(device.number, scopes, command.names)
         values = {a.name: [(a.ts_ms, a.text)] for a in found}
-        await self._begin(command.cmd_id, watch, values)
+        text = updates.update(command.cmd_id, values.items())
+        await self._begin(command.cmd_id, watch, values, text)
 
-    async def _begin(
-        self, cmd_id: int, watch: Watch, values: dict[str, list[updates.Point]]
-    ) -> None:
+    async def _begin(self, cmd_id: int, watch: Watch, values: Points, text: bytes) -> None:
         """Tells the first values, unless the device went while they were read."""
         if cmd_id in self._stops:
-            await self._answer(updates.update(cmd_id, values.items()))
+            await self._answer(text)
         if cmd_id in self._stops:
             watch.begin(values)
-
-
-def _history(command: msg.WatchSeries | msg.ReadHistory, end_ms: int) -> History:
-    return History(
-        command.names, command.start_ts, end_ms, 0, command.interval, command.limit, command.agg
-    )
