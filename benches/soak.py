@@ -43,7 +43,7 @@ PEAK_S = 20.0
 SLICE_S = 10.0
 READ_PAUSE_S = 0.2
 READ_MS = 60_000  # of a device's time, looked at by one read
-SETTLED = 6  # slices until heads, caches and joins have all been there
+SETTLED = 36  # slices until the block cache is full and heads and joins have all been there
 COMMIT = "tbfast_commit_seconds"
 
 
@@ -67,7 +67,7 @@ class Sample(msgspec.Struct):
 
 
 class Summary(msgspec.Struct):
-    """Slopes: bytes an hour, by least squares without the first minute; of all and by process."""
+    """Slopes: bytes an hour, by least squares, of all and by process; once it has `SETTLED`."""
 
     peak_rate: float
     asked_rate: float
