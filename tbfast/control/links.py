@@ -338,7 +338,10 @@ class LinkServer:
             for worker in self._workers.values():
                 if worker.welcomed and worker.source in quiet and not worker.asked_where:
                     self._ask_where(worker)
-            self._merge.release()
+            try:
+                self._merge.release()
+            except MemoryError as error:  # the block stays where it is
+                log.limited("merge", logging.ERROR, "a block waits for memory", error=str(error))
 
     def _ask_where(self, worker: _Worker) -> int:
         self._request += 1

@@ -21,6 +21,7 @@ from tbfast.control.tail import Cursor, TailService
 from tbfast.control.upkeep import Upkeep, set_within
 from tbfast.errors import StoreError, StoreFull, StoreStall
 from tbfast.obs.log import get_logger
+from tbfast.store import rocks
 from tbfast.store.series import WRITE_BATCH_BYTES, RunRecord, SeriesStore
 from tbfast.store.windows import Run
 
@@ -106,14 +107,17 @@ class SealService:
         self._give_back_at_s = time.monotonic() + GIVE_BACK_S
 
     def restore(self) -> None:
-        """Gives the tail what recorded runs hold: keys, latest values, cursors."""
-        for number, name in self._store.key_names():
-            self._tail.restore_key(number, name)
-        self._keys_stored = self._tail.key_count + 1
-        for device, packed in self._store.latest.records():
-            self._tail.restore_latest(device, packed)
-        for packed in self._store.latest.changes():
-            self._tail.restore_changes(packed)
+        """Gives the tail what recorded runs hold: keys, latest values, cursors; StoreError."""
+        try:
+            for number, name in self._store.key_names():
+                self._tail.restore_key(number, name)
+            self._keys_stored = self._tail.key_count + 1
+            for device, packed in self._store.latest.records():
+                self._tail.restore_latest(device, packed)
+            for packed in self._store.latest.changes():
+                self._tail.restore_changes(packed)
+        except StoreError as error:
+            raise StoreError(f"{self._store.path}: {error}; {rocks.RECOVER}") from error
         self._folded_run = self._store.recorded
         self._tail.restore_cursors(self._store.cursors())
         for journal in self._store.tombstones.journals():

@@ -24,7 +24,7 @@ from tbfast.store import rocks
 from tbfast.store.pages import expanded
 from tbfast.store.series import FORMAT_VERSION, SeriesStore
 from tbfast.store.series_files import CHUNK_KEY, FIXED
-from tbfast.store.verify_records import NAME_COPY, SEGMENT
+from tbfast.store.verify_records import NAME_COPY, SEGMENT, latest_damage
 from tbfast.store.windows import (
     Cursors,
     Run,
@@ -82,11 +82,12 @@ def mend_series(to: Path, families: Iterable[str], lossy: Iterable[str]) -> list
             lost += _mend_keys(db, to, keys)
         if "deleted" in lossy:
             lost.append("deletes: what they had deleted may be seen again")
+        latest = {"latest", "changes"} & set(lossy) or latest_damage(db, to, FIXED)
         with rocks.translated(to):
             db.flush_wal(True)
     finally:
         rocks.close(db, to)
-    if {"latest", "changes"} & set(lossy):
+    if latest:
         lost += _mend_latest(to)
     return lost
 
@@ -312,6 +313,7 @@ def _mend_latest(path: Path) -> list[str]:
                 tail.restore_latest(device, packed)
             except StoreError as error:
                 lost.append(f"device {device}: {error}")
+                store.latest.write_records([(device, None)])  # perhaps none takes its place
         for packed in store.latest.changes():
             try:
                 tail.restore_changes(packed)

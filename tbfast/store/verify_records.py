@@ -8,6 +8,7 @@ from typing import Final
 
 from rocksdict import Rdict
 
+from tbfast._ext.tail import Tail
 from tbfast.errors import StoreError
 from tbfast.store import rocks
 from tbfast.store.windows import Segment, State, Window, decoded, from_format_1
@@ -15,6 +16,8 @@ from tbfast.store.windows import Segment, State, Window, decoded, from_format_1
 NAME_COPY: Final = b"k"  # of the default family: number of a key -> its name, as in "keys"
 SEGMENT: Final = re.compile(r"[wj]\d+")  # family of chunks
 _U32: Final = struct.Struct(">I")
+_U64: Final = struct.Struct(">Q")
+_TAIL_RECORDS: Final = 10_000  # taken back into one tail, which holds their values in memory
 
 Held = dict[str, dict[int, int] | None]  # points in each family's chunks, by run; None = damaged
 
@@ -46,8 +49,51 @@ def records_damage(db: Rdict, path: Path, families: Sequence[str], held: Held | 
     if (begun is None and state.run) or (begun is not None and _U32.unpack(begun)[0] <= state.run):
         found.append(f"run {state.run} is recorded, but its number may be given again")
     if "keys" in families:
-        found += _names(db, path)
+        named = _names(db, path)
+        found += named
+        if not named and held is not None:
+            found += latest_damage(db, path, families)
     return found
+
+
+def latest_damage(db: Rdict, path: Path, families: Sequence[str]) -> list[str]:
+    """Stored latest values, and numbers of keys, that a start could not take back."""
+    found = []
+    try:
+        tail = _tail(db, path)
+    except StoreError as error:
+        return [] if error.__cause__ else [str(error)]  # reading the family told of the cause
+    for family in sorted({"latest", "changes"}.intersection(families)):
+        records = db.get_column_family(family)
+        try:
+            for count, (key, packed) in enumerate(rocks.pairs(records, path), 1):
+                if count % _TAIL_RECORDS == 0:
+                    tail = _tail(db, path)
+                number = _U64.unpack(key)[0]
+                try:
+                    if family == "latest":
+                        tail.restore_latest(number, packed)
+                    else:
+                        tail.restore_changes(packed)
+                except StoreError as error:
+                    found.append(f"{family} {number}: {error}")
+        except StoreError:
+            continue  # the same
+        finally:
+            rocks.close(records, path)
+    return found
+
+
+def _tail(db: Rdict, path: Path) -> Tail:
+    """One that knows the store's keys and nothing else."""
+    tail = Tail()
+    family = db.get_column_family("keys")
+    try:
+        for number, name in rocks.pairs(family, path):
+            tail.restore_key(_U32.unpack(number)[0], name)
+    finally:
+        rocks.close(family, path)
+    return tail
 
 
 def _names(db: Rdict, path: Path) -> list[str]:

@@ -82,6 +82,16 @@ def test_a_key_number_that_no_journal_gives(first: int) -> None:
         Ingest(keys_per_epoch=2**20 + 1)
 
 
+def test_the_greatest_key_number() -> None:
+    last = 2**20
+    records = [Record(1, 5, [Point(last, INT64, 7)])]
+    block = write_block(Block(1, 1, 1, 5, last, ["last"], records))
+    scan, tail = RangeScan(1, None), Tail()
+    scan.feed(block)
+    tail.apply(block)
+    assert scan.to_json() == b'{"last":[{"ts":5,"value":7}]}' == tail.latest(1)[0] + b"}"
+
+
 def _with_u32(block: bytes, offset: int, value: int) -> bytes:
     changed = bytearray(block)
     changed[offset : offset + 4] = value.to_bytes(4, "little")

@@ -9,6 +9,7 @@ import pytest
 
 from tbfast._ext.metrics import Slot
 from tbfast.control.links import LinkServer
+from tbfast.control.merge import Merge
 from tbfast.control.registry import ProfileDraft, Registry
 from tbfast.control.sessions import Sessions
 from tbfast.control.tail import TailService
@@ -422,6 +423,35 @@ def test_lookups_that_nobody_answers_are_bounded(monkeypatch):
 
 
 # --- operations ------------------------------------------------------------------------------
+
+
+class ShortMerge(Merge):
+    """Has no memory for the first block that it would give on."""
+
+    releases = 0
+
+    def release(self) -> None:
+        self.releases += 1
+        if self.releases == 1:
+            raise MemoryError("no memory for the tail")
+        super().release()
+
+
+def test_a_block_that_memory_was_lacking_for_is_tried_again(tmp_path):
+    async def work(controller: Controller) -> None:
+        merge = ShortMerge(lambda block: None)
+        links = LinkServer(
+            controller.registry,
+            TailService(Slot()),
+            controller.sessions,
+            controller.operations,
+            merge=merge,
+        )
+        await links.listen(tmp_path / "link")
+        await until(lambda: merge.releases >= 3)
+        await links.close()
+
+    with_controller(tmp_path, work)
 
 
 def test_an_operation_is_answered_and_a_dropped_one_given_up(tmp_path):

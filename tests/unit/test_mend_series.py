@@ -11,6 +11,7 @@ import pytest
 from rocksdict import Rdict
 
 from tbfast.config import Series
+from tbfast.errors import StoreError
 from tbfast.store import rocks
 from tbfast.store.mend_series import UNKNOWN, mend_series
 from tbfast.store.pages import expanded
@@ -18,6 +19,7 @@ from tbfast.store.series import SeriesStore
 from tbfast.store.series_files import CHUNK_KEY
 from tbfast.store.verify import damage
 from tbfast.store.verify_records import NAME_COPY
+from tests.support.blocks import DECIMAL
 from tests.support.storage import Storage, ranged
 from tests.unit.test_joins import end_window, joined, rows, sealed, to_format_1
 
@@ -272,6 +274,29 @@ def test_latest_values_follow_from_the_chunks(storage: Storage, left: int) -> No
                 family.delete(key)
             rocks.close(family, storage.layout.series)
     mended(storage, "latest", "changes")
+    assert asyncio.run(latest(storage)) == expected
+
+
+@pytest.mark.parametrize("family", ["latest", "changes"])
+def test_latest_values_that_no_start_takes_back(storage: Storage, family: str) -> None:
+    """Told of with the way out, found by a look at the store, and made anew from the chunks."""
+    expected = asyncio.run(latest(storage))
+    path = storage.layout.series
+    storage.close()
+    device = bytes([2]) if family == "changes" else b""
+    bad = [2] if family == "changes" else [2, 77]  # no chunk is of the last one
+    with hurt(path) as db:
+        records = db.get_column_family(family)
+        for number in bad:
+            records[number.to_bytes(8)] = device + bytes([1 << 3 | DECIMAL, 200, 0, 2])
+        rocks.close(records, path)
+    with pytest.raises(StoreError, match=f"{path}.*latest values are damaged.*store recover"):
+        reopen(storage)
+    storage.close()
+    assert damage(path, "series", deep=False) == []
+    told = [f"{family} {number}: stored latest values are damaged" for number in bad]
+    assert damage(path, "series", deep=True) == told
+    mended(storage)
     assert asyncio.run(latest(storage)) == expected
 
 

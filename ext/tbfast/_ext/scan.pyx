@@ -198,7 +198,7 @@ cdef class RangeScan:
     def _define(self, uint32_t first, names):
         cdef uint32_t *more
         cdef size_t wanted = first + len(names)
-        check_key_number(wanted)
+        check_key_number(max(wanted, <size_t>1) - 1)
         if wanted > self.key_map_len:
             more = <uint32_t *>realloc(self.key_map, wanted * sizeof(uint32_t))
             if more == NULL:
