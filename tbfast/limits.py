@@ -172,6 +172,7 @@ HTTP_REQUESTS_PER_TURN: Final = 16  # pipelined requests of one connection answe
 
 # Reverse proxy of a worker: requests for the controller
 PROXY_CONNECTIONS: Final = 256  # to the controller, per worker; then an idle one goes, else 503
+CONTROLLER_DESCRIPTORS: Final = 160  # it keeps for stores, links and logs, or half of all
 PROXY_IDLE_MS: Final = 2_000  # a connection nobody uses is closed before the controller would
 PROXY_BUFFER_BYTES: Final = 65_536  # unsent in either direction; then the sender is not read
 PROXY_DRAIN_MS: Final = 2_000  # a worker that stops cuts answers that take longer

@@ -35,14 +35,16 @@ class Proxy:
         slot: Slot,
         *,
         max_upload: int = limits.REST_PACKAGE_BYTES,
+        max_connections: int | None = None,
         origins: Origins = ANY_ORIGIN,
     ) -> None:
         self._loop = loop
         self._path = path
         self._slot = slot
         self._max_upload = max_upload
+        self._max_connections = max_connections or limits.PROXY_CONNECTIONS
         self.origins = origins
-        self._open: set[Upstream] = set()  # bound: limits.PROXY_CONNECTIONS
+        self._open: set[Upstream] = set()  # bound: max_connections
         self._idle: dict[Upstream, float] = {}  # longest first; since when
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -67,7 +69,7 @@ class Proxy:
         link = exchange.link
         if isinstance(link, Upstream) and self.resumed(link):
             link.begin(exchange, asked, request)
-        elif len(self._open) >= limits.PROXY_CONNECTIONS and not self._evict():
+        elif len(self._open) >= self._max_connections and not self._evict():
             self._count("limit")
             self.unavailable(exchange)
         else:

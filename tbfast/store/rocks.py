@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import resource
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from rocksdict import (
 from tbfast.errors import StoreBusy, StoreError, StoreFull, StoreStall, TbfastError
 from tbfast.store.files import sync_directory
 
+MAX_OPEN_FILES: Final = 256
 RECOVER: Final = (
     "restore a backup, or stop the server and save what can be read with 'tbfast store recover'"
 )
@@ -56,8 +58,14 @@ def options(
     made.set_max_log_file_size(1_048_576)
     made.set_keep_log_file_num(2)
     made.set_stats_dump_period_sec(0)
-    made.set_max_open_files(256)
+    made.set_max_open_files(_max_open_files())
     return made
+
+
+def _max_open_files() -> int:
+    """Tables one database keeps open: a process has up to four, and not only those."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, soft // 8)
 
 
 def open_families(path: Path, families: Sequence[str], *, write_buffer_bytes: int) -> Rdict:

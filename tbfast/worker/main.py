@@ -234,6 +234,7 @@ class Worker:
             str(self._layout.front),
             self._slot,
             max_upload=config.ota.max_upload_bytes,
+            max_connections=_proxy_limit(config.worker_count(os.cpu_count() or 1)),
             origins=origins,
         )
         shaking = 0 if self._https is None else min(limits.TLS_HANDSHAKES, http_connections // 4)
@@ -427,6 +428,16 @@ def _connection_limits() -> tuple[int, int]:
     room = max(hard - len(os.listdir("/proc/self/fd")) - limits.RESERVED_DESCRIPTORS, 2)
     http = min(limits.HTTP_CONNECTIONS, max(room // 4, 1))
     return room - http, http
+
+
+def _proxy_limit(workers: int) -> int:
+    """This worker's share of the connections the controller has descriptors for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return limits.PROXY_CONNECTIONS
+    kept = max(limits.CONTROLLER_DESCRIPTORS, hard // 2)
+    room = hard - kept - workers  # each worker has a link to it
+    return min(limits.PROXY_CONNECTIONS, max(room // workers, 1))
 
 
 def _device_api_settings(config: Config, origins: Origins) -> DeviceSettings:

@@ -382,6 +382,30 @@ def test_reload_without_descriptors(tmp_path: Path) -> None:
         assert not lines(node, "process ")
 
 
+def test_requests_that_never_end_leave_the_controller_its_descriptors(tmp_path: Path) -> None:
+    """Strangers on all workers at once: what they share is the controller."""
+    wrapper = ["prlimit", "--nofile=200"]
+    with (
+        running_node(tmp_path / "data", workers=6, wrapper=wrapper) as node,
+        contextlib.ExitStack() as stack,
+    ):
+        (token,) = node.add_devices(1)
+        pid = node.controller_pid()
+        for _ in range(260):
+            sock = socket.create_connection(("127.0.0.1", node.http_port), 5)
+            stack.enter_context(contextlib.closing(sock))
+            sock.sendall(b"POST /api/auth/login HTTP/1.1\r\nHost: n\r\nContent-Length: 9\r\n\r\n{")
+        with connected(node.mqtt_port, token) as client:
+            client.publish_acknowledged(PAYLOAD)
+        with node.api() as api:
+            assert api.seal().points == 1
+            api.create(new_device("made meanwhile", "token"))
+        stack.close()
+        assert node.controller_pid() == pid
+        assert query(node, "d0", "n") == {1: 1}
+        assert not [line for line in node.log_lines() if line["level"] == "error"]
+
+
 def tls_settings(directory: Path, certificate: Certificate) -> dict[str, str]:
     """Writes its files; the environment of a node that uses them."""
     certificate.save(directory, "server")

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from tbfast import limits
 from tbfast.control.registry import DeviceQuery, Naming, SortProperty
@@ -182,10 +182,13 @@ async def raw_body(request: Request) -> bytes:
     if not declared.isdecimal() or int(declared) > limits.REST_BODY_BYTES:
         raise _too_long()
     parts = bytearray()
-    async for chunk in request.stream():
-        if len(parts) + len(chunk) > limits.REST_BODY_BYTES:
-            raise _too_long()
-        parts += chunk
+    try:
+        async for chunk in request.stream():
+            if len(parts) + len(chunk) > limits.REST_BODY_BYTES:
+                raise _too_long()
+            parts += chunk
+    except ClientDisconnect as error:
+        raise bad_request("The body was cut short") from error
     return bytes(parts)
 
 
