@@ -48,6 +48,7 @@ class Doctor:
         self._layout = layout
         self._reserve_bytes = reserve_bytes
         self._repair = repair
+        self._closed: set[str] = set()  # stores that this user cannot open
         self.findings: list[Finding] = []
 
     def examine_directory(self) -> None:
@@ -70,6 +71,8 @@ class Doctor:
         self._leftovers()
         self._missing_stores()
         for shard in shards(layout):
+            if shard.split("/")[0] in self._closed:
+                continue  # what cannot be opened is not damaged
             path = shard_path(layout, shard)
             for text in damage(path, shard, deep=deep, step=step):
                 self._found("error", path, text, _RECOVER)
@@ -92,11 +95,15 @@ class Doctor:
                 f"chmod 700 {root}", lambda: root.chmod(0o700),
             )  # fmt: skip
         for name in STORES:
-            path = root / name
-            if path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            others = [path for path in _all_below(root / name) if not _is_ours(path)]
+            if others:
+                self._closed.add(name)
                 self._found(
-                    "error", path, "cannot be written by this user", "fix its owner and permissions"
-                )
+                    "error", others[0],
+                    f"belongs to another user or cannot be written, as {len(others)} files and "
+                    f"directories in {root / name}: a command was run as root, or a copy was made?",
+                    f"chown -R {os.geteuid()} {root} && chmod -R u+rwX {root}",
+                )  # fmt: skip
 
     def _space(self) -> None:
         room = Space(self._layout, self._reserve_bytes).look()
@@ -195,6 +202,19 @@ class Doctor:
                 repair()
             finding.repaired = True
         self.findings.append(finding)
+
+
+def _all_below(path: Path) -> Iterator[Path]:
+    """A directory and everything in it, as far as it can be read."""
+    if path.exists():
+        yield path
+    for directory, children, names in os.walk(path):
+        yield from (Path(directory, name) for name in (*children, *names))
+
+
+def _is_ours(path: Path) -> bool:
+    mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+    return path.lstat().st_uid == os.geteuid() and os.access(path, mode)
 
 
 def _newest_epoch(path: Path) -> int:

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tbfast.store.backup import STORES
 from tbfast.store.journal import Journal, mark_path
 from tbfast.store.known import known_journal
 from tbfast.store.layout import Layout
@@ -163,6 +165,31 @@ def test_a_directory_of_something_else(tmp_path: Path, content: list[str]) -> No
         assert f"{wrong.data_dir} is no data directory of tbfast" in done.stderr
     assert [p.name for p in wrong.data_dir.iterdir()] == content
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_stores_of_another_user_get_no_files_of_this_one(node: Node, tmp_path: Path) -> None:
+    """Else a server that is not root's would not start any more."""
+    for path in (node.data_dir, *node.data_dir.rglob("*")):
+        os.chown(path, 12_345, -1)
+    for words in [*_tools(tmp_path), ["device", "add", "new"], ["store", "recover"]]:
+        done = node.cli(*words)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert "belongs to user 12345" in done.stderr and "sudo -u '#12345'" in done.stderr
+    doctor(node, 2, "--deep")
+    stores = [p for name in STORES for p in (node.data_dir / name).rglob("*")]
+    assert {p.stat().st_uid for p in stores} == {12_345}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_of_another_user_is_no_damage(node: Node) -> None:
+    table = next(Layout(node.data_dir).series.glob("*.sst"))
+    os.chown(table, 12_345, -1)
+    [found] = doctor(node, 2)
+    assert found["about"] == str(table) and "belongs to another user" in found["text"]
+    assert "chown -R 0" in found["fix"] and "recover" not in found["fix"]
+    subprocess.run(found["fix"], shell=True, check=True)
+    assert doctor(node, 0) == []
 
 
 def test_records_that_do_not_fit_the_chunks(node: Node) -> None:
