@@ -21,6 +21,7 @@ from tbfast.store.series import SeriesStore
 from tbfast.store.series_reader import JournalFile
 from tbfast.store.space import Space
 from tbfast.store.verify import Step, damage, shard_path, shards
+from tbfast.store.verify_packages import packages_damage
 
 Level = Literal["note", "warning", "error"]
 
@@ -77,6 +78,7 @@ class Doctor:
             for text in damage(path, shard, deep=deep, step=step):
                 self._found("error", path, text, _RECOVER)
         if not any(f.level == "error" for f in self.findings):
+            self._packages(deep, step)
             self._positions()
 
     # --- single checks -----------------------------------------------------------------------
@@ -149,6 +151,18 @@ class Doctor:
                 f"is missing; blocks of epochs up to {read_epoch(known)} were in it",
                 f"put it back, or run 'tbfast store recover --shard journal/{path.name}'",
             )  # fmt: skip
+
+    def _packages(self, deep: bool, step: Step) -> None:
+        if not self._layout.registry.is_dir():
+            return
+        try:
+            for path, text in packages_damage(self._layout, deep=deep, step=step):
+                self._found(
+                    "warning", path, f"{text}; devices cannot get it",
+                    "put it back, restore a backup, or delete the package and upload it again",
+                )  # fmt: skip
+        except StoreError as error:
+            self._found("error", self._layout.registry, str(error), _RECOVER)
 
     def _positions(self) -> None:
         """Journals go on behind everything that the series store took from them."""
@@ -246,7 +260,9 @@ def _remove(path: Path) -> None:
 
 def stored_bytes(layout: Layout) -> int:
     """Bytes of the files that a deep examination reads."""
-    return sum(size for shard in shards(layout) for size in _sizes(shard_path(layout, shard)))
+    stores = sum(size for shard in shards(layout) for size in _sizes(shard_path(layout, shard)))
+    files = layout.packages.iterdir() if layout.packages.is_dir() else ()
+    return stores + sum(path.stat().st_size for path in files)
 
 
 def _sizes(path: Path) -> Iterator[int]:

@@ -20,6 +20,8 @@ from tbfast.store.series_files import SeriesFiles
 from tbfast.store.windows import Window, decoded
 from tests.e2e.test_backup import acknowledged, ok
 from tests.support.node import Node, running_node
+from tests.support.packages import add_package
+from tests.support.server import Server
 
 
 def doctor(node: Node, code: int, *words: str) -> list[dict[str, Any]]:
@@ -213,6 +215,27 @@ def test_records_that_do_not_fit_the_chunks(node: Node) -> None:
     kept, found = doctor(node, 2)
     assert kept["level"] == "note"
     assert "are missing" in found["text"]
+
+
+def test_files_of_packages(own_server: Server) -> None:
+    """Nobody may download one: a missing or damaged file would be found by a device only."""
+    whole = add_package(own_server, "fw", "1.0", b"firmware" * 1_000)
+    crc = add_package(own_server, "fw", "1.1", b"other" * 1_000, algorithm="CRC32")
+    add_package(own_server, "fw", "1.2", None, url="http://127.0.0.1/fw", isURL=True)
+    assert own_server.stop() == 0
+    stopped = Node(own_server.data_dir)
+    assert doctor(stopped, 0, "--deep") == []
+    files = own_server.data_dir / "packages"
+    (files / crc).write_bytes(b"wrong" * 1_000)
+    assert doctor(stopped, 0) == []
+    [found] = doctor(stopped, 1, "--deep")
+    assert (found["level"], found["about"]) == ("warning", str(files / crc))
+    assert "another checksum" in found["text"] and "package fw 1.1" in found["text"]
+    (files / crc).write_bytes(b"short")
+    (files / whole).unlink()
+    found_texts = {f["about"]: f["text"] for f in doctor(stopped, 1)}
+    assert "has 5 of 5000 bytes" in found_texts[str(files / crc)]
+    assert "is missing; it is the file of the package fw 1.0" in found_texts[str(files / whole)]
 
 
 def opened(path: Path) -> contextlib.closing[SeriesFiles]:
