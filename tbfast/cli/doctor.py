@@ -1,7 +1,7 @@
 """Examine a data directory and say what is wrong, what it means and what to do.
 
 Beside a running server only what needs no store is looked at; stop it for the rest.  --deep reads
-every stored row and checks it.  --repair does what is safe: it never touches data.
+every stored row and OTA package and checks it.  --repair does what is safe: it never touches data.
 
 exit codes: 0 nothing to do, 1 something that does not keep the server from serving, 2 the server
 cannot start, or stored rows are damaged or missing

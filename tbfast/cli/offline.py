@@ -18,7 +18,7 @@ from tbfast.control import registry as control
 from tbfast.control.credentials import CredentialsDraft
 from tbfast.control.registry import DeviceDraft, DeviceQuery, Registry
 from tbfast.control.rules import InvalidEntity
-from tbfast.errors import NotFound, StoreBusy, StoreError
+from tbfast.errors import LocalError, NotFound, StoreBusy, StoreError
 from tbfast.model.device import Device, DeviceRecord
 from tbfast.model.profile import DeviceProfile
 from tbfast.model.ranges import RangeQuery
@@ -49,6 +49,7 @@ def open_store(data_dir: Path, *, create: bool = False) -> "Offline":
         layout.create()
     else:
         _check_begun(layout)
+    _check_owner(layout)
     with contextlib.ExitStack() as undo:
         try:
             lock = layout.acquire()
@@ -73,6 +74,10 @@ def _check_begun(layout: Layout) -> None:
         raise NotFound(
             f"there is no data directory {layout.root}; name the server's with --data-dir"
         )
+    if not os.access(layout.root, os.R_OK | os.W_OK | os.X_OK):
+        raise LocalError(
+            f"no permission for the data directory {layout.root}; run as the user of the server"
+        )
     if not layout.lock.exists():  # else a server may be at its first start
         _check_holds_data(layout)
 
@@ -86,11 +91,27 @@ def _check_holds_data(layout: Layout) -> None:
         )
 
 
+def _check_owner(layout: Layout) -> None:
+    """LocalError: files of this user, root say, would keep the server from starting."""
+    store = layout.foreign()
+    if store is not None:
+        uid = store.stat().st_uid
+        raise LocalError(
+            f"{store} belongs to user {uid}, this is user {os.geteuid()}: run as the user of the "
+            f"server (sudo -u '#{uid}'), or make it yours: chown -R {os.geteuid()} {layout.root}"
+        )
+
+
 @contextlib.contextmanager
-def locked(data_dir: Path) -> Iterator[Layout]:
-    """A data directory for this process alone; Unreachable when another has it, NotFound."""
+def locked(data_dir: Path, *, looking: bool = False) -> Iterator[Layout]:
+    """A data directory for this process alone; Unreachable when another has it, NotFound.
+
+    looking: also one whose stores are another user's.
+    """
     layout = Layout(data_dir)
     _check_begun(layout)
+    if not looking:
+        _check_owner(layout)
     try:
         lock = layout.acquire()
     except StoreBusy as error:
@@ -166,7 +187,7 @@ def examine(
     if running:
         examination.examine_directory()
         return examination.findings
-    with locked(data_dir) as layout:
+    with locked(data_dir, looking=True) as layout:
         examination.examine_directory()
         total = doctor.stored_bytes(layout)
         done = 0

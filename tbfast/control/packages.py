@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
 
 from tbfast import limits
-from tbfast.control.digests import new_digest
 from tbfast.control.registry import Registry
 from tbfast.control.rules import InvalidEntity
 from tbfast.errors import ResourceError, StoreError, StoreFull
 from tbfast.model.package import ChecksumAlgorithm, Package
+from tbfast.store.digests import new_digest
 from tbfast.store.packages import Incoming, PackageFiles
 
 _READ_BYTES: Final = 262_144

@@ -108,6 +108,7 @@ class TailService:
         self._frozen_deleted: dict[int, list[DeletedRange]] = {}  # since it was frozen, by device
         self._replayed: dict[int, tuple[Cursor, dict[int, Deleted]]] = {}  # journal -> up to, what
         self._damaged: dict[int, str] = {}  # journal -> where; its rows end before that place
+        self._hidden_ms: int | None = None  # since when they have been missing, Unix time
         self._cursors: dict[int, Cursor] = {}
         self._clocks: dict[int, tuple[int, int]] = {}  # journal -> its last commit, what is added
         self._newest_ms = 0  # of all commits
@@ -229,7 +230,7 @@ class TailService:
 
     def damaged(self, journal: int, where: str) -> None:
         """Rows of a journal cannot be read from there on."""
-        self._damaged[journal] = where
+        self._hide(journal, where, _now_ms())
 
     def check(self) -> None:
         """StoreError if a journal has damage that hides acknowledged rows."""
@@ -242,9 +243,19 @@ class TailService:
 
     def settle(self) -> None:
         """Called now and then: if nothing came since, queries show all there is."""
-        if not self._stirred and not self.full and not self._damaged:
-            self._slot.put(words.TAIL_LAG_MS, 0)
+        if self._damaged or not (self._stirred or self.full):
+            self._publish_lag(_now_ms())
         self._stirred = False
+
+    def _publish_lag(self, shown_ms: int) -> None:
+        """Queries show all rows up to a time, but those that damage hides."""
+        if self._hidden_ms is not None:
+            shown_ms = min(shown_ms, self._hidden_ms)
+        self._slot.put(words.TAIL_LAG_MS, max(0, _now_ms() - shown_ms))
+
+    def _hide(self, journal: int, where: str, since_ms: int) -> None:
+        self._damaged[journal] = where
+        self._hidden_ms = min(since_ms, self._hidden_ms or since_ms)
 
     def apply(self, block: bytes) -> None:
         """Takes a block in; one that was applied before is ignored."""
@@ -261,14 +272,15 @@ class TailService:
             self._tail.apply(block, deleted, self._ahead_ms(journal, commit_ms))
         except StoreError as error:
             # The cursor stays before it: nothing from here on is sealed or trimmed.
-            self._damaged[journal] = f"journal {journal}, epoch {epoch}, sequence {seq}: {error}"
+            where = f"journal {journal}, epoch {epoch}, sequence {seq}: {error}"
+            self._hide(journal, where, commit_ms)
             log.error("journal is damaged", where=self._damaged[journal])
             return
         self._cursors[journal] = position
         self._stirred = True
         if self._tail.dropped != dropped:
             self._slot.add(words.RECORDS_DROPPED_DEVICE, self._tail.dropped - dropped)
-        self._slot.put(words.TAIL_LAG_MS, max(0, time.time_ns() // 1_000_000 - commit_ms))
+        self._publish_lag(commit_ms)
         self._learn_names(block, journal, epoch)
         if self._tail.attribute_records != attributes and self._on_attributes is not None:
             names = self._names.setdefault((journal, epoch), {})
@@ -437,3 +449,7 @@ class TailService:
     def series(self) -> int:
         """Number of series seen."""
         return self._tail.series
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -170,7 +170,8 @@ FAMILIES: Final = (
         (Series(w.JOINED_BYTES),),
     ),
     Family(
-        "tbfast_series_points", "gauge", "Points held in sealed series.",
+        "tbfast_series_points", "gauge",
+        "Points held in sealed series; deleted and repeated ones until their chunks are joined.",
         (Series(w.SERIES_POINTS),),
     ),
     Family(

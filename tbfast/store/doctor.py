@@ -21,6 +21,7 @@ from tbfast.store.series import SeriesStore
 from tbfast.store.series_reader import JournalFile
 from tbfast.store.space import Space
 from tbfast.store.verify import Step, damage, shard_path, shards
+from tbfast.store.verify_packages import packages_damage
 
 Level = Literal["note", "warning", "error"]
 
@@ -48,6 +49,7 @@ class Doctor:
         self._layout = layout
         self._reserve_bytes = reserve_bytes
         self._repair = repair
+        self._closed: set[str] = set()  # stores that this user cannot open
         self.findings: list[Finding] = []
 
     def examine_directory(self) -> None:
@@ -70,10 +72,13 @@ class Doctor:
         self._leftovers()
         self._missing_stores()
         for shard in shards(layout):
+            if shard.split("/")[0] in self._closed:
+                continue  # what cannot be opened is not damaged
             path = shard_path(layout, shard)
             for text in damage(path, shard, deep=deep, step=step):
                 self._found("error", path, text, _RECOVER)
         if not any(f.level == "error" for f in self.findings):
+            self._packages(deep, step)
             self._positions()
 
     # --- single checks -----------------------------------------------------------------------
@@ -92,11 +97,15 @@ class Doctor:
                 f"chmod 700 {root}", lambda: root.chmod(0o700),
             )  # fmt: skip
         for name in STORES:
-            path = root / name
-            if path.is_dir() and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            others = [path for path in _all_below(root / name) if not _is_ours(path)]
+            if others:
+                self._closed.add(name)
                 self._found(
-                    "error", path, "cannot be written by this user", "fix its owner and permissions"
-                )
+                    "error", others[0],
+                    f"belongs to another user or cannot be written, as {len(others)} files and "
+                    f"directories in {root / name}: a command was run as root, or a copy was made?",
+                    f"chown -R {os.geteuid()} {root} && chmod -R u+rwX {root}",
+                )  # fmt: skip
 
     def _space(self) -> None:
         room = Space(self._layout, self._reserve_bytes).look()
@@ -142,6 +151,18 @@ class Doctor:
                 f"is missing; blocks of epochs up to {read_epoch(known)} were in it",
                 f"put it back, or run 'tbfast store recover --shard journal/{path.name}'",
             )  # fmt: skip
+
+    def _packages(self, deep: bool, step: Step) -> None:
+        if not self._layout.registry.is_dir():
+            return
+        try:
+            for path, text in packages_damage(self._layout, deep=deep, step=step):
+                self._found(
+                    "warning", path, f"{text}; devices cannot get it",
+                    "put it back, restore a backup, or delete the package and upload it again",
+                )  # fmt: skip
+        except StoreError as error:
+            self._found("error", self._layout.registry, str(error), _RECOVER)
 
     def _positions(self) -> None:
         """Journals go on behind everything that the series store took from them."""
@@ -197,6 +218,19 @@ class Doctor:
         self.findings.append(finding)
 
 
+def _all_below(path: Path) -> Iterator[Path]:
+    """A directory and everything in it, as far as it can be read."""
+    if path.exists():
+        yield path
+    for directory, children, names in os.walk(path):
+        yield from (Path(directory, name) for name in (*children, *names))
+
+
+def _is_ours(path: Path) -> bool:
+    mode = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+    return path.lstat().st_uid == os.geteuid() and os.access(path, mode)
+
+
 def _newest_epoch(path: Path) -> int:
     if not path.is_dir():
         return retired_epoch(path)
@@ -226,7 +260,9 @@ def _remove(path: Path) -> None:
 
 def stored_bytes(layout: Layout) -> int:
     """Bytes of the files that a deep examination reads."""
-    return sum(size for shard in shards(layout) for size in _sizes(shard_path(layout, shard)))
+    stores = sum(size for shard in shards(layout) for size in _sizes(shard_path(layout, shard)))
+    files = layout.packages.iterdir() if layout.packages.is_dir() else ()
+    return stores + sum(path.stat().st_size for path in files)
 
 
 def _sizes(path: Path) -> Iterator[int]:

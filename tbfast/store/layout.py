@@ -45,6 +45,13 @@ class Layout:
         stores = (self.registry, self.series, self.attributes, self.journals, self.known)
         return self.unfinished.exists() or any(path.is_dir() for path in stores)
 
+    def foreign(self) -> Path | None:
+        """A store that another user's server made; what we write there it could not open."""
+        for path in (self.registry, self.series, self.attributes, self.journals):
+            if path.is_dir() and path.stat().st_uid != os.geteuid():
+                return path
+        return None
+
     def prepare(self) -> None:
         """Creates the directory; LocalError if it cannot be used."""
         self.create()

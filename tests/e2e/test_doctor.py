@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tbfast.store.backup import STORES
 from tbfast.store.journal import Journal, mark_path
 from tbfast.store.known import known_journal
 from tbfast.store.layout import Layout
@@ -18,6 +20,8 @@ from tbfast.store.series_files import SeriesFiles
 from tbfast.store.windows import Window, decoded
 from tests.e2e.test_backup import acknowledged, ok
 from tests.support.node import Node, running_node
+from tests.support.packages import add_package
+from tests.support.server import Server
 
 
 def doctor(node: Node, code: int, *words: str) -> list[dict[str, Any]]:
@@ -165,6 +169,31 @@ def test_a_directory_of_something_else(tmp_path: Path, content: list[str]) -> No
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_stores_of_another_user_get_no_files_of_this_one(node: Node, tmp_path: Path) -> None:
+    """Else a server that is not root's would not start any more."""
+    for path in (node.data_dir, *node.data_dir.rglob("*")):
+        os.chown(path, 12_345, -1)
+    for words in [*_tools(tmp_path), ["device", "add", "new"], ["store", "recover"]]:
+        done = node.cli(*words)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert "belongs to user 12345" in done.stderr and "sudo -u '#12345'" in done.stderr
+    doctor(node, 2, "--deep")
+    stores = [p for name in STORES for p in (node.data_dir / name).rglob("*")]
+    assert {p.stat().st_uid for p in stores} == {12_345}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_of_another_user_is_no_damage(node: Node) -> None:
+    table = next(Layout(node.data_dir).series.glob("*.sst"))
+    os.chown(table, 12_345, -1)
+    [found] = doctor(node, 2)
+    assert found["about"] == str(table) and "belongs to another user" in found["text"]
+    assert "chown -R 0" in found["fix"] and "recover" not in found["fix"]
+    subprocess.run(found["fix"], shell=True, check=True)
+    assert doctor(node, 0) == []
+
+
 def test_records_that_do_not_fit_the_chunks(node: Node) -> None:
     path = Layout(node.data_dir).series
     with opened(path) as files:
@@ -186,6 +215,27 @@ def test_records_that_do_not_fit_the_chunks(node: Node) -> None:
     kept, found = doctor(node, 2)
     assert kept["level"] == "note"
     assert "are missing" in found["text"]
+
+
+def test_files_of_packages(own_server: Server) -> None:
+    """Nobody may download one: a missing or damaged file would be found by a device only."""
+    whole = add_package(own_server, "fw", "1.0", b"firmware" * 1_000)
+    crc = add_package(own_server, "fw", "1.1", b"other" * 1_000, algorithm="CRC32")
+    add_package(own_server, "fw", "1.2", None, url="http://127.0.0.1/fw", isURL=True)
+    assert own_server.stop() == 0
+    stopped = Node(own_server.data_dir)
+    assert doctor(stopped, 0, "--deep") == []
+    files = own_server.data_dir / "packages"
+    (files / crc).write_bytes(b"wrong" * 1_000)
+    assert doctor(stopped, 0) == []
+    [found] = doctor(stopped, 1, "--deep")
+    assert (found["level"], found["about"]) == ("warning", str(files / crc))
+    assert "another checksum" in found["text"] and "package fw 1.1" in found["text"]
+    (files / crc).write_bytes(b"short")
+    (files / whole).unlink()
+    found_texts = {f["about"]: f["text"] for f in doctor(stopped, 1)}
+    assert "has 5 of 5000 bytes" in found_texts[str(files / crc)]
+    assert "is missing; it is the file of the package fw 1.0" in found_texts[str(files / whole)]
 
 
 def opened(path: Path) -> contextlib.closing[SeriesFiles]:

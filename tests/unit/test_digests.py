@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbfast._ext.murmur import Murmur3
-from tbfast.control.digests import new_digest
 from tbfast.model.package import ChecksumAlgorithm
+from tbfast.store.digests import new_digest
 
 FOX = b"The quick brown fox jumps over the lazy dog"
 # CRC32: the check value 0xCBF43926 of the catalogue of CRCs; Murmur: Guava's own tests.

@@ -1,16 +1,21 @@
 """Damage inside a journal's table files is never read past in silence."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
+from tbfast._ext import metrics as words
 from tbfast._ext.ingest import Ingest
+from tbfast._ext.metrics import Slot
+from tbfast.control.tail import TailService
 from tbfast.errors import StoreError
 from tbfast.model.ranges import RangeQuery
 from tbfast.store.journal import Journal, Position
 from tbfast.store.layout import Layout
 from tbfast.store.series_reader import open_offline
+from tests.support.blocks import INT64, Block, Point, Record, write_block
 
 BLOCKS = 60
 
@@ -76,3 +81,33 @@ def test_the_feed_does_not_take_it_for_a_hole(layout: Layout):
             assert after == last
     finally:
         journal.close()
+
+
+def test_the_lag_of_queries_grows_while_damage_hides_rows() -> None:
+    """Blocks of other journals do not make it small, and nor does having nothing to do."""
+    slot = Slot()
+    tail = TailService(slot)
+    now_ms = time.time_ns() // 1_000_000
+    for journal in (0, 1):
+        tail.define(journal, 1, 1, [b"a"])
+
+    def block(journal: int, seq: int, age_ms: int) -> bytes:
+        rows = [Record(1, seq, [Point(1, INT64, seq)])]
+        return write_block(Block(journal, 1, seq, now_ms - age_ms, 1, (), rows))
+
+    tail.apply(block(0, 1, 50))
+    tail.settle()
+    tail.settle()
+    assert slot.get(words.TAIL_LAG_MS) == 0
+    hurt = bytearray(block(0, 2, 60_000))
+    hurt[-1] ^= 1
+    tail.apply(bytes(hurt))
+    with pytest.raises(StoreError, match="sequence 2"):
+        tail.check()
+    tail.settle()
+    assert slot.get(words.TAIL_LAG_MS) >= 60_000
+    tail.apply(block(1, 1, 0))
+    assert slot.get(words.TAIL_LAG_MS) >= 60_000
+    tail.settle()
+    tail.settle()
+    assert slot.get(words.TAIL_LAG_MS) >= 60_000
