@@ -50,7 +50,7 @@ def fill(storage: Storage, *, joined: bool, window_of: int = RUNS_STORED) -> Non
 def read(storage: Storage, **asked: Any) -> tuple[list[int], int]:
     """Values of `n`, and how many chunks were looked at."""
     scan = RangeScan(DEVICE, ["n"], **asked)
-    storage.tail.feed(scan, DEVICE)
+    asyncio.run(storage.tail.feed(scan, DEVICE))
     storage.store.feed(scan, storage.tail.key_numbers(DEVICE))
     found = [point["value"] for point in parsed(scan.to_json()).get("n", [])]
     return found, scan.chunks
