@@ -80,16 +80,17 @@ class NodeSeries:
         device = scan.device_number
         missing = await self.missing()
         async with self._turn:  # one at a time also holds rows of the head
-            # The head first: a run recorded in between is then read twice, never missed.
-            self._tail.feed(scan, device)
-            names = self._tail.key_numbers(device)
             unapplied = [(number, Position(*self._tail.cursor(number))) for number in missing]
+            # Heads, then journals, then chunks: rows that are sealed in between are read twice and
+            # never missed, also if their journal is trimmed.
+            await self._tail.feed(scan, device)
+            names = self._tail.key_numbers(device)
 
             def read() -> T:
-                self._store.feed(scan, names)
                 for number, after in unapplied:
                     deleted = self._store.tombstones.in_journal(device, number)
                     scan_journal(scan, self._layout.journal(number), after, deleted)
+                self._store.feed(scan, names)
                 return result()
 
             return await self._in_thread(read)

@@ -22,6 +22,7 @@ from tbfast.obs.log import get_logger
 
 log = get_logger("tbfast.tail")
 
+FEED_ROWS = 8_192  # given to a read in one turn of the loop, a few ms at most
 LIVE_QUEUE_BYTES = 1 << 20  # per subscriber; beyond it the subscription is ended
 PLACE = struct.Struct("<IIQq")  # journal, epoch, sequence, commit time: block header, offset 8
 _DEFS_BYTES = struct.Struct("<I")
@@ -220,13 +221,23 @@ class TailService:
             return None
         return self._tail.pack_stale(start, count, keys_end)
 
-    def feed(self, scan: RangeScan, device: int) -> None:
-        """Gives the rows that no recorded run holds to a range scan."""
-        self._tail.feed(scan, self._tail.head, device, 0)
+    async def feed(self, scan: RangeScan, device: int) -> None:
+        """Gives the rows that no recorded run held at the call to a range scan, some in a turn of
+        the loop: a device may have a million."""
+        for head, age, deleted in self._unsealed(device):
+            place = self._tail.feed(scan, head, device, age, deleted, (0, 0), FEED_ROWS)
+            while place is not None:
+                await asyncio.sleep(0)
+                place = self._tail.feed(scan, head, device, age, deleted, place, FEED_ROWS)
+
+    def _unsealed(self, device: int) -> list[tuple[Head, int, Deleted | None]]:
+        """Heads with their age, and what was deleted of a frozen one."""
+        heads: list[tuple[Head, int, Deleted | None]] = [(self._tail.head, 0, None)]
         if self._frozen is not None:
             ranges = self._frozen_deleted.get(device)
             deleted = None if ranges is None else Deleted([(0, *r) for r in ranges])
-            self._tail.feed(scan, self._frozen, device, 1, deleted)
+            heads.append((self._frozen, 1, deleted))
+        return heads
 
     def damaged(self, journal: int, where: str) -> None:
         """Rows of a journal cannot be read from there on."""

@@ -32,12 +32,20 @@ class Answer:
         )
 
     def text(self) -> bytes:
-        """{"key":[{"ts":..,"value":..},..],..}; keys without points are absent."""
-        if self._bounds is None:
-            return self.scan.to_json(self._strings, self._most)
-        if not self._bounds:
-            return b"{}"
-        return aggregate_json(self.scan, self._aggregation, self._bounds, self._strings, self._most)
+        """{"key":[{"ts":..,"value":..},..],..}; keys without points are absent.
+
+        Only once: what was given to the scan is free again.
+        """
+        try:
+            if self._bounds is None:
+                return self.scan.to_json(self._strings, self._most)
+            if not self._bounds:
+                return b"{}"
+            return aggregate_json(
+                self.scan, self._aggregation, self._bounds, self._strings, self._most
+            )
+        finally:
+            self.scan.release()
 
 
 def newest(keys: Sequence[str] | None) -> RangeQuery:

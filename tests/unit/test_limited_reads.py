@@ -51,7 +51,7 @@ def fill(storage: Storage, *, joined: bool, window_of: int = RUNS_STORED) -> Non
 def read(storage: Storage, device: int = DEVICE, **asked: Any) -> tuple[list[int], int]:
     """Values of `n`, and how many chunks were looked at."""
     scan = RangeScan(device, ["n"], **asked)
-    storage.tail.feed(scan, device)
+    asyncio.run(storage.tail.feed(scan, device))
     storage.store.feed(scan, storage.tail.key_numbers(device))
     found = [point["value"] for point in parsed(scan.to_json()).get("n", [])]
     return found, scan.chunks

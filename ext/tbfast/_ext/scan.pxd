@@ -14,6 +14,10 @@ cdef struct hit:
     tbf_cell cell        # bytes are owned
     uint32_t column
 
+cdef struct bound:
+    bint full            # there are `limit` hits of the column,
+    int64_t ts           # and this is the time of the last of them along the read
+
 cdef class RangeScan:
     cdef uint64_t device
     cdef int kind
@@ -29,6 +33,8 @@ cdef class RangeScan:
     cdef bint rows_counted     # `enough` knows all hits
     cdef hit *hits
     cdef size_t count, cap, compact_at
+    cdef bound *bounds         # by column, as of the last `_compact`
+    cdef size_t bound_count
     cdef uint64_t arrival
     cdef uint32_t *key_map     # key number -> column + 1, of the current epoch
     cdef size_t key_map_len
@@ -40,12 +46,16 @@ cdef class RangeScan:
     cdef bint ready
     cdef int64_t _last(self) noexcept
     cdef int64_t column_of(self, bytes name) except -2
+    cdef int reserve(self, size_t rows) except -1
     cdef int add(self, uint32_t column, int64_t ts, int64_t commit_ms, uint64_t arrival,
                  const tbf_cell *cell) except -1
+    cdef bint wants_time(self, uint32_t column, int64_t ts) noexcept nogil
     cdef tbf_status _next_record(self, tbf_block *block, tbf_record *record) noexcept nogil
     cdef int _count_rows(self) except -1
     cdef int added(self, uint32_t column, const tbf_chunk_column *found, Ranges gone) except -1
     cdef int _compact(self) except -1
+    cdef void _free_rows(self) noexcept nogil
+    cdef int _more_bounds(self) except -1
     cdef int prepare(self) except -1
     cdef int _oldest_json(self, Text text, size_t start, size_t end, bint strings,
                           size_t max_bytes) except -1

@@ -34,6 +34,11 @@ from tbfast._ext.series import split_definitions
 
 cdef uint64_t NO_LIMIT = 1 << 32  # more points than a read could ever hold
 
+cdef enum:
+    ROWS_AHEAD = 65536  # taken in before they are sorted and cut
+    LIMITED_AHEAD = 1024  # the same where most of them will not matter
+    LIMITED_MOST = 16384  # sorting more of them takes the loop longer than a moment
+
 
 cdef int by_newest(const void *a, const void *b) noexcept nogil:
     """Column, then newest time, then latest arrival first."""
@@ -90,17 +95,32 @@ cdef class RangeScan:
         self.hits = <hit *>malloc(self.cap * sizeof(hit))
         if self.hits == NULL:
             raise MemoryError("no memory for a read")
-        self.compact_at = 65536
+        self.compact_at = LIMITED_AHEAD if self.limited else ROWS_AHEAD
         self.merge = Merge(self.start_ms, self._last())
 
     def __dealloc__(self):
+        self._free_rows()
+        free(self.bounds)
+        free(self.key_map)
+
+    cdef void _free_rows(self) noexcept nogil:
         cdef size_t i
         for i in range(self.count):
             free_cell(&self.hits[i].cell)
         free(self.hits)
-        free(self.key_map)
         free(self.row_ts)
         free(self.row_cells)
+        self.hits = NULL
+        self.row_ts = NULL
+        self.row_cells = NULL
+        self.count = self.cap = 0
+
+    def release(self):
+        """Frees what was fed: a million rows take a while, so not where the scan happens to end."""
+        with nogil:
+            self._free_rows()
+        self.merge = Merge(self.start_ms, self._last())
+        self.ready = True
 
     cdef int64_t _last(self) noexcept:
         """The last time wanted; without meaning when none is."""
@@ -272,12 +292,29 @@ cdef class RangeScan:
                     and (not self.bounded_end or record.ts_ms < self.end_ms)):
                 return TBF_OK
 
+    cdef int reserve(self, size_t rows) except -1:
+        """Room for so many more, so that they are not moved over and over; only pages that are
+        used cost memory."""
+        cdef hit *more
+        cdef size_t wanted = min(self.count + rows, <size_t>limits.READ_ROWS)
+        if wanted > self.cap and self.limit > LIMITED_MOST:
+            more = <hit *>realloc(self.hits, wanted * sizeof(hit))
+            if more == NULL:
+                raise MemoryError("no memory for a read")
+            self.hits = more
+            self.cap = wanted
+        return 0
+
     cdef int add(self, uint32_t column, int64_t ts, int64_t commit_ms, uint64_t arrival,
                  const tbf_cell *cell) except -1:
         """One point; of equal times the later commit, then the later arrival wins."""
         cdef hit *more
         cdef hit *h
         cdef uint8_t *copy
+        if not self.wants_time(column, ts):
+            return 0
+        if self.limited and self.compact_at <= self.count <= <size_t>LIMITED_MOST:
+            self._compact()
         if self.count == <size_t>limits.READ_ROWS:
             self._compact()
             if self.count > <size_t>limits.READ_ROWS // 4 * 3:  # or the next one is near
@@ -306,12 +343,35 @@ cdef class RangeScan:
         self.rows_counted = False
         return 0
 
+    cdef bint wants_time(self, uint32_t column, int64_t ts) noexcept nogil:
+        """Whether a point could be among the `limit` of its column, as far as is known."""
+        cdef bound *b
+        if column >= self.bound_count:
+            return True
+        b = &self.bounds[column]
+        return not b.full or (ts <= b.ts if self.ascending else ts >= b.ts)
+
+    cdef int _more_bounds(self) except -1:
+        """One for each column there is."""
+        cdef size_t wanted = len(self.names)
+        cdef bound *more
+        if wanted > self.bound_count:
+            more = <bound *>realloc(self.bounds, wanted * sizeof(bound))
+            if more == NULL:
+                raise MemoryError("no memory for a read")
+            memset(more + self.bound_count, 0, (wanted - self.bound_count) * sizeof(bound))
+            self.bounds = more
+            self.bound_count = wanted
+        return 0
+
     cdef int _compact(self) except -1:
         """Sorts, keeps the winner of each time, cuts each column at the limit."""
         cdef size_t i, kept = 0
         cdef uint64_t in_column = 0
         cdef hit *h
         cdef hit *last
+        if self.limited:
+            self._more_bounds()
         with nogil:
             qsort(self.hits, self.count, sizeof(hit), by_oldest if self.ascending else by_newest)
             for i in range(self.count):
@@ -327,8 +387,13 @@ cdef class RangeScan:
                 self.hits[kept] = h[0]
                 kept += 1
                 in_column += 1
+                if in_column == self.limit and h.column < self.bound_count:
+                    self.bounds[h.column].full = True
+                    self.bounds[h.column].ts = h.ts
             self.count = kept
-            self.compact_at = 2 * kept + 65536
+            self.compact_at = 2 * kept + (
+                LIMITED_AHEAD if self.limited and kept < LIMITED_MOST // 2 else ROWS_AHEAD
+            )
         return 0
 
     cdef int prepare(self) except -1:

@@ -5,7 +5,7 @@ Values that are not kept in memory `latest` names, so that the caller reads them
 chunks.
 """
 
-from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, SIZE_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
@@ -241,18 +241,26 @@ cdef class Tail(StoredLatest):
             self._take(&self.all[at - 1], ts, order, point)
         return 0
 
-    def feed(self, RangeScan scan, Head head, uint64_t number, uint32_t age, Deleted deleted=None):
+    def feed(self, RangeScan scan, Head head, uint64_t number, uint32_t age, Deleted deleted=None,
+             place=(0, 0), size_t most=SIZE_MAX):
         """Gives the rows that `head` holds of a device to a range scan: later than any chunk.
 
         age: 0 for the newest head; rows of a smaller age win at equal times and commits.  deleted:
         what was deleted of a frozen head, at any position.
+
+        Looks at about `most` rows from a place on, (0, 0) = from the start; returns the place to go
+        on from, None at the end.  Rows that came or were deleted since are given or not.
         """
         cdef device *d = self._find_device(number)
-        cdef uint32_t i = d.first if d != NULL else 0
+        cdef uint32_t i = place[0]
+        cdef uint32_t row = place[1]
         cdef head_series *held
         cdef int64_t column
         cdef Py_ssize_t reach = deleted.reach(0) if deleted is not None else 0
         cdef Ranges gone = None
+        if i == 0 and d != NULL:
+            i = d.first
+            scan.reserve(self._rows_in(scan, head, i))
         while i:
             held = head.find(i - 1)
             if held != NULL:
@@ -261,19 +269,39 @@ cdef class Tail(StoredLatest):
                 if reach:
                     gone = deleted.ranges(name, reach)
                 if column >= 0:
-                    self._feed_series(scan, head, held, <uint32_t>column, age, gone)
+                    row = self._feed_series(scan, head, row or held.last, <uint32_t>column, age,
+                                            gone, &most)
+                    if row:
+                        return i, row
+            row = 0
             i = self.all[i - 1].next
+            most -= most > 0
+            if i and most == 0:
+                return i, 0
+        return None
 
-    cdef int _feed_series(self, RangeScan scan, Head head, head_series *held,
-                          uint32_t column, uint32_t age, Ranges gone) except -1:
-        cdef uint32_t at = held.last
+    cdef size_t _rows_in(self, RangeScan scan, Head head, uint32_t i) except? 0:
+        """Rows that a head holds of wanted series, from one of a device's on."""
+        cdef head_series *held
+        cdef size_t rows = 0
+        while i:
+            held = head.find(i - 1)
+            if held != NULL and scan.column_of(self.names[self.all[i - 1].key]) >= 0:
+                rows += held.count
+            i = self.all[i - 1].next
+        return rows
+
+    cdef int64_t _feed_series(self, RangeScan scan, Head head, uint32_t at, uint32_t column,
+                              uint32_t age, Ranges gone, size_t *most) except -1:
+        """The rows of a series from one on, back to the oldest; which is next, 0 = none."""
         cdef head_row *row
         cdef tbf_point point
         cdef tbf_cell cell
-        while at:
+        while at and most[0]:
             row = &head.rows[at - 1]
+            most[0] -= 1
             if row.ts >= scan.start_ms and (not scan.bounded_end or row.ts < scan.end_ms) and (
-                gone is None or not gone.has(row.ts)
+                scan.wants_time(column, row.ts) and (gone is None or not gone.has(row.ts))
             ):
                 point.type = <tbf_type>row.type
                 point.scale = row.scale
@@ -285,7 +313,7 @@ cdef class Tail(StoredLatest):
                 scan.add(column, row.ts, <int64_t>order_of(row),
                          (<uint64_t>1 << 62) - (<uint64_t>age << 32) + at, &cell)
             at = row.previous
-        return 0
+        return at
 
     # --- runs ------------------------------------------------------------------------------
 
