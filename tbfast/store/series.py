@@ -21,7 +21,7 @@ All numbers in keys are big-endian.  Key numbers belong to this store, not to a 
 
 import contextlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -101,6 +101,7 @@ class SeriesStore:
         self._join_runs = join_runs
         self._raw: dict[int, int] = {}  # window -> family that takes its next run
         self._busy: set[int] = set()  # families that a run is being written to
+        self._last_keys: dict[int, bytes] = {}  # window -> of the run being written
         self._index: tuple[Open, ...] = ()
         self._files = SeriesFiles(path, waits)
         try:
@@ -180,6 +181,7 @@ class SeriesStore:
         self._files.write_synced(batch)
         self._begun += 1
         self._busy.clear()
+        self._last_keys.clear()
         return self._begun
 
     @property
@@ -244,8 +246,18 @@ class SeriesStore:
         """What `hold_merging` was told last."""
         return self._files.merging_held
 
-    def write_chunks(self, window: int, chunks: Iterable[tuple[bytes, bytes]]) -> None:
-        """Writes chunks of a run, sorted by key, without the log."""
+    def write_chunks(self, window: int, chunks: Sequence[tuple[bytes, bytes]]) -> None:
+        """Writes chunks of a run, in ascending order of keys, without the log.
+
+        StoreError if they are not: one chunk in the place of another is a loss that nobody sees,
+        as the run's record lets the journals go.
+        """
+        last = self._last_keys.get(window, b"")
+        for key, _ in chunks:
+            if key <= last:
+                raise StoreError(f"{self.path}: sealing gave two chunks for one place: {key.hex()}")
+            last = key
+        self._last_keys[window] = last
         self._files.write_unlogged(family_name(self._raw[window], 0), chunks)
 
     def write_keys(self, names: Iterable[tuple[int, bytes]]) -> None:

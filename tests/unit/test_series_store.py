@@ -72,6 +72,21 @@ def test_run_numbers_are_never_given_twice(storage: Storage) -> None:
     assert [*given, record.number] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("batches", [[(1, 2, 2)], [(1, 2), (2, 3)], [(2, 3), (1,)]])
+def test_a_chunk_in_the_place_of_another_is_refused(
+    storage: Storage, batches: list[tuple[int, ...]]
+) -> None:
+    run = storage.store.begin_run()
+    window = storage.store.window_for(0, SPAN_MS)
+    *good, bad = [[(CHUNK_KEY.pack(n, 0, run), b"chunk") for n in batch] for batch in batches]
+    for batch in good:
+        storage.store.write_chunks(window, batch)
+    with pytest.raises(StoreError, match="two chunks for one place"):
+        storage.store.write_chunks(window, bad)
+    storage.store.begin_run()
+    storage.store.write_chunks(storage.store.window_for(0, SPAN_MS), bad[:1])
+
+
 @pytest.mark.parametrize("step", ["write_chunks", "write_changes", "finish_run"])
 def test_chunks_of_an_unrecorded_run_are_invisible(storage: Storage, step: str) -> None:
     sealed(storage, 1)
