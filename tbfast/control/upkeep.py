@@ -41,17 +41,24 @@ class ExpiryClock:
     """Wall time for ages: no step of the clock makes anything old at once.
 
     After a step forward it catches up at twice the speed of the monotonic clock, so that a wrong
-    clock must be wrong for as long as rows are kept before it costs any.  Starts at the wall time.
+    clock must be wrong for as long as rows are kept before it costs any.  After a step back, 1970
+    at the start of a machine without a battery, nothing grows old; once the clock is right again
+    it goes on from where it was, not from there.
+
+    known_ms: a time that the machine has had before, 0 = none.
     """
 
-    def __init__(self, wall_ms: int, monotonic_ms: int) -> None:
-        self._ms = wall_ms
+    def __init__(self, wall_ms: int, monotonic_ms: int, known_ms: int = 0) -> None:
+        self._ms = max(wall_ms, known_ms)
         self._monotonic_ms = monotonic_ms
 
     def now(self, wall_ms: int, monotonic_ms: int) -> int:
         """The time to reckon ages with, ms."""
         passed = max(0, monotonic_ms - self._monotonic_ms)
         self._monotonic_ms = monotonic_ms
+        if wall_ms < self._ms:
+            self._ms += passed
+            return wall_ms
         self._ms = min(wall_ms, self._ms + 2 * passed)
         return self._ms
 
@@ -79,7 +86,8 @@ class Upkeep:
         self._span_bytes = (
             max(WINDOW_BYTES, min(bounds) // limits.WINDOWS_PER_BUDGET) if bounds else 0
         )
-        self._clock = ExpiryClock(_wall_ms(), _monotonic_ms())
+        known_ms = max((window.opened_at_ms for window in store.windows()), default=0)
+        self._clock = ExpiryClock(_wall_ms(), _monotonic_ms(), known_ms)
         self._joining = asyncio.Lock()
 
     async def run(self, sealing: asyncio.Lock, stopping: asyncio.Event) -> None:
@@ -175,12 +183,16 @@ class Upkeep:
         self.measure()
 
     def _expire(self) -> None:
-        now_ms = self._clock.now(_wall_ms(), _monotonic_ms())
+        wall_ms = _wall_ms()
+        stored = self._store.windows()
+        if not stored:  # nothing can be too old yet: whatever the clock is set to is right
+            self._clock = ExpiryClock(wall_ms, _monotonic_ms())
+        now_ms = self._clock.now(wall_ms, _monotonic_ms())
         by_class: dict[int | None, list[Window]] = {}
-        for window in self._store.windows():
+        for window in stored:
             by_class.setdefault(window.retention_ms, []).append(window)
         for retention_ms, windows in by_class.items():
-            self._end_newest(windows[-1], self._span_ms(retention_ms), now_ms)
+            self._end_newest(windows[-1], self._span_ms(retention_ms), wall_ms)
             kept_ms = self._kept_ms(retention_ms)
             for window in _older(windows, now_ms - kept_ms) if kept_ms else ():
                 log.info("window dropped by age", window=window.number, points=window.points)
@@ -188,11 +200,14 @@ class Upkeep:
         self._drop_beyond_max()
         self._store.forget_tombstones()
 
-    def _end_newest(self, window: Window, span_ms: int, now_ms: int) -> None:
-        """On an idle node no later window ends it.  An end in the future is a wrong clock's."""
-        over = abs(now_ms - window.opened_at_ms) >= span_ms
-        if (over and window.closed_at_ms == 0) or window.closed_at_ms > now_ms:
-            self._store.close_window(window.number, now_ms)
+    def _end_newest(self, window: Window, span_ms: int, wall_ms: int) -> None:
+        """On an idle node no later window ends it.  An end in the future is a wrong clock's.
+
+        By the clock that windows are opened with: another would end each at once.
+        """
+        over = abs(wall_ms - window.opened_at_ms) >= span_ms
+        if (over and window.closed_at_ms == 0) or window.closed_at_ms > wall_ms:
+            self._store.close_window(window.number, wall_ms)
 
     def _drop_beyond_max(self) -> None:
         windows = self._store.windows()
@@ -240,7 +255,8 @@ def _older(windows: list[Window], than_ms: int) -> list[Window]:
     """
     found = []
     newest = windows[-1]
-    ended_ms = newest.closed_at_ms or None
+    # Ended before it began: by a clock that was far back, so it may be as young as its beginning.
+    ended_ms = max(newest.closed_at_ms, newest.opened_at_ms) if newest.closed_at_ms else None
     if ended_ms is not None and ended_ms <= than_ms:
         found.append(newest)
     for window, following in reversed(list(pairwise(windows))):

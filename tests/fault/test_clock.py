@@ -1,11 +1,13 @@
 """The system clock is set: nobody is disconnected, nothing expires, device times are theirs."""
 
 import json
+import signal
 import time
 from pathlib import Path
 
 from tbfast.model.ranges import RangeQuery
-from tests.support.audit import audit, audit_stopped
+from tbfast.store.series import SeriesStore
+from tests.support.audit import audit, audit_stopped, query
 from tests.support.clock import ClockShim
 from tests.support.ledger import running_load
 from tests.support.mqtt_client import Client, connected
@@ -86,3 +88,26 @@ def test_the_clock_is_set_under_load(tmp_path: Path) -> None:
         audit_stopped(node, record)
         node.start()
         assert audit(node, record) == load.acked
+
+
+def test_a_start_in_1970_costs_no_window_for_each_run(tmp_path: Path) -> None:
+    """A machine without a battery, until it has asked for the time."""
+    clock = ClockShim(tmp_path / "clock")
+    clock.set_ahead(-50 * YEAR_MS)
+    with running_node(tmp_path / "data", workers=1, env={**SETTINGS, **clock.env}) as node:
+        (token,) = node.add_devices(1)
+        with connected(node.mqtt_port, token) as client, node.api() as api:
+            for n in range(4):
+                if n == 1:
+                    clock.set_ahead(0)
+                client.publish_acknowledged(b'{"ts":%d,"values":{"n":%d}}' % (n, n))
+                api.seal()
+                # Ages are looked at once a second.
+                signal.sigtimedwait([], 1.2)
+        assert query(node, "d0", "n") == {n: n for n in range(4)}
+        assert node.stop() == 0
+    store = SeriesStore(tmp_path / "data" / "series")
+    try:
+        assert len(store.windows()) == 2
+    finally:
+        store.close()

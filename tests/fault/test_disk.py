@@ -56,6 +56,28 @@ def test_failed_sync_is_never_acknowledged(tmp_path: Path, shim: FaultShim) -> N
             client.publish_acknowledged(PAYLOAD)
 
 
+def test_what_a_failed_sync_is_answered(tmp_path: Path, shim: FaultShim) -> None:
+    """Not a PUBACK, not 200: MQTT 5 and HTTP say what happened before they close."""
+    with running_node(tmp_path / "data", workers=1, env=shim.env) as node:
+        tokens = node.add_devices(2)
+        pid = node.worker_pid(0)
+        with connected(node.mqtt_port, tokens[0], 5) as client:
+            client.publish_acknowledged(PAYLOAD)
+            shim.fail_syncs(1)
+            client.publish(b'{"ts":2,"values":{"n":2}}')
+            assert client.expect(m.Disconnect).reason_code == 0x97
+            assert client.receive() is None
+        node.wait_replaced(0, pid, 5)
+        pid = node.worker_pid(0)
+        assert _posted(node, tokens[1]) == (200, None)
+        shim.fail_syncs(1)
+        assert _posted(node, tokens[1]) == (503, "1")
+        node.wait_replaced(0, pid, 5)
+        assert _posted(node, tokens[1]) == (200, None)
+        assert query(node, "d0", "n")[1] == 1
+        assert node.metric('tbfast_restarts_total{process="worker-0"}') == 2
+
+
 def failing_syncs(tmp_path: Path, seed: int, rounds: int) -> None:
     print(f"TBFAST_TEST_SEED={seed}")
     rng = random.Random(seed)

@@ -437,6 +437,15 @@ def test_the_expiry_clock_takes_a_step_forward_slowly_and_one_back_at_once() -> 
     assert clock.now(99_001_000, 2_000) == 1_004_000
     assert clock.now(1_003_000, 3_000) == 1_003_000
     assert clock.now(500_000, 4_000) == 500_000
+    assert clock.now(99_004_000, 5_000) == 1_008_000  # it goes on from where it was
+
+
+def test_the_expiry_clock_knows_times_that_were_before_a_start_in_1970() -> None:
+    clock = ExpiryClock(1_000, 0, 1_000_000)
+    assert clock.now(2_000, 1_000) == 2_000
+    assert clock.now(1_090_000, 2_000) == 1_003_000
+    assert clock.now(1_150_000, 62_000) == 1_123_000
+    assert clock.now(1_180_000, 92_000) == 1_180_000
 
 
 # --- format 1 --------------------------------------------------------------------------------

@@ -168,6 +168,33 @@ def test_a_step_of_the_clock_drops_nothing_on_an_idle_node(storage: Storage, clo
     assert expire(storage) == []
 
 
+def test_a_clock_that_was_set_forward_does_not_end_each_window(
+    storage: Storage, clock: _Clock
+) -> None:
+    """A machine without a battery starts in 1970: ages lag behind its clock for decades."""
+    seal(storage, 1, 1)
+    clock.wall_ms += 50 * 365 * 24 * HOUR_MS
+    for ts in range(2, 7):
+        assert expire(storage)
+        clock.pass_ms(100)
+        seal(storage, ts, 1)
+    assert expire(storage) == [(None, 1), (None, 5)]
+
+
+def test_a_window_that_ended_in_1970_goes_when_its_time_has_come(
+    storage: Storage, clock: _Clock
+) -> None:
+    seal(storage, 1, 1)
+    right_ms = clock.wall_ms
+    clock.wall_ms = 1_000
+    assert expire(storage) == [(None, 1)]
+    clock.wall_ms = right_ms
+    clock.pass_ms(15_000)
+    assert expire(storage) == [(None, 1)]
+    clock.pass_ms(2_000)
+    assert expire(storage) == []
+
+
 def test_the_task_of_a_node_expires_and_joins_by_itself(tmp_path: Path) -> None:
     settings = Series(retention_ms=4_000, join_runs=2, seal_interval_ms=1_000)
     storage = Storage(tmp_path / "data", journals=1, settings=settings)
