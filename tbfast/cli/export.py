@@ -21,7 +21,7 @@ from typing import IO, Any, Final, Protocol
 
 import msgspec
 
-from tbfast.cli import exits, output, target
+from tbfast.cli import exits, output, ranges, target
 from tbfast.cli.devices import DeviceView
 from tbfast.cli.exits import UsageError
 from tbfast.cli.target import Target
@@ -32,7 +32,6 @@ FIRST_POINTS: Final = 1_000  # of each key, asked for at once
 PAGE_POINTS: Final = 100_000  # of one key, held at once
 GROUP_POINTS: Final = 100_000  # of a row group of Parquet, or a little more
 GROUP_BYTES: Final = 16 << 20  # of its values as text, likewise
-_INT64: Final = range(-(1 << 63), 1 << 63)
 
 
 class Point(msgspec.Struct):
@@ -74,8 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--profile", metavar="NAME", help="all devices of a profile")
     which.add_argument("--all", action="store_true", help="all devices")
     parser.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
-    parser.add_argument("--start", type=int, metavar="MS", help="Unix ms, inclusive")
-    parser.add_argument("--end", type=int, metavar="MS", help="Unix ms, exclusive")
+    ranges.add_range_flags(parser)
     parser.add_argument(
         "--format", choices=tuple(_WRITERS), help="default: by the name of the file, else csv"
     )
@@ -87,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Device by device, key by key, page by page."""
+    ranges.check_range(args)
     keys = None
     if args.keys is not None:
         keys = tuple(dict.fromkeys(key for key in args.keys.split(",") if key))
@@ -145,7 +144,7 @@ def _pages(
         points, most = firsts.pop(key), asked
         while points:
             yield key, points
-            if len(points) < most or points[-1].ts == _INT64[-1]:
+            if len(points) < most or points[-1].ts == ranges.INT64[-1]:
                 break
             rest = msgspec.structs.replace(query, keys=(key,), start_ms=points[-1].ts + 1)
             found, most = _history(where, device, rest, PAGE_POINTS)
@@ -288,7 +287,7 @@ class _Parquet:
             "device": [device for device, _, _ in held],
             "key": [key for _, key, _ in held],
             "ts": [p.ts for _, _, p in held],
-            "long": [v if type(v) is int and v in _INT64 else None for v in values],
+            "long": [v if type(v) is int and v in ranges.INT64 else None for v in values],
             "double": [v if type(v) is float else None for v in values],
             "bool": [v if type(v) is bool else None for v in values],
             "text": texts,
@@ -305,7 +304,7 @@ class _Parquet:
 
 def _is_text(value: object) -> bool:
     """JSON documents, and integers that no int64 holds."""
-    return isinstance(value, dict | list) or (type(value) is int and value not in _INT64)
+    return isinstance(value, dict | list) or (type(value) is int and value not in ranges.INT64)
 
 
 _WRITERS: Final[dict[str, Callable[[IO[bytes]], Writer]]] = {

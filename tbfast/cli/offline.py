@@ -76,7 +76,8 @@ def _check_begun(layout: Layout) -> None:
         )
     if not os.access(layout.root, os.R_OK | os.W_OK | os.X_OK):
         raise LocalError(
-            f"no permission for the data directory {layout.root}; run as the user of the server"
+            f"no permission for the data directory {layout.root}; run as the user of the server, "
+            "or fix its permissions"
         )
     if not layout.lock.exists():  # else a server may be at its first start
         _check_holds_data(layout)

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from tbfast.cli import exits, output, target
+from tbfast.cli import exits, output, ranges, target
 from tbfast.cli.exits import UsageError
 from tbfast.errors import PeerError
 from tbfast.model.ranges import RangeQuery, bucket_bounds
@@ -25,8 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Device, keys and time range."""
     parser.add_argument("device", metavar="DEVICE", help="name or id")
     parser.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
-    parser.add_argument("--start", type=int, metavar="MS", help="Unix ms, inclusive")
-    parser.add_argument("--end", type=int, metavar="MS", help="Unix ms, exclusive")
+    ranges.add_range_flags(parser)
     parser.add_argument(
         "--limit",
         type=int,
@@ -57,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
     """Ask once and print."""
     if args.limit < 1:
         raise UsageError("--limit must be at least 1")
+    if args.limit not in ranges.INT64:
+        raise UsageError(f"--limit must be at most {ranges.INT64[-1]}")
+    ranges.check_range(args)
     query = _query(args)
     with target.opened(args) as where:
         text = where.history(where.find(args.device), query)

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from tbfast.cli import exits, output, target
+from tbfast.cli import exits, output, ranges, target
 from tbfast.cli.exits import UsageError
 from tbfast.errors import TbfastError
 from tbfast.model.ranges import RangeQuery
@@ -33,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     delete = actions.add_parser("delete", help="delete points by key and time")
     delete.add_argument("device", metavar="DEVICE", help="name or id")
     delete.add_argument("--keys", metavar="A,B", help="only these keys (default: all)")
-    delete.add_argument("--start", type=int, metavar="MS", help="Unix ms, inclusive")
-    delete.add_argument("--end", type=int, metavar="MS", help="Unix ms, exclusive")
+    ranges.add_range_flags(delete)
     delete.add_argument("--yes", action="store_true", help="do not ask")
     target.add_target_flags(delete)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look, ask, delete, say what."""
+    ranges.check_range(args)
     if (args.start is None) != (args.end is None):
         raise UsageError("give both --start and --end, or neither for all times")
     wanted = None

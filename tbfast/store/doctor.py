@@ -178,6 +178,8 @@ class Doctor:
             store.close()
         for path in sorted(layout.journals.glob("*.mark")) if layout.journals.is_dir() else ():
             self._mark(path, cursors)
+        for number in layout.journal_numbers():
+            self._old_series(layout.journal(number), Position(*cursors.get(number, (0, 0))))
         for number, (sealed, _) in sorted(cursors.items()):
             path = layout.journal(number)
             newest = _newest_epoch(path)
@@ -189,6 +191,22 @@ class Doctor:
                     "run 'tbfast doctor --repair': it raises the epoch",
                     partial(raise_epoch, path, sealed),
                 )  # fmt: skip
+
+    def _old_series(self, journal: Path, sealed: Position) -> None:
+        """A journal lets go of rows only once they are sealed."""
+        opened = JournalFile(journal)
+        try:
+            trimmed = opened.trimmed()
+        finally:
+            opened.close()
+        if trimmed > sealed:
+            self._found(
+                "error", self._layout.series,
+                f"is an old copy: it ends with epoch {sealed.epoch}, sequence {sealed.seq} of "
+                f"{journal}, which has given it rows up to epoch {trimmed.epoch}, sequence "
+                f"{trimmed.seq}",
+                "put the newer one back before a server starts, or restore all of a backup",
+            )  # fmt: skip
 
     def _mark(self, path: Path, cursors: dict[int, tuple[int, int]]) -> None:
         journal = path.with_suffix("")

@@ -60,6 +60,12 @@ class JournalFile:
         with rocks.translated(self.path):
             return read_epoch(self._db.get_column_family("meta"))
 
+    def trimmed(self) -> Position:
+        """Blocks up to there are gone: the series store has recorded that it has their rows."""
+        with rocks.translated(self.path):
+            raw = self._db.get_column_family("meta").get(b"t")
+        return Position(*KEY.unpack(raw)) if raw else Position(0, 0)
+
     def blocks(self, after: Position) -> Iterator[tuple[Position, bytes]]:
         """Blocks after a position, in order."""
         start = block_key(Position(after.epoch, after.seq + 1))

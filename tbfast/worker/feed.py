@@ -37,6 +37,11 @@ class BlockFeed:
 
     def start(self, channel: Channel, after: Position, credit_bytes: int) -> None:
         """The controller wants blocks after `after`."""
+        if after < self._journal.trimmed:
+            log.error(
+                "the series store is an old copy: rows between are in neither",
+                series=tuple(after), journal=tuple(self._journal.trimmed),
+            )  # fmt: skip
         self._channel = channel
         self._sent = after
         self._credit = credit_bytes

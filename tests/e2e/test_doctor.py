@@ -109,6 +109,29 @@ def test_a_journal_that_is_missing(node: Node) -> None:
     assert doctor(node, 0) == []
 
 
+def test_a_series_store_of_an_earlier_day(node: Node) -> None:
+    """What was sealed since is nowhere: its journal has let go of it."""
+    series = Layout(node.data_dir).series
+    shutil.copytree(series, node.data_dir.parent / "earlier")
+    node.start()
+    try:
+        acknowledged(node, ["later"], 100)
+        ok(node, "store", "seal")
+        acknowledged(node, ["last"], 100)  # the trim is written with what comes next
+        assert node.stop() == 0
+        assert doctor(node, 0) == []
+        shutil.rmtree(series)
+        shutil.copytree(node.data_dir.parent / "earlier", series)
+        [found] = doctor(node, 2)
+        assert (found["about"], found["level"]) == (str(series), "error")
+        assert "is an old copy" in found["text"] and "put the newer one back" in found["fix"]
+        assert "old copy" not in node.log.read_text()
+        node.start()
+        assert "the series store is an old copy" in node.log.read_text()
+    finally:
+        node.kill_all()
+
+
 def test_a_store_that_is_missing(node: Node) -> None:
     shutil.rmtree(Layout(node.data_dir).attributes)
     [found] = doctor(node, 2)

@@ -137,6 +137,23 @@ def test_what_cannot_be_exported(node: Server, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [
+    ["--start", "9223372036854775808"], ["--end", "-9223372036854775809"],
+    ["--start", "5", "--end", "4"],
+])  # fmt: skip
+def test_times_that_cannot_be(node: Server, tmp_path: Path, words: list[str]) -> None:
+    """Wrong usage, not an empty answer: nothing else checks them for a stopped server."""
+    out = str(tmp_path / "x.csv")
+    for command in (
+        ["query", "a"],
+        ["export", "--all", "--output", out],
+        ["series", "delete", "a"],
+    ):
+        node.cli(*command, *words, code=2)
+    node.cli("query", "a", "--limit", "9223372036854775808", code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_pipe_is_written_and_a_link_is_followed(node: Server, tmp_path: Path) -> None:
     """Neither is replaced by a file; as root that would be /dev/null for everybody."""
     pipe, link, behind = tmp_path / "pipe", tmp_path / "link.csv", tmp_path / "file"
@@ -204,6 +221,7 @@ def test_a_stopped_server_gives_the_same(
     )
     words = ["export", "--all", "--output", str(stopped), "--data-dir", str(node.data_dir)]
     assert main(words) == 0
+    node.cli("query", "a", "--end", "9223372036854775808", code=2)
     assert opened == [node.data_dir]  # not for each device: that takes longer than reading it
     # Longer answers than allowed become shorter pages.
     monkeypatch.setattr(limits, "REST_ANSWER_BYTES", 80)
