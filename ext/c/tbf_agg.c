@@ -158,6 +158,18 @@ bool tbf_agg_max(const tbf_agg *a, tbf_cell *out) {
     return a->numbers > 0;
 }
 
+void tbf_agg_widen(const tbf_agg *a, tbf_cell *cell) {
+    int64_t tenths;
+    if (cell->type != TBF_INT64 || (a->rest_count == 0 && a->scale == 0)) {
+        return;
+    }
+    if (__builtin_mul_overflow(cell->i64, 10, &tenths)) {
+        set_double(cell, (double)cell->i64);
+    } else {
+        *cell = (tbf_cell){.type = TBF_DECIMAL, .scale = 1, .i64 = tenths};
+    }
+}
+
 double tbf_agg_total(const tbf_agg *a) {
     double rest = a->rest_sum + a->rest_lost;
     /* Infinities: what was lost beside them is not a number. */

@@ -28,6 +28,9 @@ void tbf_agg_add(tbf_agg *a, const tbf_cell *cells, size_t n);
  * they were stored.  False if there were no numbers. */
 bool tbf_agg_min(const tbf_agg *a, tbf_cell *out);
 bool tbf_agg_max(const tbf_agg *a, tbf_cell *out);
+/* An integer of `min` or `max` becomes a number with a fraction, exact if that fits, when one of
+ * the others has one: in ThingsBoard one double among them makes the answer a double. */
+void tbf_agg_widen(const tbf_agg *a, tbf_cell *cell);
 bool tbf_agg_sum(const tbf_agg *a, tbf_cell *out);
 /* The sum as a double; divided by `numbers`, the average. */
 double tbf_agg_total(const tbf_agg *a);

@@ -6,6 +6,7 @@ command line on a stopped server, and the controller for journals that no worker
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,15 +33,31 @@ from tbfast.store.series import SeriesStore
 
 _BUFFER_BYTES = 1 << 20  # nothing is written through these handles; each block is read once
 _FAMILIES = ("default", "meta")
+_OPEN_AGAIN_S = (0.01, 0.03, 0.1, 0.3)  # before a journal that cannot be opened counts as damaged
 
 T = TypeVar("T")
 
 
 class JournalFile:
-    """A journal without a writer, opened read-only."""
+    """A journal opened read-only, perhaps beside its writer; blocks the process.
+
+    RocksDB opens what its manifest names one after the other: a file that the writer is done with
+    meanwhile is missing then, as if the journal were damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        for pause_s in _OPEN_AGAIN_S:
+            try:
+                self._open()
+            except StoreError:
+                time.sleep(pause_s)
+            else:
+                return
+        self._open()
+
+    def _open(self) -> None:
+        path = self.path
         opts = rocks.options(write_buffer_bytes=_BUFFER_BYTES, cache=Cache(_BUFFER_BYTES))
         opts.create_if_missing(False)
         with rocks.translated(path):

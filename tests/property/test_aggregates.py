@@ -47,18 +47,21 @@ def model(
 
 def bucket_value(values: list[Any], which: str) -> Any:
     numbers = [v for v in values if isinstance(v, int | Decimal) and not isinstance(v, bool)]
+    whole = all(isinstance(v, int) for v in numbers)
     strings = [v for v in values if isinstance(v, str)]
     if which == "COUNT":
         return len(values)
     if which in ("MIN", "MAX"):
         pick = min if which == "MIN" else max
         if numbers:
-            return pick(numbers)
+            return pick(numbers) if whole else Decimal(pick(numbers))
         return pick(strings, key=lambda s: s.encode()) if strings else None
     if not numbers:
         return None
     total = sum(map(Fraction, numbers))
-    return total if which == "SUM" else total / len(numbers)
+    if which == "AVG":
+        return total / len(numbers)
+    return int(total) if whole else total
 
 
 @settings(max_examples=60, deadline=None)
@@ -107,9 +110,42 @@ def test_buckets(steps: list[Any], which: str, start: int, length: int, interval
             if isinstance(wanted["value"], str):
                 assert got["value"] == wanted["value"]
             else:
+                assert isinstance(got["value"], int) == isinstance(wanted["value"], int)
                 assert float(got["value"]) == pytest.approx(float(wanted["value"]), rel=1e-12)
                 if which in ("MIN", "MAX", "COUNT"):
                     assert got["value"] == wanted["value"]
+
+
+@pytest.mark.parametrize(
+    ("values", "which", "strings", "expected"),
+    [
+        (["7", "9.25"], "MIN", True, b'"7.0"'),
+        (["7", "9.25"], "MIN", False, b"7.0"),
+        (["7", "9"], "MIN", True, b'"7"'),
+        (["-3", "-9.5"], "MAX", True, b'"-3.0"'),
+        (["0", "-0.5"], "MAX", False, b"0.0"),
+        (["9223372036854775807", "1.5"], "MAX", False, b"9.223372036854776e+18"),
+        (["-9223372036854775808", "1.5"], "MIN", False, b"-9.223372036854776e+18"),
+        (["9007199254740993", "1.5"], "MAX", False, b"9007199254740993.0"),
+        (["1", "123456789012345678901.5"], "MIN", False, b"1.0"),
+        (["9223372036854775807", "-9223372036854775808"], "MAX", False, b"9223372036854775807"),
+        (["9223372036854775807", "-9223372036854775808"], "SUM", False, b"-1"),
+    ],
+)
+def test_one_double_makes_it_a_double(
+    tmp_path: Path, values: list[str], which: Any, strings: bool, expected: bytes
+) -> None:
+    storage = Storage(tmp_path / "data", journals=1)
+    try:
+        for ts, text in enumerate(values):
+            storage.write(0, DEVICE, (ts, {"a": text}))
+        query = RangeQuery(
+            start_ms=0, end_ms=10, aggregation=which, interval_ms=10, strings=strings
+        )
+        answer = asyncio.run(storage.reads.range(DEVICE, query))
+    finally:
+        storage.close()
+    assert answer == b'{"a":[{"ts":5,"value":%b}]}' % expected
 
 
 # --- the bounds of buckets -------------------------------------------------------------------

@@ -14,7 +14,7 @@ from tbfast.errors import LocalError
 from tbfast._ext.batch cimport TBF_DOUBLE, TBF_INT64, TBF_STRING
 from tbfast._ext.chunk cimport (
     tbf_agg, tbf_agg_add, tbf_agg_init, tbf_agg_max, tbf_agg_min, tbf_agg_sum, tbf_agg_total,
-    tbf_cell,
+    tbf_agg_widen, tbf_cell,
 )
 from tbfast._ext.scan cimport RangeScan, too_long
 from tbfast._ext.series cimport Text
@@ -155,8 +155,10 @@ cdef class Buckets:
             cell.f64 = tbf_agg_total(&self.agg) / <double>self.agg.numbers
         elif self.which == MIN:
             tbf_agg_min(&self.agg, cell)
+            tbf_agg_widen(&self.agg, cell)
         elif self.which == MAX:
             tbf_agg_max(&self.agg, cell)
+            tbf_agg_widen(&self.agg, cell)
         else:
             tbf_agg_sum(&self.agg, cell)
         return True

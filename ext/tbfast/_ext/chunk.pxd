@@ -68,6 +68,7 @@ cdef extern from "tbf_agg.h" nogil:
     void tbf_agg_add(tbf_agg *a, const tbf_cell *cells, size_t n)
     bint tbf_agg_min(const tbf_agg *a, tbf_cell *out)
     bint tbf_agg_max(const tbf_agg *a, tbf_cell *out)
+    void tbf_agg_widen(const tbf_agg *a, tbf_cell *cell)
     bint tbf_agg_sum(const tbf_agg *a, tbf_cell *out)
     double tbf_agg_total(const tbf_agg *a)
 
