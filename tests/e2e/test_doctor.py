@@ -22,6 +22,7 @@ from tests.e2e.test_backup import acknowledged, ok
 from tests.support.node import Node, running_node
 from tests.support.packages import add_package
 from tests.support.server import Server
+from tests.support.waiting import wait_until
 
 
 def doctor(node: Node, code: int, *words: str) -> list[dict[str, Any]]:
@@ -127,7 +128,7 @@ def test_a_series_store_of_an_earlier_day(node: Node) -> None:
         assert "is an old copy" in found["text"] and "put the newer one back" in found["fix"]
         assert "old copy" not in node.log.read_text()
         node.start()
-        assert "the series store is an old copy" in node.log.read_text()
+        wait_until(lambda: "the series store is an old copy" in node.log.read_text(), what="said")
     finally:
         node.kill_all()
 

@@ -10,15 +10,16 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tbfast import limits
 from tbfast.cli import export
 from tbfast.cli.devices import DeviceView
 from tbfast.cli.main import main
 from tbfast.cli.target import Target
+from tbfast.model.ranges import RangeQuery
 from tbfast.store import series_reader
 from tbfast.store.layout import Layout
 from tbfast.store.series_reader import OfflineSeries
@@ -224,11 +225,11 @@ def test_a_stopped_server_gives_the_same(
     node.cli("query", "a", "--end", "9223372036854775808", code=2)
     assert opened == [node.data_dir]  # not for each device: that takes longer than reading it
     # Longer answers than allowed become shorter pages.
-    monkeypatch.setattr(limits, "REST_ANSWER_BYTES", 80)
+    monkeypatch.setattr(export, "RangeQuery", partial(RangeQuery, max_bytes=80))
     words = ["export", "--device", "a", "--output", str(stopped), "--data-dir", str(node.data_dir)]
     assert main(words) == 0
     assert rows_of(stopped.read_text()) == EXPECTED_A
-    monkeypatch.setattr(limits, "REST_ANSWER_BYTES", 20)
+    monkeypatch.setattr(export, "RangeQuery", partial(RangeQuery, max_bytes=20))
     assert main(words) == 1
     node.start()
 
