@@ -64,15 +64,14 @@ def test_the_clock_is_set_under_load(tmp_path: Path) -> None:
             assert small[0] >= before[-1]
             assert node.metric("tbfast_clock_steps_total") == 0
 
-            steps = 0
             for number, ahead_ms in enumerate((-HOUR_MS, 10 * YEAR_MS, -HOUR_MS, 0), 2):
                 clock.set_ahead(ahead_ms)
                 load.wait_acked(1000)
                 times = stamped(client, node, number * 100)
                 assert times == sorted(times)
                 assert all(near(ts, ahead_ms) for ts in times)
-                steps += 1  # of each worker that has devices, told with its next heartbeat
-                wait_until(lambda: node.metric("tbfast_clock_steps_total") >= steps)  # noqa: B023
+                # Each worker that has devices tells it with its next heartbeat.
+                wait_until(lambda: node.metric("tbfast_clock_steps_total") > number - 2)  # noqa: B023
                 idle.ping()
                 sealed = node.metric("tbfast_sealed_points_total")
                 wait_until(lambda: node.metric("tbfast_sealed_points_total") > sealed)  # noqa: B023
