@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol
 from urllib.parse import urlencode
 
@@ -27,6 +28,7 @@ from tests.support.waiting import wait_until
 Devices = dict[str, list[Message]]
 
 REQUEST_MESSAGES = 500
+SETTLED_S = 8  # without a change
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -44,8 +46,13 @@ class Store(Protocol):
 
 
 def tree_bytes(root: Path) -> int:
-    """Bytes of the files below a directory."""
-    return sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
+    """Bytes of the files below a directory; those that go meanwhile do not count."""
+    total = 0
+    for path in root.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found = path.stat()
+            total += found.st_size if S_ISREG(found.st_mode) else 0
+    return total
 
 
 def table_bytes(root: Path) -> int:
@@ -159,9 +166,15 @@ class VictoriaMetrics:
         return cpu_s(self._process.pid) - before
 
     def disk_bytes(self) -> int:
+        """Once nothing moves any more: parts in memory are written every 5 s, and the merge runs
+        in the background and says nothing."""
         self._get("/internal/force_merge")
-        time.sleep(5)  # the merge runs in the background and says nothing
-        return tree_bytes(self._root / "data")
+        size, same_s = -1, 0
+        while same_s < SETTLED_S:
+            before, size = size, tree_bytes(self._root / "data")
+            same_s = same_s + 1 if size == before else 0
+            time.sleep(1)
+        return size
 
     def read(self, device: str, key: str, start_ms: int, end_ms: int, bucket_ms: int) -> int:
         selector = f'm_{key}{{device="{device}"}}'
