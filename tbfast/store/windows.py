@@ -71,10 +71,6 @@ class Segment(msgspec.Struct, array_like=True, frozen=True):
         """Of its column family; joined ones are compressed harder."""
         return family_name(self.family, self.level)
 
-    def with_run(self, run: Run, odd: Iterable[Odd] = ()) -> "Segment":
-        """The segment after one more run; odd: of the run."""
-        return _with_run(self.family, self.runs, self.odd, run, odd)
-
 
 def family_name(number: int, level: int) -> str:
     """Column family of a segment."""
@@ -84,6 +80,7 @@ def family_name(number: int, level: int) -> str:
 def _with_run(
     family: int, runs: tuple[Run, ...], known: Iterable[Odd], run: Run, odd: Iterable[Odd]
 ) -> Segment:
+    """A segment of level 0 with `runs` and odd devices `known`, after one more run; odd: of it."""
     both = (*runs, run)
     more = list(odd)
     kept = _told_apart(known, more, [(r.number, r.min_ts, r.max_ts) for r in both])
@@ -204,7 +201,7 @@ class Window(msgspec.Struct, array_like=True, frozen=True):
         segments = list(self.segments)
         for at, segment in enumerate(segments):
             if segment.family == family:
-                segments[at] = segment.with_run(run, odd)
+                segments[at] = _with_run(family, segment.runs, segment.odd, run, odd)
                 break
         else:
             segments.append(_with_run(family, (), (), run, odd))
